@@ -1,0 +1,42 @@
+# Everything runs in .venv, made with plain venv and pip by whichever Python is named.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+WORKERS ?= auto
+
+.PHONY: help demo test test-slow test-all test-peers goldens lint types format clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# The environment is made anew when what it holds is declared anew.
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxlstm needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --editable '.[demo]' --group test --group lint
+	touch $@
+
+demo: $(VENV)/.ready ## train the three networks on text, write the picture and a sample
+	$(BIN)/python -m jaxlstm
+
+test: $(VENV)/.ready ## the fast tests
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-slow: $(VENV)/.ready ## the full sweeps
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+lint: $(VENV)/.ready ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready ## pyright
+	$(BIN)/pyright
+
+format: $(VENV)/.ready ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what make made
+	rm -rf .venv .venv-* demo-output

@@ -1,0 +1,25 @@
+"""Recurrent networks for JAX: one call for layers, directions, ragged lengths and state."""
+
+from . import cells as cells, initializers as initializers
+from ._apply import apply as apply, implementations as implementations, step as step
+from ._cell import (
+    Cell as Cell,
+    Hidden as Hidden,
+    HiddenCell as HiddenCell,
+    Layer as Layer,
+    Weight as Weight,
+    gated as gated,
+    general as general,
+    linear as linear,
+)
+from ._init import init as init, lengths_to_mask as lengths_to_mask
+from ._nodes import Bidirectional as Bidirectional, Stack as Stack, Static as Static
+from .cells import (
+    gru as gru,
+    gru_reset_before as gru_reset_before,
+    lstm as lstm,
+    rnn as rnn,
+    rnn_relu as rnn_relu,
+)
+
+__version__ = "0.1.0"

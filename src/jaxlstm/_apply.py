@@ -1,0 +1,168 @@
+"""`apply` and `step`: run a network over a sequence, or for one step."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from . import _door
+from ._cell import State
+from ._control import Controls, where
+from ._unroll import AUTOMATIC, IMPLEMENTATIONS, unroll
+
+Implementation: TypeAlias = Literal["scan"]
+Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
+
+
+class Plan(NamedTuple):
+    """How to run, all of it known when a program is traced."""
+
+    reverse: bool = False
+    checkpoint: int | bool | None = None
+    implementation: tuple[str, ...] = AUTOMATIC
+    single: bool = False  # one step of a longer sequence, whose future is not known
+
+
+class Way(NamedTuple):
+    """What comes along with a sequence: a node's `run` hands it on to the nodes it holds."""
+
+    mask: Bool[Array, "time *batch"] | None
+    reset: Bool[Array, "time *batch"] | None
+    key: Any
+    plan: Plan
+
+
+def run(node: Any, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+    """Runs a node over `xs (time, *batch, input)`; a composite node runs what it holds."""
+    if hasattr(node, "run"):
+        return node.run(xs, state, way)
+    keys = None
+    if way.key is not None:
+        once, each = jax.random.split(way.key)
+        keys = jax.random.split(each, xs.shape[0])
+        node = node.draw(once, xs.shape[1:-1]) if hasattr(node, "draw") else node
+    controls = Controls(way.mask, way.reset, keys)
+    plan = way.plan
+    how = (plan.reverse, plan.checkpoint, plan.implementation)
+    ys, last = unroll(node, xs, state, controls, *how)
+    return where(way.mask, ys, jnp.zeros_like(ys)), last
+
+
+@functools.partial(jax.jit, static_argnames="plan", inline=True)
+def _run(
+    params: Any, xs: Array, state: State, mask: Any, reset: Any, key: Any, plan: Plan
+) -> tuple[Array, State]:
+    # What stands under the mask may be NaN: it must not reach even a product with zero.
+    xs = where(mask, xs, jnp.zeros_like(xs))
+    state = params.zeros(xs.shape[1:-1]) if state is None else state
+    state = _door.vary_alike(state, (params, xs, mask, reset))
+    return run(params, xs, state, Way(mask, reset, key, plan))
+
+
+def apply(
+    params: Any,
+    xs: Float[ArrayLike, "time *batch input"],
+    state: State = None,
+    *,
+    mask: Bool[ArrayLike, "time *batch"] | None = None,
+    reset: Bool[ArrayLike, "time *batch"] | None = None,
+    key: Any = None,
+    reverse: bool = False,
+    axis: int = 0,
+    checkpoint: int | bool | None = None,
+    precision: Precision = None,
+    implementation: Implementation | Sequence[Implementation] | None = None,
+) -> tuple[Float[Array, "time *batch output"], State]:
+    """Runs a recurrent network over a sequence.
+
+    Args:
+        params: what `init` returns, or any tree built of `Layer`, `Stack`, `Bidirectional`
+            and nodes of your own.
+        xs: the inputs, time first unless `axis` says otherwise; any number of batch axes,
+            none included.  The dtype must be that of `params`.
+        state: what an earlier call returned; `None` starts anew.
+        mask: where False, the state is kept, `ys` is zero, and what stands in `xs` there
+            (NaN included) changes no output and no gradient.
+        reset: where True, the state becomes the initial one *before* this step: an episode
+            starts here.  Reset first, mask after.
+        key: a `jax.random.key` for dropout and its kin.  No key, no noise.
+        reverse: time runs from the end; `ys[t]` still belongs to `xs[t]`.
+        axis: the axis of time in `xs`, `mask`, `reset` and `ys`; 1 for batch-first arrays.
+        checkpoint: recompute instead of store in the backward pass.  True keeps memory that
+            grows with the square root of time; a number is the length of a segment.
+        precision: of the matrix products, as `jax.default_matmul_precision` takes it.  `None`
+            is JAX's own default: full float32 on CPU, TF32 or bfloat16 passes on GPU and TPU.
+        implementation: the way to run a layer, or several to try in order; a named one that
+            cannot run raises an `ExceptionGroup` with the reasons.
+
+    Returns:
+        `(ys, state)`: the outputs of the last layer (forward and backward joined, if
+        bidirectional), and the state of every layer after the last step, which a later call
+        takes as `state`.
+
+    Raises:
+        TypeError, ValueError: one message at the door: what was wrong, what came, what to do.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    xs = jnp.ones((7, 2, 3))
+    ys, state = jaxlstm.apply(params, xs)
+    assert ys.shape == (7, 2, 5)
+    ```
+    """
+    args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
+    names = _door.names(implementation, AUTOMATIC, IMPLEMENTATIONS)
+    with _door.products(precision):
+        ys, last = _run(*args, Plan(bool(reverse), checkpoint, names))
+    return jnp.moveaxis(ys, 0, axis), last
+
+
+def step(
+    params: Any,
+    x: Float[ArrayLike, "*batch input"],
+    state: State = None,
+    *,
+    mask: Bool[ArrayLike, "*batch"] | None = None,
+    reset: Bool[ArrayLike, "*batch"] | None = None,
+    key: Any = None,
+    precision: Precision = None,
+) -> tuple[Float[Array, "*batch output"], State]:
+    """One step of `apply`, for streaming, control and sampling.
+
+    `step` along a sequence gives what `apply` gives.  A bidirectional network needs the
+    future and raises `ValueError`.  The arguments are those of `apply`, without time.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
+    y, state = jaxlstm.step(params, jnp.ones(3))
+    y, state = jaxlstm.step(params, jnp.ones(3), state)
+    ```
+    """
+    one = [None if a is None else jnp.asarray(a)[None] for a in (x, mask, reset)]
+    args = _door.check(params, one[0], state, *one[1:], key, 0, None, precision)
+    with _door.products(precision):
+        ys, last = _run(*args, Plan(single=True))
+    return ys[0], last
+
+
+def implementations(
+    params: Any, xs: Float[ArrayLike, "time *batch input"], state: State = None, **options: Any
+) -> dict[str, str | None]:
+    """Who would run `apply(params, xs, state, **options)`, and why the others would not.
+
+    Returns a dict from the name of every implementation to `None`, if it can run this call,
+    or to its reason.  Nothing is computed.  The default takes the first that can of those
+    that agree with `scan` to rounding.
+    """
+    found: dict[str, str | None] = {}
+    for name in IMPLEMENTATIONS:
+        call = functools.partial(apply, **{**options, "implementation": name})
+        try:
+            jax.eval_shape(call, params, xs, state)
+            found[name] = None
+        except ExceptionGroup as group:
+            found[name] = "; ".join(str(reason) for reason in group.exceptions)
+    return found

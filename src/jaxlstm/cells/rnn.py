@@ -1,0 +1,31 @@
+"""The simple recurrent network."""
+
+from jax.nn import relu
+from jax.numpy import tanh
+
+from .._cell import Hidden, gated
+
+
+@gated("h", Hidden)
+def rnn(s, u, v):
+    """Simple recurrent network (Elman 1990, "Finding structure in time").
+
+        h' = tanh(W x + R h + b)
+
+    Gates: `h`.  State: `h`.
+    """
+    (z,) = u + v
+    return (tanh(z),)
+
+
+@gated("h", Hidden)
+def rnn_relu(s, u, v):
+    """Simple recurrent network with a rectifier, as PyTorch's `nonlinearity="relu"`.
+
+        h' = max(0, W x + R h + b)
+
+    Gates: `h`.  State: `h`.  Started at the identity it is the IRNN of Le, Jaitly and
+    Hinton 2015, "A simple way to initialize recurrent networks of rectified linear units".
+    """
+    (z,) = u + v
+    return (relu(z),)

@@ -1,0 +1,108 @@
+"""Initialisers by role: what a weight is for decides how it starts.
+
+An initialiser takes `(key, shape, dtype)`, as those of `jax.nn.initializers` do, with shapes
+`(input, gates, hidden)`, `(output, gates, hidden)` and `(gates, hidden)`.  A `Scheme` names
+one for each role.  Take one apart with `_replace`:
+
+```python
+irnn = jaxlstm.initializers.default._replace(r=jaxlstm.initializers.identity)
+params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn_relu, 3, 5, scheme=irnn)
+```
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ._cell import Initializer
+
+
+class Scheme(NamedTuple):
+    """How the weights of a layer start, by role."""
+
+    w: Initializer  # input weights
+    r: Initializer  # recurrent weights
+    b: Initializer  # bias
+    recurrent_bias: Initializer  # where the cell has one
+    gate_biases: bool  # add what the cell asks for, such as a forget bias of 1
+
+
+def zeros(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """All zero."""
+    return jnp.zeros(shape, dtype)
+
+
+def ones(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """All one."""
+    return jnp.ones(shape, dtype)
+
+
+def identity(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """The identity matrix for each gate (Le, Jaitly and Hinton 2015)."""
+    n, g, h = shape
+    return jnp.broadcast_to(jnp.eye(n, h, dtype=dtype)[:, None], shape)
+
+
+def hidden_uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Uniform within `1 / sqrt(hidden)` of zero: PyTorch's, for weights and for biases."""
+    limit = shape[-1] ** -0.5
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def hidden_uniform_sum(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """The sum of two draws of `hidden_uniform`: PyTorch's two biases, where a cell has one."""
+    first, second = jax.random.split(key)
+    return hidden_uniform(first, shape, dtype) + hidden_uniform(second, shape, dtype)
+
+
+def glorot(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Glorot uniform for each gate's matrix (Glorot and Bengio 2010).
+
+    Uniform within `sqrt(6 / (inputs + hidden))` of zero.
+    """
+    n, _, h = shape
+    limit = math.sqrt(6 / (n + h))
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def glorot_joined(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Glorot uniform for the matrix of all gates side by side: Keras's."""
+    n, g, h = shape
+    return glorot(key, (n, 1, g * h), dtype).reshape(shape)
+
+
+def orthogonal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A random orthogonal matrix for each gate (Saxe, McClelland and Ganguli 2014)."""
+    n, g, h = shape
+    draw = jax.nn.initializers.orthogonal()
+    each = jax.vmap(lambda k: draw(k, (n, h), dtype), out_axes=1)
+    return each(jax.random.split(key, g))
+
+
+def orthogonal_joined(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A random orthogonal matrix for all gates side by side: Keras's."""
+    n, g, h = shape
+    return jax.nn.initializers.orthogonal()(key, (n, g * h), dtype).reshape(shape)
+
+
+default = Scheme(glorot, orthogonal, zeros, zeros, gate_biases=True)
+"""Glorot uniform input weights, orthogonal recurrent ones, a forget bias of 1.
+
+Orthogonal for each gate: a product of orthogonal matrices neither grows nor shrinks what it
+carries (Saxe et al. 2014; Le et al. 2015), so a simple network starts without the decay that
+`1 / sqrt(hidden)` uniforms have (their spectral radius is near 0.58).  The forget bias of 1
+lets the memory cell start open (Gers et al. 2000; Jozefowicz et al. 2015).
+"""
+
+torch = Scheme(
+    hidden_uniform, hidden_uniform, hidden_uniform_sum, hidden_uniform, gate_biases=False
+)
+"""Exactly PyTorch's distributions, of its two biases summed where the cell has one."""
+
+keras = Scheme(glorot_joined, orthogonal_joined, zeros, zeros, gate_biases=True)
+"""Exactly Keras's: Glorot uniform, orthogonal, zero biases, a forget bias of 1."""
+
+SCHEMES = {"default": default, "torch": torch, "keras": keras}
