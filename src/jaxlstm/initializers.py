@@ -42,7 +42,7 @@ def ones(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 
 def identity(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """The identity matrix for each gate (Le, Jaitly and Hinton 2015)."""
-    n, g, h = shape
+    n, _, h = shape
     return jnp.broadcast_to(jnp.eye(n, h, dtype=dtype)[:, None], shape)
 
 
