@@ -141,8 +141,8 @@ def step(
     y, state = jaxlstm.step(params, jnp.ones(3), state)
     ```
     """
-    one = [None if a is None else jnp.asarray(a)[None] for a in (x, mask, reset)]
-    args = _door.check(params, one[0], state, *one[1:], key, 0, None, precision)
+    xs, masks, resets = (None if a is None else jnp.asarray(a)[None] for a in (x, mask, reset))
+    args = _door.check(params, xs, state, masks, resets, key, 0, None, precision)
     with _door.products(precision):
         ys, last = _run(*args, Plan(single=True))
     return ys[0], last

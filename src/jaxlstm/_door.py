@@ -227,8 +227,9 @@ def _said(a: Any) -> str:
 
 def _outline(tree: Any) -> str:
     """A state in a few words: `HiddenCell(h=float32[2, 5], c=float32[2, 5])`."""
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        parts = (f"{k}={_outline(v)}" for k, v in zip(tree._fields, tree, strict=True))
+    fields = getattr(tree, "_fields", None)
+    if fields is not None:
+        parts = (f"{k}={_outline(v)}" for k, v in zip(fields, tree, strict=True))
         return f"{type(tree).__name__}({', '.join(parts)})"
     if isinstance(tree, (tuple, list)):
         return f"({', '.join(map(_outline, tree))})"
