@@ -32,3 +32,24 @@ def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any) -> Any:
     s = s if at.reset is None else where(at.reset, initial, s)
     new = node.step(s, u) if at.keys is None else node.step(s, u, at.keys)
     return where(at.mask, new, s)
+
+
+def vary_alike(state: Any, others: Any) -> Any:
+    """Inside `shard_map`, makes a state vary over the mesh axes that the inputs vary over.
+
+    A loop's carry must have one type all the way, and zeros made inside vary over nothing.
+    The sum of no elements is a zero that varies as the array does, whatever stands in it.
+    """
+
+    def varying(a: Array) -> Any:
+        of = jax.typeof(a)  # JAX 0.10 renamed the attribute
+        return getattr(of, "vma", None) or getattr(
+            getattr(of, "manual_axis_type", None), "varying", None
+        )
+
+    ties = [a.ravel()[:0].sum() for a in jax.tree.leaves(others) if varying(a)]
+    for tie in ties:
+        state = jax.tree.map(
+            lambda s, t=tie: s + jnp.broadcast_to(t.astype(s.dtype), s.shape), state
+        )
+    return state

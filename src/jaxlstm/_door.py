@@ -197,22 +197,6 @@ def key_of(key: Any) -> Array:
         ) from None
 
 
-def vary_alike(state: Any, others: Any) -> Any:
-    """Inside `shard_map`, marks a state as varying over the axes that the inputs vary over.
-
-    A loop's carry must have one type all the way, and zeros made inside vary over nothing.
-    """
-    axes: frozenset[Any] = frozenset()
-    for a in jax.tree.leaves(others):
-        axes |= getattr(jax.typeof(a), "vma", frozenset())
-
-    def vary(a: Array) -> Array:
-        lacking = tuple(axes - jax.typeof(a).vma)
-        return jax.lax.pcast(a, lacking, to="varying") if lacking else a
-
-    return jax.tree.map(vary, state) if axes else state
-
-
 def _path(path: Any) -> str:
     return jax.tree_util.keystr(path)
 
