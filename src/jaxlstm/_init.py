@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Integer
 
 from . import _door
-from ._cell import Cell, Layer
+from ._cell import Cell, Layer, shape_of
 from ._nodes import Bidirectional, Stack, Static
 from .initializers import SCHEMES, Scheme
 
@@ -20,31 +20,33 @@ def init_layer(
     """Draws one layer.  Draws are made in float32 at least, then cast."""
     wide = dtype if dtype.itemsize >= 4 else jnp.float32
     dims = cell.dims(input_size, hidden_size)
-    n, h, output = input_size, hidden_size, cell.widths(hidden_size)[0]
+    n, h, g, heads = input_size, hidden_size, len(cell.recurrent), dims.get("heads", 1)
+    if h % heads:
+        raise ValueError(f"`hidden_size` must be a multiple of the {heads} heads; got {h}.")
+    bias = bias and cell.bias is not None
     shapes = {
         "w": (n, len(cell.gates), h),
-        "r": (output, len(cell.recurrent), h) if cell.recurrent else None,
+        "r": (dims["output"] // heads, g * heads, h // heads) if g else None,  # block by block
         "b": (len(cell.gates), h) if bias else None,
-        "recurrent_bias": (len(cell.recurrent), h) if bias and cell.recurrent_bias else None,
+        "recurrent_bias": (g, h) if bias and cell.recurrent_bias else None,
     }
-    keys = iter(jax.random.split(key, len(shapes) + len(cell.weights)))
+    weights = cell.drawn()
+    keys = iter(jax.random.split(key, len(shapes) + len(weights)))
     drawn: dict[str, Any] = {
         role: None if shape is None else getattr(scheme, role)(k, shape, wide)
         for (role, shape), k in zip(shapes.items(), keys)
     }
+    if g:
+        drawn["r"] = drawn["r"].reshape(-1, g, h)
     if bias and scheme.gate_biases:
-        for gate, value in cell.bias:
+        for gate, value in cell.bias or ():
             drawn["b"] = drawn["b"].at[cell.gates.index(gate)].add(value)
     drawn["weights"] = {
-        name: weight.init(k, _shape(weight.shape, dims), wide)
-        for (name, weight), k in zip(cell.weights, keys)
+        name: weight.init(k, shape_of(weight.shape, dims), wide)
+        for (name, weight), k in zip(weights.items(), keys)
     } or None
     cast = jax.tree.map(lambda a: a.astype(dtype), drawn)
     return Layer(cell, **cast)
-
-
-def _shape(words: str, dims: dict[str, int]) -> tuple[int, ...]:
-    return tuple(int(word) if word.isdigit() else dims[word] for word in words.split())
 
 
 def init(
@@ -129,12 +131,12 @@ def init(
             levels.append(Bidirectional(layer(forward, n, width), layer(backward, n, width)))
         else:
             levels.append(layer(k, n, width))
-        n = cell.widths(width)[0] * (1 + bidirectional)
+        n = cell.dims(n, width)["output"] * (1 + bidirectional)
     return levels[0] if layers == 1 else Stack(tuple(levels), Static(float(dropout)))
 
 
 def lengths_to_mask(
-    lengths: Integer[ArrayLike, "*batch"], time: int, *, axis: int = 0
+    lengths: Integer[ArrayLike, "*batch"] | Sequence[Any], time: int, *, axis: int = 0
 ) -> Bool[Array, "time *batch"]:
     """The mask of sequences that start at 0 and have these lengths, time at `axis`.
 

@@ -1,0 +1,94 @@
+"""The networks that the laws are tried on: every exported cell, in every arrangement."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+
+T, B, N, H = 7, 3, 4, 5
+LENGTHS = [7, 4, 0]
+CELLS = {name: c for name, c in vars(jaxlstm.cells).items() if isinstance(c, jaxlstm.Cell)}
+CORE = ("rnn", "rnn_relu", "lstm", "gru", "gru_reset_before")
+
+ARRANGEMENTS = {
+    "layer": {},
+    "stack": {"layers": 2},
+    "bidirectional": {"layers": 2, "bidirectional": True},
+}
+
+
+def over_cells(law):
+    """Tries a law on every cell: the core always, of the others a sample that is the law's own.
+
+    The whole table runs in the slow suite.
+    """
+    parameters = []
+    for name, cell in CELLS.items():
+        often = name in CORE or zlib.crc32(f"{law.__name__} {name}".encode()) % 6 == 0
+        parameters.append(pytest.param(cell, id=name, marks=() if often else pytest.mark.slow))
+    return pytest.mark.parametrize("cell", parameters)(law)
+
+
+def network(cell, arrangement="layer", seed=0, **options):
+    """A network with weights that are nowhere zero, so that every gate and bias counts."""
+    options = {**ARRANGEMENTS[arrangement], **options}
+    params = jaxlstm.init(jax.random.key(seed), cell, N, H, **options)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noise = [0.2 * jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves)]
+    return jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise)])
+
+
+def inputs(seed=1, shape=(T, B, N), dtype=float):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def some_mask(seed=2, shape=(T, B)):
+    """Any pattern, not only suffixes; the last row is all False."""
+    mask = jax.random.bernoulli(jax.random.key(seed), 0.6, shape)
+    return mask.at[:, -1].set(False) if len(shape) > 1 else mask
+
+
+def some_reset(seed=3, shape=(T, B)):
+    return jax.random.bernoulli(jax.random.key(seed), 0.3, shape)
+
+
+def normal_like(tree, seed=4):
+    """Random cotangents, or a state, of the shapes of a tree."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(seed), max(len(leaves), 1))
+    drawn = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def some_state(params, batch=(B,), seed=5):
+    """A state that the network could be in: what it is in after a few steps."""
+    xs = inputs(seed, (3, *batch, N), jax.tree.leaves(params)[0].dtype)
+    return jaxlstm.apply(params, xs)[1]
+
+
+def pulled(params, xs, state=None, **options):
+    """`(ys, state)` and the gradients of params and xs under a random cotangent."""
+
+    def f(params, xs):
+        return jaxlstm.apply(params, xs, state, **options)
+
+    @jax.jit
+    def both(params, xs):
+        out, pull = jax.vjp(f, params, xs)
+        return out, pull(normal_like(out))
+
+    return both(params, xs)
+
+
+def close(got, expected, rtol=1e-12, atol=1e-13):
+    """Equal in structure, and in every number up to rounding."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
+        assert a.dtype == b.dtype
+        scale = float(jnp.abs(b).max()) if jnp.size(b) else 0.0
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol + rtol * scale)

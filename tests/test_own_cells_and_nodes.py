@@ -1,0 +1,153 @@
+"""A user's own cell and node take part in everything, without a change to the library."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.nn import sigmoid
+
+import jaxlstm
+from networks import B, H, N, T, close, inputs, pulled, some_mask, some_reset
+
+XS = inputs()
+
+
+@jaxlstm.gated("zn", jaxlstm.Hidden)
+def leaky(s, u, v):
+    z, n = u + v
+    z = sigmoid(z)
+    return (z * s.h + (1 - z) * jnp.tanh(n),)
+
+
+def scaling(rate):
+    """A cell with an option comes from the cell itself: equal options, equal cell."""
+    return decayed(rate=rate)
+
+
+@jaxlstm.gated("n", jaxlstm.Hidden, weights={"p": jaxlstm.Weight("hidden", jaxlstm.initializers.ones)})
+def decayed(s, u, v, *, p, rate=0.5):
+    (n,) = u + v
+    return (rate * s.h + jnp.broadcast_to(p, n.shape) * jnp.tanh(n),)
+
+
+class Echo(NamedTuple):
+    """A node without weights of its own use: what comes in goes out, noise added if any."""
+
+    scale: Any
+
+    def zeros(self, batch):
+        return jaxlstm.Hidden(jnp.zeros((*batch, H)))
+
+    def project(self, xs):
+        return xs
+
+    def step(self, s, u, key=None):
+        noise = 0.0 if key is None else jax.random.normal(key, u.shape)
+        return jaxlstm.Hidden(self.scale * u + noise)
+
+
+def test_a_cell_in_five_lines():
+    params = jaxlstm.init(jax.random.key(0), leaky, N, H, layers=2, bidirectional=True)
+    (ys, _), (dparams, _) = pulled(params, XS, mask=some_mask(), reset=some_reset())
+    assert ys.shape == (T, B, 2 * H)
+    assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(dparams))
+
+
+def test_its_equation_by_hand():
+    params = jaxlstm.init(jax.random.key(0), leaky, N, H)
+    w, r, b = (np.asarray(a) for a in (params.w, params.r, params.b))
+    h = np.zeros(H)
+    for x in np.asarray(XS[:, 0]):
+        z, n = (x @ w[:, g] + h @ r[:, g] + b[g] for g in (0, 1))
+        z = 1 / (1 + np.exp(-z))
+        h = z * h + (1 - z) * np.tanh(n)
+    close(jaxlstm.apply(params, XS)[1].h[0], jnp.asarray(h))
+
+
+def test_equal_options_make_an_equal_cell():
+    assert scaling(0.25) == scaling(0.25) != scaling(0.3)
+    assert hash(scaling(0.25)) == hash(scaling(0.25))
+    assert scaling(0.5) == decayed
+    assert repr(scaling(0.25)) == "decayed(rate=0.25)"
+    a, b = (jaxlstm.init(jax.random.key(0), scaling(0.25), N, H) for _ in range(2))
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    ys = [jaxlstm.apply(a._replace(cell=scaling(rate)), XS)[0] for rate in (0.25, 0.5)]
+    assert jnp.abs(ys[0] - ys[1]).max() > 1e-3
+
+
+def test_further_weights_are_trained():
+    params = jaxlstm.init(jax.random.key(0), decayed, N, H)
+    assert params.weights["p"].shape == (H,)
+    _, (dparams, _) = pulled(params, XS)
+    assert jnp.abs(dparams.weights["p"]).min() > 0
+
+
+def test_a_node_of_ones_own():
+    layer = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
+    stack = jaxlstm.Stack((layer, Echo(jnp.asarray(2.0))))
+    ys, last = jax.jit(jaxlstm.apply)(stack, XS)
+    close(ys, 2 * jaxlstm.apply(layer, XS)[0])
+    close(last[1].h, ys[-1])
+
+
+def test_noise_is_drawn_anew_at_every_step_and_only_with_a_key():
+    node = Echo(jnp.asarray(0.0))
+    xs = jnp.zeros((400, B, H))
+    assert not jaxlstm.apply(node, xs)[0].any()
+    for checkpoint in (None, 7):
+        ys, _ = jaxlstm.apply(node, xs, key=jax.random.key(0), checkpoint=checkpoint)
+        assert abs(ys.std() - 1) < 0.05
+        assert jnp.abs(jnp.corrcoef(ys[:-1].ravel(), ys[1:].ravel())[0, 1]) < 0.06
+    again, _ = jaxlstm.apply(node, xs, key=jax.random.key(0))
+    close(ys, again)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5])
+def test_dropout_between_layers(rate):
+    """A share `rate` is zero, the rest scaled up; the first input and the output are spared."""
+    xs = 1.0 + jax.random.uniform(jax.random.key(0), (200, B, H))
+    key = jax.random.key(1)
+    quiet = NoNoise(jnp.asarray(1.0))
+    params = jaxlstm.Stack((quiet, quiet, quiet), jaxlstm.Static(rate))
+    ys, _ = jaxlstm.apply(params, xs, key=key)
+    kept = ys != 0
+    share = (1 - rate) ** 2  # two places between three layers, drawn independently
+    assert abs(kept.mean() - share) < 4 * (share * (1 - share) / ys.size) ** 0.5
+    close(ys[kept], (xs / (1 - rate) ** 2)[kept])
+    assert (kept[1:] != kept[:-1]).any()
+    close(jaxlstm.apply(params, xs)[0], xs)
+    one = jaxlstm.Stack((quiet,), jaxlstm.Static(rate))
+    close(jaxlstm.apply(one, xs, key=key)[0], xs)
+
+
+class NoNoise(NamedTuple):
+    """Echo, which takes the key that every node is given, and draws nothing."""
+
+    scale: Any
+    zeros = Echo.zeros
+    project = Echo.project
+
+    def step(self, s, u, key=None):
+        return jaxlstm.Hidden(self.scale * u)
+
+
+def test_draws_once_for_the_sequence():
+    """`draw` gives a node the noise that lasts for the whole sequence."""
+
+    class Once(NamedTuple):
+        scale: Any
+        zeros = Echo.zeros
+        project = Echo.project
+        step = NoNoise.step
+
+        def draw(self, key, batch):
+            return self._replace(scale=jax.random.normal(key, (*batch, H)))
+
+    node = Once(jnp.ones((B, H)))
+    xs = jnp.ones((T, B, H))
+    close(jaxlstm.apply(node, xs)[0], xs)
+    ys, _ = jaxlstm.apply(node, xs, key=jax.random.key(0))
+    close(ys, jnp.broadcast_to(ys[:1], ys.shape))
+    assert jnp.abs(ys[0] - ys[0, 0, 0]).max() > 0.1
