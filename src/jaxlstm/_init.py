@@ -42,8 +42,8 @@ def init_layer(
         for gate, value in cell.bias or ():
             drawn["b"] = drawn["b"].at[cell.gates.index(gate)].add(value)
     drawn["weights"] = {
-        name: weight.init(k, shape_of(weight.shape, dims), wide)
-        for (name, weight), k in zip(weights.items(), keys)
+        name: draw(k, shape_of(shape, dims), wide)
+        for (name, (shape, draw)), k in zip(weights.items(), keys)
     } or None
     cast = jax.tree.map(lambda a: a.astype(dtype), drawn)
     return Layer(cell, **cast)
@@ -131,7 +131,7 @@ def init(
             levels.append(Bidirectional(layer(forward, n, width), layer(backward, n, width)))
         else:
             levels.append(layer(k, n, width))
-        n = cell.dims(n, width)["output"] * (1 + bidirectional)
+        n = cell.output_size(width) * (1 + bidirectional)
     return levels[0] if layers == 1 else Stack(tuple(levels), Static(float(dropout)))
 
 

@@ -1,0 +1,73 @@
+"""A layer: the weights of one cell, and the products that they take part in."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+if TYPE_CHECKING:
+    from ._value import Cell, State
+
+
+class Layer(NamedTuple):
+    """The weights of one recurrent layer, and the cell that they are for."""
+
+    cell: "Cell"
+    w: Float[Array, "*ens input gates hidden"]
+    r: Float[Array, "*ens output recurrent hidden"] | None
+    b: Float[Array, "*ens gates hidden"] | None
+    recurrent_bias: Float[Array, "*ens recurrent hidden"] | None = None
+    weights: dict[str, Array] | None = None
+
+    @property
+    def input_size(self) -> int:
+        return self.w.shape[0]
+
+    def zeros(self, batch: Sequence[int]) -> "State":
+        """The initial state."""
+        return self.cell.zeros(batch, self.w.shape[-1], self.w.dtype)
+
+    def project(self, xs: Float[Array, "*time input"]) -> Float[Array, "*time gates hidden"]:
+        """`u = x w + b`, which does not wait for the state: for one step, or for all."""
+        return self.product(xs, self.w, self.b)
+
+    def product(self, x: Array, w: Array, b: Array | None) -> Array:
+        """What a weight does to an input or a state; in other nodes, a convolution."""
+        return product(x, w, b)
+
+    def step(self, s: "State", u: Float[Array, "*batch gates hidden"], key: Any = None) -> "State":
+        """One time step.  `key` is for nodes that draw noise; a layer draws none."""
+        return self.cell.step(self, s, u)
+
+
+def front(a: Array) -> Array:
+    """Gates first, as the equations take them: `i, f, g, o = u`."""
+    return jnp.moveaxis(a, -2, 0)
+
+
+def product(x: Array, w: Array, b: Array | None) -> Array:
+    """`x w + b` over the last axis; the product itself is flat.
+
+    Where `w` has fewer rows than `x` has features it is block diagonal: one block for each
+    head, which sees its own part of `x` and makes its own part of the result.
+    """
+    n, g, h = w.shape
+    heads = x.shape[-1] // n if n else 1
+    if heads > 1:
+        parts = x.reshape(*x.shape[:-1], heads, n)
+        y = jnp.einsum("...kn,ngkh->...gkh", parts, w.reshape(n, g, heads, h // heads))
+        y = y.reshape(*x.shape[:-1], g, h)
+    else:
+        y = (x @ w.reshape(n, g * h)).reshape(*x.shape[:-1], g, h)
+    return y if b is None else y + jnp.broadcast_to(b, y.shape)
+
+
+def recurrent(p: Any, h: Array, gates: str) -> Array:
+    """`h r` and its bias, for the gates that are named."""
+    assert p.r is not None
+    at = [p.cell.recurrent.index(gate) for gate in gates]
+    rows = slice(at[0], at[-1] + 1) if at == [*range(at[0], at[-1] + 1)] else at
+    r = p.r if len(at) == p.r.shape[-2] and isinstance(rows, slice) else p.r[..., rows, :]
+    b = None if p.recurrent_bias is None else p.recurrent_bias[rows]
+    return p.product(h, r, b)

@@ -1,0 +1,154 @@
+"""A cell as a value: its equations, and the data that they are read with."""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._layer import Layer
+
+State: TypeAlias = Any  # a NamedTuple of arrays; its first field is the output
+Initializer: TypeAlias = Callable[..., Array]  # (key, shape, dtype) -> array
+
+
+class Hidden(NamedTuple):
+    """State of a cell that keeps a hidden vector."""
+
+    h: Float[Array, "*batch hidden"]
+
+
+class HiddenCell(NamedTuple):
+    """State of a cell that keeps a hidden vector and a memory cell."""
+
+    h: Float[Array, "*batch hidden"]
+    c: Float[Array, "*batch hidden"]
+
+
+class Weight(NamedTuple):
+    """A weight beside `w`, `r` and `b`: its shape in words, and how it starts.
+
+    The words are `input`, `hidden`, `output` (the width of the output), `gates`, numbers, and
+    the cell's options by name, where `None` is as wide as `hidden`.  The equations take the
+    weight as a keyword of its name; `...` is where it has axes for the batch then, so that
+    `Weight("3 ... hidden", zeros)` is three vectors to multiply a state with.
+    """
+
+    shape: str
+    init: Initializer | None  # None: never drawn, a wrapper gives it
+    when: str | None = None  # an option without which the cell has no such weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell as a value: its equations, and the data that they are read with.
+
+    Calling a cell with options gives the cell with these options: `cell(clip=3.0)`.
+    """
+
+    equations: Callable[..., Any]
+    gates: str  # one letter a gate: their one order, in memory and in files
+    state: type[Any]
+    recurrent: str = ""  # the gates that have a recurrent product
+    recurrent_bias: bool = False
+    bias: tuple[tuple[str, float], ...] | None = ()  # those not zero at first; None: no bias
+    weights: tuple[tuple[str, Weight], ...] = ()
+    sizes: tuple[str, ...] = ()  # of the state's fields, in words; `hidden` unless told
+    pointwise: bool = True  # once the products are known, no unit sees another
+    options: tuple[tuple[str, Any], ...] = ()  # those that differ from the defaults
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_static(cls)  # in a tree, a cell has no leaves
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.equations.__doc__)
+
+    @property
+    def name(self) -> str:
+        return self.equations.__name__
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v!r}" for k, v in self.options)
+        return f"{self.name}({options})" if options else self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name, as Python pickles a function."""
+        f = self.equations
+        return named, (f.__module__, f.__qualname__, self.options)
+
+    def __call__(self, *args: Any, **options: Any) -> "Cell":
+        known = self.defaults()
+        if args or not options.keys() <= known.keys():
+            raise TypeError(
+                f"`{self.name}` takes options by name, of {sorted(known) or 'none'}; got "
+                f"{[*args, *options]}. A cell is run by `jaxlstm.init` and `jaxlstm.apply`."
+            )
+        told = {**dict(self.options), **options}
+        differ = tuple(sorted((k, v) for k, v in told.items() if v != known[k]))
+        return dataclasses.replace(self, options=differ)
+
+    def defaults(self) -> dict[str, Any]:
+        """The options of the equations: their keywords that are not weights."""
+        parameters = inspect.signature(self.equations).parameters.values()
+        weights = dict(self.weights)
+        known = [p for p in parameters if p.default is not p.empty and p.name not in weights]
+        return {p.name: p.default for p in known}
+
+    def dims(self, input_size: int, hidden_size: int) -> dict[str, int]:
+        """What the words of a shape stand for."""
+        told = {**self.defaults(), **dict(self.options)}
+        sizes = {k: hidden_size if v is None else v for k, v in told.items()}
+        sizes = {k: v for k, v in sizes.items() if isinstance(v, int)}
+        dims = {**sizes, "input": input_size, "hidden": hidden_size, "gates": len(self.gates)}
+        dims["complex"] = 2  # the real part and the imaginary part, side by side
+        (dims["output"],) = shape_of(self.sizes[0], dims) if self.sizes else (hidden_size,)
+        return dims
+
+    def drawn(self) -> dict[str, tuple[str, Initializer]]:
+        """The shape and the start of the further weights that the cell has, with its options."""
+        told = {**self.defaults(), **dict(self.options)}
+        return {
+            k: (w.shape, w.init) for k, w in self.weights if w.init and (not w.when or told[w.when])
+        }
+
+    def output_size(self, hidden_size: int) -> int:
+        """The width of the output, which is the state's first field."""
+        return self.dims(0, hidden_size)["output"]
+
+    def zeros(self, batch: Sequence[int], hidden_size: int, dtype: Any) -> State:
+        """The initial state."""
+        dims = self.dims(0, hidden_size)
+        words = self.sizes or ("hidden",) * len(self.state._fields)
+        return self.state(*[jnp.zeros((*batch, *shape_of(word, dims)), dtype) for word in words])
+
+    def keywords(self, p: Layer, rank: int) -> dict[str, Any]:
+        """Options and weights, as the equations take them for so many batch axes."""
+        given = {**dict(self.options), **(p.weights or {})}
+        for name, weight in self.weights:
+            words = weight.shape.split()
+            if "..." in words and name in given:
+                shape = given[name].shape
+                at = words.index("...")
+                given[name] = given[name].reshape(*shape[:at], *[1] * rank, *shape[at:])
+        return given
+
+    def step(self, p: "Layer", s: State, u: Array) -> State:
+        """One time step; `u` is `(*batch, gates, hidden)`."""
+        raise NotImplementedError
+
+
+def shape_of(words: str, dims: Mapping[str, int]) -> tuple[int, ...]:
+    """A shape from its words; the batch axes, `...`, are left out."""
+    known = [word for word in words.split() if word != "..."]
+    return tuple(int(word) if word.isdigit() else dims[word] for word in known)
+
+
+def named(module: str, name: str, options: tuple[tuple[str, Any], ...]) -> Cell:
+    cell: Any = importlib.import_module(module)
+    for part in name.split("."):
+        cell = getattr(cell, part)
+    return cell(**dict(options)) if options else cell
