@@ -88,6 +88,11 @@ def orthogonal_joined(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.nn.initializers.orthogonal()(key, (n, g * h), dtype).reshape(shape)
 
 
+def orthogonal_matrix(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
+    """A random matrix with orthonormal rows or columns, whichever are fewer."""
+    return jax.nn.initializers.orthogonal()(key, shape, dtype)
+
+
 default = Scheme(glorot, orthogonal, zeros, zeros, gate_biases=True)
 """Glorot uniform input weights, orthogonal recurrent ones, a forget bias of 1.
 

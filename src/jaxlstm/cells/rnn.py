@@ -3,7 +3,8 @@
 from jax.nn import relu
 from jax.numpy import tanh
 
-from .._cell import Hidden, gated
+from .._cell import Hidden, Weight, gated
+from . import activations
 
 
 @gated("h", Hidden)
@@ -29,3 +30,18 @@ def rnn_relu(s, u, v):
     """
     (z,) = u + v
     return (relu(z),)
+
+
+@gated("h", Hidden, weights={"drop": Weight("", None)})
+def rnn_variant(s, u, v, *, activation="tanh", clip=None, drop=None):
+    """Simple recurrent network with options.
+
+        h' = activation(clip(W x + R h + b))
+
+    Options: `activation` by name, with its numbers if any, as `("leaky_relu", 0.1)`; `clip`,
+    the bound on what goes into it.  Gates: `h`.  State: `h`.  Elman 1990, "Finding structure
+    in time"; the operator `RNN` of ONNX.
+    """
+    (z,) = u + v
+    z = activations.activation(activation, clip)(z)
+    return (z if drop is None else z * drop,)

@@ -1,0 +1,48 @@
+"""Activations by name: a cell's options are data, so its activations are names with numbers."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+Named: TypeAlias = str | tuple[str | float, ...]
+"""A name, or a name and its numbers: `"tanh"`, `("hard_sigmoid", 0.2, 0.5)`."""
+
+# In the definitions of ONNX, `alpha` and `beta` by position, with its defaults.
+ACTIVATIONS: dict[str, Callable[..., Array]] = {
+    "affine": lambda x, alpha=1.0, beta=0.0: alpha * x + beta,
+    "elu": lambda x, alpha=1.0: jax.nn.elu(x, alpha),
+    "exponential": lambda x: jnp.exp(x),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "hard_sigmoid": lambda x, alpha=0.2, beta=0.5: jnp.clip(alpha * x + beta, 0, 1),
+    "leaky_relu": lambda x, alpha=0.01: jax.nn.leaky_relu(x, alpha),
+    "linear": lambda x: x,
+    "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
+    "scaled_tanh": lambda x, alpha=1.0, beta=1.0: alpha * jnp.tanh(beta * x),
+    "selu": jax.nn.selu,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "softsign": jax.nn.soft_sign,
+    "tanh": jnp.tanh,
+    "thresholded_relu": lambda x, alpha=1.0: jnp.where(x >= alpha, x, jnp.zeros_like(x)),
+}
+
+
+def clipped(x: Array, limit: float | None) -> Array:
+    """`x` within `limit` of zero; `None` is no limit."""
+    return x if limit is None else jnp.clip(x, -limit, limit)
+
+
+def activation(told: Named, clip: float | None = None) -> Callable[[Array], Array]:
+    """The activation of this name, of what is first clipped to within `clip` of zero."""
+    name, *numbers = (told,) if isinstance(told, str) else told
+    if name not in ACTIVATIONS:
+        raise ValueError(
+            f"an activation must be one of {sorted(ACTIVATIONS)}, or a tuple of one and its "
+            f"numbers, such as ('hard_sigmoid', 0.2, 0.5); got {told!r}."
+        )
+    return lambda x: ACTIVATIONS[str(name)](clipped(x, clip), *numbers)

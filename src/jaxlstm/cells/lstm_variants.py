@@ -1,0 +1,152 @@
+"""Variants of the LSTM, and the LSTM with every option that other homes of weights have."""
+
+from jax.nn import sigmoid
+from jax.numpy import tanh
+
+from .._cell import HiddenCell, Weight, gated
+from ..initializers import hidden_uniform, orthogonal_matrix
+from .activations import activation, clipped
+
+PEEPHOLES = {name: Weight("... hidden", hidden_uniform) for name in ("pi", "pf", "po")}
+OPTIONAL = {name: weight._replace(when="peephole") for name, weight in PEEPHOLES.items()}
+DROP = Weight("", None)  # multiplies the candidate: `jaxlstm.RecurrentDropout` gives it
+
+
+@gated("ifgo", HiddenCell, bias={"f": 1.0}, weights=PEEPHOLES)
+def peephole_lstm(s, u, v, *, pi, pf, po):
+    """LSTM whose gates see the memory cell; the output gate sees the new one.
+
+        i  = sigmoid(W_i x + R_i h + p_i * c + b_i)
+        f  = sigmoid(W_f x + R_f h + p_f * c + b_f)
+        g  = tanh(W_g x + R_g h + b_g)
+        c' = f * c + i * g
+        o  = sigmoid(W_o x + R_o h + p_o * c' + b_o)
+        h' = o * tanh(c')
+
+    Gates: `i f g o`.  State: `h c`.  Gers, Schraudolph and Schmidhuber 2002, "Learning
+    precise timing with LSTM recurrent networks".
+    """
+    i, f, g, o = u + v
+    c = sigmoid(f + pf * s.c) * s.c + sigmoid(i + pi * s.c) * tanh(g)
+    return sigmoid(o + po * c) * tanh(c), c
+
+
+def _step(
+    c, i, f, g, o, *, gate, candidate, output, clip, cell_clip, pi=None, pf=None, po=None, drop=None
+):
+    """`(h, c)` of an LSTM with options; a gate that is None is one minus its partner."""
+    see = lambda a, p, c: a if p is None else a + p * c
+    rate, wish = activation(gate, clip), activation(candidate, clip)
+    i = None if i is None else rate(see(i, pi, c))
+    f = 1 - i if f is None else rate(see(f, pf, c))
+    i = 1 - f if i is None else i
+    g = wish(g) if drop is None else wish(g) * drop
+    c = clipped(f * c + i * g, cell_clip)
+    return rate(see(o, po, c)) * activation(output)(c), c
+
+
+@gated("ifgo", HiddenCell, bias={"f": 1.0}, weights={**OPTIONAL, "drop": DROP})
+def lstm_variant(
+    s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
+    clip=None, cell_clip=None, **weights,
+):  # fmt: skip
+    """LSTM with options.
+
+        i  = gate(clip(W_i x + R_i h + p_i * c + b_i))
+        f  = gate(clip(W_f x + R_f h + p_f * c + b_f))
+        g  = candidate(clip(W_g x + R_g h + b_g))
+        c' = cell_clip(f * c + i * g)
+        o  = gate(clip(W_o x + R_o h + p_o * c' + b_o))
+        h' = o * output(c')
+
+    Options: `peephole`; the activations `gate`, `candidate`, `output` by name, with their
+    numbers if any, as `("hard_sigmoid", 0.2, 0.5)`; `clip`, the bound on what goes into the
+    gates and the candidate, as in ONNX; `cell_clip`, the bound on the memory cell, as in
+    TFLite.  Gates: `i f g o`.  State: `h c`.  Without options it is `lstm`, with `peephole`
+    it is `peephole_lstm`: Gers, Schraudolph and Schmidhuber 2002, "Learning precise timing
+    with LSTM recurrent networks"; the operator `LSTM` of ONNX.
+    """
+    i, f, g, o = u + v
+    options = {"gate": gate, "candidate": candidate, "output": output}
+    return _step(s.c, i, f, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
+
+
+@gated("igo", HiddenCell, weights={"pi": OPTIONAL["pi"], "po": OPTIONAL["po"], "drop": DROP})
+def coupled_input_lstm(
+    s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
+    clip=None, cell_clip=None, **weights,
+):  # fmt: skip
+    """LSTM with coupled gates, of which the input gate is kept: `f = 1 - i`, as ONNX Runtime.
+
+        i  = sigmoid(W_i x + R_i h + b_i)
+        g  = tanh(W_g x + R_g h + b_g)
+        o  = sigmoid(W_o x + R_o h + b_o)
+        c' = (1 - i) * c + i * g
+        h' = o * tanh(c')
+
+    Options: those of `lstm_variant`.  Gates: `i g o`.  State: `h c`.  The CIFG of Greff et
+    al. 2015, "LSTM: a search space odyssey", arXiv:1503.04069, which has peepholes.
+    """
+    i, g, o = u + v
+    options = {"gate": gate, "candidate": candidate, "output": output}
+    return _step(s.c, i, None, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
+
+
+@gated(
+    "fgo",
+    HiddenCell,
+    bias={"f": 1.0},
+    weights={"pf": OPTIONAL["pf"], "po": OPTIONAL["po"], "drop": DROP},
+)
+def coupled_forget_lstm(
+    s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
+    clip=None, cell_clip=None, **weights,
+):  # fmt: skip
+    """LSTM with coupled gates, of which the forget gate is kept: `i = 1 - f`, as TFLite.
+
+        f  = sigmoid(W_f x + R_f h + b_f)
+        g  = tanh(W_g x + R_g h + b_g)
+        o  = sigmoid(W_o x + R_o h + b_o)
+        c' = f * c + (1 - f) * g
+        h' = o * tanh(c')
+
+    Options: those of `lstm_variant`.  Gates: `f g o`.  State: `h c`.  Greff et al. 2015,
+    "LSTM: a search space odyssey", arXiv:1503.04069; `coupled_input_lstm` is the same with
+    the sign of that gate turned.
+    """
+    f, g, o = u + v
+    options = {"gate": gate, "candidate": candidate, "output": output}
+    return _step(s.c, None, f, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
+
+
+@gated(
+    "ifgo",
+    HiddenCell,
+    bias={"f": 1.0},
+    weights={**OPTIONAL, "drop": DROP, "q": Weight("hidden projection", orthogonal_matrix)},
+    sizes=("projection", "hidden"),
+    pointwise=False,
+)
+def projected_lstm(
+    s, u, v, *, q, projection=None, projection_clip=None, peephole=False, gate="sigmoid",
+    candidate="tanh", output="tanh", clip=None, cell_clip=None, **weights,
+):  # fmt: skip
+    """LSTM with a projection: its state `h`, which is its output, is narrower than its memory.
+
+        i  = sigmoid(W_i x + R_i h + b_i)
+        f  = sigmoid(W_f x + R_f h + b_f)
+        g  = tanh(W_g x + R_g h + b_g)
+        o  = sigmoid(W_o x + R_o h + b_o)
+        c' = f * c + i * g
+        h' = projection_clip((o * tanh(c')) Q)
+
+    Options: `projection`, the width of `h`, that of `c` unless told; `projection_clip`, a
+    bound on `h`, as in TFLite; and those of `lstm_variant`.  Gates: `i f g o`.  State: `h c`.
+    Sak, Senior and Beaufays 2014, "Long short-term memory based recurrent neural network
+    architectures for large vocabulary speech recognition", arXiv:1402.1128, where it has
+    peepholes; PyTorch's `proj_size`.
+    """
+    i, f, g, o = u + v
+    options = {"gate": gate, "candidate": candidate, "output": output}
+    h, c = _step(s.c, i, f, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
+    return clipped(h @ q, projection_clip), c
