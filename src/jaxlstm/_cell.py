@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ._layer import Layer as Layer, front as front, product as product, recurrent as recurrent
+from ._named import mark, named as named
 from ._value import (
     Cell as Cell,
     Hidden as Hidden,
@@ -33,17 +34,18 @@ class General(Cell):
 
     def step(self, p: Layer, s: State, u: Array) -> State:
         def recur(h: Array, gates: str = self.recurrent) -> Array:
-            return front(recurrent(p, h, gates))
+            return mark(front(recurrent(p, h, gates)), "v", gates)
 
         given = self.keywords(p, u.ndim - 2)
-        return self.state(*self.equations(s, front(u), recur, **given))
+        return self.state(*self.equations(s, mark(front(u), "u", self.gates), recur, **given))
 
 
 class Gated(Cell):
     """A cell that has one recurrent product, `v = h r`."""
 
     def step(self, p: Layer, s: State, u: Array) -> State:
-        return self.point(p, s, front(u), front(recurrent(p, s[0], self.recurrent)))
+        v = front(recurrent(p, s[0], self.recurrent))
+        return self.point(p, s, mark(front(u), "u", self.gates), mark(v, "v", self.recurrent))
 
     def point(self, p: Layer, s: State, u: Array, v: Array) -> State:
         """What follows the product, all that a kernel needs to know; gates come first."""
@@ -57,7 +59,7 @@ class Linear(Cell):
     """A cell that is linear in its memory, so parallel in time."""
 
     def step(self, p: Layer, s: State, u: Array) -> State:
-        a, b, read = self.coefficients(p, front(u))
+        a, b, read = self.coefficients(p, mark(front(u), "u", self.gates))
         memory = zip(a, self.memory(s), b, strict=True)
         return self.remember(s, tuple(a * c + b for a, c, b in memory), read)
 
@@ -65,13 +67,15 @@ class Linear(Cell):
         """`(a, b, read)` of `c' = a * c + b` for each memory; gates come first."""
         a, b, *read = self.equations(u, **self.keywords(p, u.ndim - 2))
         a, b = (x if isinstance(x, tuple) else (x,) for x in (a, b))
+        rows, rank = u.shape[1:-1], u.ndim - 2
+        a = tuple(jnp.broadcast_to(x, (*rows, *x.shape[rank:])) for x in a)
         return a, b, read[0] if read else None
 
     def memory(self, s: State) -> tuple[Array, ...]:
         """What runs through `c' = a * c + b`: the state without what is read from it."""
         words = self.sizes[1:] or ("hidden",)
         return tuple(
-            _complex(c) if "complex" in word else c
+            complex_of(c[..., 0, :], c[..., 1, :]) if "complex" in word else c
             for word, c in zip(words, s[-len(words) :], strict=True)
         )
 
@@ -82,9 +86,10 @@ class Linear(Cell):
         return self.state(*[a.astype(b.dtype) for a, b in zip(new, s, strict=True)])
 
 
-def _complex(c: Array) -> Array:
-    wide = c.astype(jnp.promote_types(c.dtype, jnp.float32))  # no complex number is narrower
-    return jax.lax.complex(wide[..., 0, :], wide[..., 1, :])
+def complex_of(re: Array, im: Array) -> Array:
+    """A complex number from its parts; none is narrower than two of float32."""
+    wide = re.dtype if re.dtype.itemsize >= 4 else jnp.float32
+    return jax.lax.complex(re.astype(wide), im.astype(wide))
 
 
 Biases: TypeAlias = Mapping[str, float] | Literal[False] | None

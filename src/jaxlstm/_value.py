@@ -32,8 +32,9 @@ class HiddenCell(NamedTuple):
 class Weight(NamedTuple):
     """A weight beside `w`, `r` and `b`: its shape in words, and how it starts.
 
-    The words are `input`, `hidden`, `output` (the width of the output), `gates`, numbers, and
-    the cell's options by name, where `None` is as wide as `hidden`.  The equations take the
+    The words are `input`, `hidden`, `output` (the width of the output), `gates`, `head` (the
+    width of one of the `heads`), numbers, and the cell's options by name, where `None` is as
+    wide as `hidden`.  The equations take the
     weight as a keyword of its name; `...` is where it has axes for the batch then, so that
     `Weight("3 ... hidden", zeros)` is three vectors to multiply a state with.
     """
@@ -104,6 +105,7 @@ class Cell:
         sizes = {k: hidden_size if v is None else v for k, v in told.items()}
         sizes = {k: v for k, v in sizes.items() if isinstance(v, int)}
         dims = {**sizes, "input": input_size, "hidden": hidden_size, "gates": len(self.gates)}
+        dims["head"] = hidden_size // dims.get("heads", 1)
         dims["complex"] = 2  # the real part and the imaginary part, side by side
         (dims["output"],) = shape_of(self.sizes[0], dims) if self.sizes else (hidden_size,)
         return dims

@@ -93,6 +93,35 @@ def orthogonal_matrix(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
     return jax.nn.initializers.orthogonal()(key, shape, dtype)
 
 
+def lecun_matrix(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
+    """Normal of variance `1 / inputs` (LeCun et al. 1998)."""
+    return jax.random.normal(key, shape, dtype) / math.sqrt(shape[0])
+
+
+def standard_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Normal of variance 1."""
+    return jax.random.normal(key, shape, dtype)
+
+
+def lru_ring(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
+    """`nu`, `theta` and `gamma` of the LRU: eigenvalues uniform on a ring of the unit disk.
+
+    Radii between 0.9 and 0.999, uniform in area, phases between 0 and 2 pi; `gamma` is the
+    logarithm of `sqrt(1 - |l|^2)`, with which white input makes a state of variance one
+    (Orvieto et al. 2023, arXiv:2303.06349, appendix A).
+    """
+    radius, phase = jax.random.uniform(key, (2, shape[-1]), dtype)
+    square = 0.9**2 + radius * (0.999**2 - 0.9**2)
+    theta = jnp.log(2 * jnp.pi * jnp.maximum(phase, jnp.finfo(dtype).tiny))
+    return jnp.stack([jnp.log(-0.5 * jnp.log(square)), theta, 0.5 * jnp.log1p(-square)])
+
+
+def griffin_decay(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """`decay` of the RG-LRU: `sigmoid(decay) ** 8` uniform between 0.9 and 0.999."""
+    log_a = jnp.log(jax.random.uniform(key, shape, dtype, 0.9, 0.999)) / 8
+    return log_a - jnp.log(-jnp.expm1(log_a))
+
+
 default = Scheme(glorot, orthogonal, zeros, zeros, gate_biases=True)
 """Glorot uniform input weights, orthogonal recurrent ones, a forget bias of 1.
 

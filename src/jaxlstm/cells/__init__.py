@@ -5,6 +5,15 @@ from .gru_variants import (
     gru_reset_before_variant as gru_reset_before_variant,
     gru_variant as gru_variant,
 )
+from .linear import (
+    gated_average as gated_average,
+    mingru as mingru,
+    minlstm as minlstm,
+    qrnn as qrnn,
+    qrnn_f as qrnn_f,
+    qrnn_ifo as qrnn_ifo,
+    sru as sru,
+)
 from .lstm import lstm as lstm
 from .lstm_variants import (
     coupled_forget_lstm as coupled_forget_lstm,
@@ -14,3 +23,5 @@ from .lstm_variants import (
     projected_lstm as projected_lstm,
 )
 from .rnn import rnn as rnn, rnn_relu as rnn_relu, rnn_variant as rnn_variant
+from .state_space import damped_average as damped_average, lru as lru, rg_lru as rg_lru
+from .xlstm import mlstm as mlstm, slstm as slstm

@@ -3,7 +3,7 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import Hidden, gated, general
+from .._cell import Hidden, gated, general, named
 
 
 @gated("rzn", Hidden, recurrent_bias=True)
@@ -21,6 +21,7 @@ def gru(s, u, v):
     """
     r, z = sigmoid(u[:2] + v[:2])
     n = tanh(u[2] + r * v[2])
+    r, z, n = named(r=r, z=z, n=n)
     return ((1 - z) * n + z * s.h,)
 
 
@@ -38,4 +39,5 @@ def gru_reset_before(s, u, recur):
     """
     r, z = sigmoid(u[:2] + recur(s.h, "rz"))
     (n,) = tanh(u[2:] + recur(r * s.h, "n"))
+    r, z, n = named(r=r, z=z, n=n)
     return ((1 - z) * n + z * s.h,)

@@ -3,7 +3,7 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import HiddenCell, gated
+from .._cell import HiddenCell, gated, named
 
 
 @gated("ifgo", HiddenCell, bias={"f": 1.0})
@@ -23,5 +23,6 @@ def lstm(s, u, v):
     recurrent network architectures".
     """
     i, f, g, o = u + v
-    c = sigmoid(f) * s.c + sigmoid(i) * tanh(g)
-    return sigmoid(o) * tanh(c), c
+    i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
+    c = f * s.c + i * g
+    return o * tanh(c), c

@@ -37,9 +37,12 @@ def _step(
     """`(h, c)` of an LSTM with options; a gate that is None is one minus its partner."""
     see = lambda a, p, c: a if p is None else a + p * c
     rate, wish = activation(gate, clip), activation(candidate, clip)
-    i = None if i is None else rate(see(i, pi, c))
-    f = 1 - i if f is None else rate(see(f, pf, c))
-    i = 1 - f if i is None else i
+    if f is None:
+        i = rate(see(i, pi, c))
+        f = 1 - i
+    else:
+        f = rate(see(f, pf, c))
+        i = 1 - f if i is None else rate(see(i, pi, c))
     g = wish(g) if drop is None else wish(g) * drop
     c = clipped(f * c + i * g, cell_clip)
     return rate(see(o, po, c)) * activation(output)(c), c

@@ -3,7 +3,7 @@
 from jax.nn import relu
 from jax.numpy import tanh
 
-from .._cell import Hidden, Weight, gated
+from .._cell import Hidden, Weight, gated, named
 from . import activations
 
 
@@ -16,7 +16,7 @@ def rnn(s, u, v):
     Gates: `h`.  State: `h`.
     """
     (z,) = u + v
-    return (tanh(z),)
+    return (named(h=tanh(z)),)
 
 
 @gated("h", Hidden)
@@ -29,7 +29,7 @@ def rnn_relu(s, u, v):
     Hinton 2015, "A simple way to initialize recurrent networks of rectified linear units".
     """
     (z,) = u + v
-    return (relu(z),)
+    return (named(h=relu(z)),)
 
 
 @gated("h", Hidden, weights={"drop": Weight("", None)})

@@ -1,0 +1,130 @@
+"""Gated averages: linear in their memory, so parallel in time."""
+
+from jax.nn import sigmoid
+from jax.numpy import tanh
+
+from .._cell import HiddenCell, linear
+from . import activations
+
+
+@linear("zn")
+def mingru(u):
+    """Minimal GRU whose gate does not wait for the state.
+
+        z  = sigmoid(W_z x + b_z)          update gate
+        n  = W_n x + b_n                   candidate
+        h' = (1 - z) * h + z * n
+
+    Gates: `z n`.  State: `h`.  Feng et al. 2024, "Were RNNs all we needed?",
+    arXiv:2410.01201, in its form without logarithms.
+    """
+    z, n = u
+    z = sigmoid(z)
+    return 1 - z, z * n
+
+
+@linear("ifn")
+def minlstm(u):
+    """Minimal LSTM whose gates do not wait for the state, and sum to one.
+
+        i  = sigmoid(W_i x + b_i)          input gate
+        f  = sigmoid(W_f x + b_f)          forget gate
+        n  = W_n x + b_n                   candidate
+        h' = f / (f + i) * h + i / (f + i) * n
+
+    Gates: `i f n`.  State: `h`.  Feng et al. 2024, "Were RNNs all we needed?",
+    arXiv:2410.01201, in its form without logarithms.
+    """
+    i, f, n = sigmoid(u[0]), sigmoid(u[1]), u[2]
+    return f / (f + i), i / (f + i) * n
+
+
+@linear("an")
+def gated_average(u, *, activation="tanh"):
+    """Exponential average whose rate the input sets: the gated impulse linear recurrent layer.
+
+        a  = sigmoid(W_a x + b_a)               how much is kept
+        n  = activation(W_n x + b_n)            candidate
+        h' = a * h + (1 - a) * n
+
+    Options: `activation`, by name.  Gates: `a n`.  State: `h`.  Martin and Cundy 2018,
+    "Parallelizing linear recurrent neural nets over sequence length", arXiv:1709.04057.
+    """
+    a, n = u
+    a = sigmoid(a)
+    return a, (1 - a) * activations.activation(activation)(n)
+
+
+@linear("nf")
+def qrnn_f(u):
+    """Quasi-recurrent network with f-pooling.
+
+        n  = tanh(W_n x + b_n)             candidate
+        f  = sigmoid(W_f x + b_f)          forget gate
+        h' = f * h + (1 - f) * n
+
+    Gates: `n f`.  State: `h`.  The paper's convolution over a window of inputs is
+    `jaxlstm.Window`, which any cell can have.  Bradbury et al. 2016, "Quasi-recurrent neural
+    networks", arXiv:1611.01576.
+    """
+    n, f = u
+    f = sigmoid(f)
+    return f, (1 - f) * tanh(n)
+
+
+@linear("nfo", HiddenCell)
+def qrnn(u):
+    """Quasi-recurrent network with fo-pooling.
+
+        n  = tanh(W_n x + b_n)             candidate
+        f  = sigmoid(W_f x + b_f)          forget gate
+        o  = sigmoid(W_o x + b_o)          output gate
+        c' = f * c + (1 - f) * n           memory
+        h' = o * c'
+
+    Gates: `n f o`.  State: `h c`.  The paper's convolution over a window of inputs is
+    `jaxlstm.Window`, which any cell can have.  Bradbury et al. 2016, "Quasi-recurrent neural
+    networks", arXiv:1611.01576.
+    """
+    n, f, o = u
+    f = sigmoid(f)
+    return f, (1 - f) * tanh(n), lambda c: sigmoid(o) * c
+
+
+@linear("nifo", HiddenCell)
+def qrnn_ifo(u):
+    """Quasi-recurrent network with ifo-pooling.
+
+        n  = tanh(W_n x + b_n)             candidate
+        i  = sigmoid(W_i x + b_i)          input gate
+        f  = sigmoid(W_f x + b_f)          forget gate
+        o  = sigmoid(W_o x + b_o)          output gate
+        c' = f * c + i * n                 memory
+        h' = o * c'
+
+    Gates: `n i f o`.  State: `h c`.  The paper's convolution over a window of inputs is
+    `jaxlstm.Window`, which any cell can have.  Bradbury et al. 2016, "Quasi-recurrent neural
+    networks", arXiv:1611.01576.
+    """
+    n, i, f, o = u
+    return sigmoid(f), sigmoid(i) * tanh(n), lambda c: sigmoid(o) * c
+
+
+@linear("nfrs", HiddenCell)
+def sru(u, *, activation="tanh"):
+    """Simple recurrent unit, of the first version, whose gates do not see the memory.
+
+        n  = W_n x + b_n                   candidate
+        f  = sigmoid(W_f x + b_f)          forget gate
+        r  = sigmoid(W_r x + b_r)          reset gate
+        c' = f * c + (1 - f) * n           memory
+        h' = r * activation(c') + (1 - r) * (W_s x + b_s)
+
+    The last product stands for the paper's `x` where sizes differ, here always.  Options:
+    `activation`, by name.  Gates: `n f r s`.  State: `h c`.  Lei, Zhang and Artzi 2017,
+    "Training RNNs as fast as CNNs", arXiv:1709.02755 version 1; in later versions the gates
+    see the memory (`sru_peephole`).
+    """
+    n, f, r, s = u
+    f, r = sigmoid(f), sigmoid(r)
+    return f, (1 - f) * n, lambda c: r * activations.activation(activation)(c) + (1 - r) * s

@@ -1,0 +1,83 @@
+"""Linear recurrences with learned decay: diagonal, real or complex."""
+
+import jax.numpy as jnp
+from jax.nn import sigmoid, softplus
+
+from .._cell import HiddenCell, Weight, complex_of, linear
+from ..initializers import griffin_decay, lecun_matrix, lru_ring, standard_normal
+
+
+@linear(
+    "abd",
+    HiddenCell,
+    bias=False,
+    weights={
+        "ring": Weight("3 ... hidden", lru_ring),
+        "c_re": Weight("hidden hidden", lecun_matrix),
+        "c_im": Weight("hidden hidden", lecun_matrix),
+    },
+    sizes=("hidden", "complex hidden"),
+)
+def lru(u, *, ring, c_re, c_im):
+    """Linear recurrent unit: a complex diagonal recurrence, its eigenvalues within the unit disk.
+
+        l  = exp(-exp(nu) + i exp(theta))            eigenvalues
+        c' = l * c + exp(gamma) * (W_a x + i W_b x)  memory, complex
+        h' = Re(C c') + W_d x                        output
+
+    `ring` holds `nu`, `theta` and `gamma`; `C = c_re + i c_im`.  Gates: `a b d`, the real and
+    the imaginary part of `B` and the matrix `D`.  State: `h c`, with the real and imaginary
+    parts of `c` side by side.  Orvieto et al. 2023, "Resurrecting recurrent neural networks
+    for long sequences", arXiv:2303.06349.
+    """
+    nu, theta, gamma = ring
+    a, b, d = u
+    turn = jnp.exp(complex_of(-jnp.exp(nu), jnp.exp(theta)))
+    real = lambda x: x.astype(d.dtype)
+    read = lambda c: real(c.real) @ c_re - real(c.imag) @ c_im + d
+    return turn, complex_of(jnp.exp(gamma) * a, jnp.exp(gamma) * b), read
+
+
+@linear("rin", weights={"decay": Weight("... hidden", griffin_decay)})
+def rg_lru(u, *, decay, c=8.0):
+    """Real-gated linear recurrent unit, the recurrence of Griffin.
+
+        r  = sigmoid(W_r x + b_r)                    recurrence gate
+        i  = sigmoid(W_i x + b_i)                    input gate
+        n  = W_n x + b_n                             what the block gives it
+        a  = sigmoid(decay) ** (c r)
+        h' = a * h + sqrt(1 - a^2) * (i * n)
+
+    Options: `c`.  Gates: `r i n`.  State: `h`.  De et al. 2024, "Griffin: mixing gated linear
+    recurrences with local attention for efficient language models", arXiv:2402.19427, where
+    `n` is what the unit is given, the gates' input too.
+    """
+    r, i, n = u
+    log_a = -c * sigmoid(r) * softplus(-decay)
+    return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2 * log_a)) * sigmoid(i) * n
+
+
+@linear(
+    "n",
+    HiddenCell,
+    weights={
+        "alpha": Weight("... hidden order", standard_normal),
+        "delta": Weight("... hidden order", standard_normal),
+        "beta": Weight("... hidden order", standard_normal),
+        "eta": Weight("... hidden order", standard_normal),
+    },
+    sizes=("hidden", "hidden order"),
+)
+def damped_average(u, *, alpha, delta, beta, eta, order=2):
+    """Damped exponential average in several rates for each unit, of Mega.
+
+        n   = W_n x + b_n
+        c'j = (1 - sigmoid(alpha_j) sigmoid(delta_j)) * c_j + sigmoid(alpha_j) * beta_j * n
+        h'  = sum_j eta_j * c'_j
+
+    Options: `order`, how many averages a unit has.  Gates: `n`.  State: `h c`.  Ma et al.
+    2022, "Mega: moving average equipped gated attention", arXiv:2209.10655.
+    """
+    (n,) = u
+    alpha, delta = sigmoid(alpha), sigmoid(delta)
+    return 1 - alpha * delta, alpha * beta * n[..., None], lambda c: (eta * c).sum(-1)
