@@ -1,0 +1,11 @@
+"""Weights from anywhere: other frameworks, ONNX, and files of our own.
+
+Nothing here imports another framework: weights come and go as plain mappings of names to
+NumPy arrays, as that framework stores them.
+"""
+
+from ._equinox import from_equinox as from_equinox, to_equinox as to_equinox
+from ._flax import from_flax as from_flax, to_flax as to_flax
+from ._haiku import from_haiku as from_haiku, to_haiku as to_haiku
+from ._keras import from_keras as from_keras, to_keras as to_keras
+from ._torch import from_torch as from_torch, to_torch as to_torch

@@ -1,0 +1,128 @@
+"""Flax: linen keeps every gate apart, nnx joins them, and only linen's GRU has a bias `hn`."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from .._cell import Cell, Layer
+from ..cells import gru, gru_reset_before, lstm, rnn, rnn_relu
+from ._names import Framework
+from ._network import filled, named, network
+from ._table import Part, Table, each
+
+_LINEN_LSTM = (
+    *each("i{}/kernel", "w", "ifgo"),
+    *each("h{}/kernel", "r", "ifgo"),
+    *each("h{}/bias", "b", "ifgo"),
+)
+_LINEN_GRU = (
+    *each("i{}/kernel", "w", "rzn"),
+    *each("h{}/kernel", "r", "rzn"),
+    *each("i{}/bias", "b", "rzn"),
+    Part("hn/bias", "d", "n"),
+)
+_LINEN_SIMPLE = (Part("i/kernel", "w", "h"), Part("h/kernel", "r", "h"), Part("i/bias", "b", "h"))
+
+
+def _joined(gates: str, bias: str) -> tuple[Part, ...]:
+    return (
+        Part("dense_i/kernel", "w", gates),
+        Part("dense_h/kernel", "r", gates),
+        Part(f"{bias}/bias", "b", gates),
+    )
+
+
+# Python keeps the name `if` to itself, so nnx has `if_`.
+_NNX_LSTM = tuple(part._replace(name=part.name.replace("if/", "if_/")) for part in _LINEN_LSTM)
+
+LINEN = (
+    Table(lstm, _LINEN_LSTM, always=True),
+    Table(gru, _LINEN_GRU, inside="n", always=True),
+    Table(rnn, _LINEN_SIMPLE, always=True),
+    Table(rnn_relu, _LINEN_SIMPLE, always=True),
+)
+NNX = (
+    Table(lstm, _joined("ifgo", "dense_h"), always=True),
+    Table(lstm, _NNX_LSTM, always=True),
+    Table(gru, _joined("rzn", "dense_i"), inside="n", always=True),
+    Table(rnn, _joined("h", "dense_i"), always=True),
+    Table(rnn_relu, _joined("h", "dense_i"), always=True),
+)
+FLAX = Framework(
+    "Flax",
+    LINEN + NNX,
+    ignored=("rngs",),
+    lacks=(
+        (gru_reset_before, "its GRU resets after the recurrent product, which no weights undo"),
+    ),
+)
+
+
+def from_flax(
+    params: Mapping[Any, Any],
+    *,
+    prefix: str = "",
+    cell: Cell | None = None,
+    bidirectional: bool = False,
+) -> Any:
+    """The network of Flax's `SimpleCell`, `LSTMCell`, `OptimizedLSTMCell` or `GRUCell`.
+
+    Args:
+        params: of linen, what `module.init` returns; of nnx, `nnx.to_pure_dict(nnx.state(module))`.
+            Of a module `RNN` or `Bidirectional`, of several, or of a cell alone.
+        prefix: of the modules that are meant, such as `"params/encoder"`.
+        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation_fn=relu`.
+        bidirectional: that forward and backward cells alternate, where names such as
+            `SimpleCell_0`, `SimpleCell_1` do not say so.  `forward_rnn` says so itself.
+
+    Returns:
+        A `Layer`, a `Bidirectional` or a `Stack`.
+
+    Raises:
+        TypeError, ValueError: the names or shapes are not those of a recurrent cell, or the
+            dtype is one that JAX would truncate.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5)
+    weights = convert.to_flax(params)
+    assert weights["hf"]["kernel"].shape == (5, 5)
+    ```
+    """
+    return network(FLAX, params, cell=cell, prefix=prefix, bidirectional=bidirectional)
+
+
+def to_flax(
+    params: Any,
+    *,
+    prefix: str = "",
+    like: Mapping[Any, Any] | None = None,
+    api: Literal["linen", "nnx"] = "linen",
+) -> Any:
+    """The parameters of the Flax module that computes `params`.
+
+    A layer becomes the tree of its cell; a stack that of a `Sequential` of `RNN` modules.
+    `api="nnx"` gives the names of `OptimizedLSTMCell` to an LSTM.  With `like`, parameters or
+    a state of either, a copy of it comes back with the arrays below `prefix` replaced,
+    whatever its modules are called.
+
+    The biases of PyTorch's kind have a home in linen's GRU, but none in nnx's, which lacks
+    the bias of the recurrent candidate: there, one that is not zero is refused.
+
+    Raises:
+        TypeError, ValueError: Flax has no such cell, or `like` is of another shape.
+    """
+    if like is not None:
+        return filled(FLAX, params, like, prefix)
+    if api not in ("linen", "nnx"):
+        raise ValueError(f"`api` must be 'linen' or 'nnx'; got {api!r}.")
+    nnx = api == "nnx"
+
+    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
+        path: list[Any] = [part for part in prefix.split("/") if part]
+        for part in where:
+            if isinstance(part, int):
+                path += ["layers", part] if nnx else [f"layers_{part}"]
+            else:
+                path.append(f"{part}_rnn")
+        return (*path, *(["cell"] if where else []), *name.split("/"))
+
+    return named(FLAX._replace(tables=NNX if nnx else LINEN), params, place)

@@ -1,0 +1,95 @@
+"""Haiku: one matrix for `[x, h]`, a forget bias of 1 added at run time, `z` the other way."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._cell import Cell, Layer
+from ..cells import gru, gru_reset_before, lstm, rnn, rnn_relu
+from ._names import Framework
+from ._network import filled, named, network
+from ._table import Part, Table
+
+_VANILLA = (
+    Part("linear/w", "w", "h"),
+    Part("linear/b", "b", "h"),
+    Part("linear_1/w", "r", "h"),
+    Part("linear_1/b", "d", "h"),
+)
+_GRU = (Part("w_i", "w", "zrn"), Part("w_h", "r", "zrn"), Part("b", "b", "zrn"))
+_LSTM = (Part("linear/w", "wr", "igfo"), Part("linear/b", "b", "igfo"))
+
+HAIKU = Framework(
+    "Haiku",
+    (
+        Table(lstm, _LSTM, added=(("f", 1.0),), always=True),
+        Table(gru_reset_before, _GRU, negated="z", always=True),
+        Table(rnn_relu, _VANILLA, always=True),
+    ),
+    lacks=(
+        (gru, "its GRU resets before the recurrent product, which no weights undo"),
+        (rnn, "its simple RNN has a rectifier"),
+    ),
+)
+
+
+def from_haiku(
+    params: Mapping[str, Any],
+    *,
+    prefix: str = "",
+    cell: Cell | None = None,
+    bidirectional: bool = False,
+    sum_biases: bool = True,
+) -> Any:
+    """The network of Haiku's `LSTM`, `GRU` or `VanillaRNN`, alone or in a `DeepRNN`.
+
+    Args:
+        params: module names to names to arrays, as `transform(f).init` returns them.
+        prefix: of the modules that are meant, such as `"encoder/lstm"`.
+        cell: to insist on one of `lstm`, `gru_reset_before` and `rnn_relu`, which these are.
+        bidirectional: that forward and backward cores alternate, `lstm` and `lstm_1`.
+        sum_biases: Haiku's LSTM adds 1 to the forget gate when it runs.  True adds it to the
+            bias, which rounds a small bias once; False keeps it apart as `recurrent_bias`, so
+            that `to_haiku` gives back every bit.
+
+    Returns:
+        A `Layer`, a `Bidirectional` or a `Stack`.
+
+    Raises:
+        TypeError, ValueError: the names or shapes are not those of a recurrent core, or the
+            dtype is one that JAX would truncate.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5)
+    weights = convert.to_haiku(params)
+    assert weights["lstm/linear"]["w"].shape == (3 + 5, 4 * 5)  # gates i g f o
+    ```
+    """
+    options = {"cell": cell, "prefix": prefix, "sums": sum_biases}
+    return network(HAIKU, params, bidirectional=bidirectional, **options)
+
+
+def to_haiku(params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = None) -> Any:
+    """The parameters of the Haiku core that computes `params`.
+
+    Names are those of a core alone or in a `DeepRNN`: `lstm/linear`, `lstm_1/linear`.  With
+    `like`, parameters of a larger function, a copy of it comes back with the arrays below
+    `prefix` replaced.
+
+    Raises:
+        TypeError, ValueError: Haiku has no such core (its GRU resets before the product, its
+            simple RNN has a rectifier), or `like` is of another shape.
+    """
+    if like is not None:
+        return filled(HAIKU, params, like, prefix)
+    seen: dict[str, list[Any]] = {}
+
+    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
+        stem = {lstm: "lstm", gru_reset_before: "gru"}.get(layer.cell, "vanilla_rnn")
+        cores = seen.setdefault(stem, [])
+        if where not in cores:
+            cores.append(where)
+        k = cores.index(where)
+        *inner, last = name.split("/")
+        return "/".join([*filter(None, [prefix]), f"{stem}_{k}" if k else stem, *inner]), last
+
+    return named(HAIKU, params, place)

@@ -1,0 +1,116 @@
+"""Keras: columns; a GRU that resets after the product has its two biases in one array."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._cell import Cell, Layer
+from ..cells import gru, gru_reset_before, lstm, rnn, rnn_relu
+from ._names import Framework
+from ._network import filled, named, network
+from ._table import Part, Table
+
+
+def _table(cell: Cell, gates: str, bias: str = "b", inside: str = "") -> Table:
+    parts = (
+        Part("kernel", "w", gates),
+        Part("recurrent_kernel", "r", gates),
+        Part("bias", bias, gates),
+    )
+    return Table(cell, parts, inside=inside)
+
+
+KERAS = Framework(
+    "Keras",
+    (
+        _table(lstm, "ifgo"),
+        _table(gru, "zrn", "bd", inside="n"),
+        _table(gru_reset_before, "zrn"),
+        _table(rnn, "h"),
+        _table(rnn_relu, "h"),
+    ),
+    in_order=True,
+)
+
+
+def from_keras(
+    weights: Mapping[str, Any] | Sequence[Any],
+    *,
+    prefix: str = "",
+    cell: Cell | None = None,
+    bidirectional: bool = False,
+) -> Any:
+    """The network of Keras layers: `SimpleRNN`, `LSTM`, `GRU`, `Bidirectional`, `RNN` of cells.
+
+    Args:
+        weights: the list of `layer.get_weights()`, or a mapping of weight names to arrays,
+            `{w.path: w.numpy() for w in layer.weights}`, both in Keras's order.
+        prefix: of the names that are meant, such as `"sequential/lstm"`.
+        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation="relu"`, and for
+            a GRU without biases `jaxlstm.gru_reset_before` if `reset_after=False`.
+        bidirectional: of a list, that forward and backward layers alternate in it.  Names say
+            so themselves.  `Bidirectional` must join its outputs (`merge_mode="concat"`).
+
+    Returns:
+        A `Layer`, a `Bidirectional` or a `Stack`.
+
+    Raises:
+        TypeError, ValueError: the arrays are not those of recurrent layers, or the dtype is
+            one that JAX would truncate.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
+    kernel, recurrent_kernel, bias = convert.to_keras(params)
+    assert bias.shape == (2, 3 * 5)  # gates z r n, as Keras has them
+    ```
+    """
+    tree = weights if isinstance(weights, Mapping) else _grouped(weights)
+    return network(KERAS, tree, cell=cell, prefix=prefix, bidirectional=bidirectional)
+
+
+def _grouped(weights: Sequence[Any]) -> list[dict[str, np.ndarray]]:
+    """A list of arrays as layers: kernel, recurrent kernel and, if there is one, bias."""
+    arrays, layers = [np.asarray(a) for a in weights], []
+    while arrays:
+        shapes = [a.shape for a in arrays[:3]]
+        if len(shapes) < 2 or len(shapes[0]) != 2 or shapes[0][-1:] != shapes[1][-1:]:
+            raise ValueError(
+                "a list of Keras weights must hold kernel, recurrent kernel and bias of one "
+                f"layer after the other; got shapes {shapes} after {len(layers)} layers."
+            )
+        total = shapes[1][1]
+        biased = (
+            len(shapes) > 2
+            and shapes[2] in ((total,), (2, total))
+            and (shapes[2] != (2, total) or len(arrays) == 3 or not _pair(arrays[2], arrays[3]))
+        )
+        names = ("kernel", "recurrent_kernel", "bias")[: 2 + biased]
+        layers.append(dict(zip(names, arrays)))
+        arrays = arrays[2 + biased :]
+    return layers
+
+
+def _pair(kernel: np.ndarray, recurrent: np.ndarray) -> bool:
+    """A kernel of two inputs and its recurrent kernel, not a GRU's bias and the next kernel."""
+    return recurrent.ndim == 2 and recurrent.shape[1] == kernel.shape[1] == 3 * recurrent.shape[0]
+
+
+def to_keras(
+    params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = None
+) -> list[np.ndarray] | dict[str, Any]:
+    """The weights as Keras has them: a list for `layer.set_weights(to_keras(params))`.
+
+    With `like`, a mapping of weight names such as `{w.path: w for w in layer.weights}`, a
+    copy of it comes back with the weights below `prefix` replaced.
+
+    Raises:
+        TypeError, ValueError: Keras has no such layer, or `like` is of another shape.
+    """
+    if like is not None:
+        return filled(KERAS, params, like, prefix)
+
+    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
+        return ("/".join(map(str, (*where, name))),)
+
+    return list(named(KERAS, params, place).values())
