@@ -11,9 +11,11 @@ from ._cell import (
     gated as gated,
     general as general,
     linear as linear,
+    named as named,
 )
 from ._init import init as init, lengths_to_mask as lengths_to_mask
 from ._nodes import Bidirectional as Bidirectional, Stack as Stack, Static as Static
+from ._record import Record as Record, record as record
 from .cells import (
     gru as gru,
     gru_reset_before as gru_reset_before,

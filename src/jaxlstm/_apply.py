@@ -1,7 +1,7 @@
 """`apply` and `step`: run a network over a sequence, or for one step."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -13,7 +13,7 @@ from ._cell import State
 from ._control import Controls, vary_alike, where
 from ._unroll import AUTOMATIC, IMPLEMENTATIONS, unroll
 
-Implementation: TypeAlias = Literal["scan"]
+Implementation: TypeAlias = Literal["deferred", "scan"]
 Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
 
 
@@ -33,12 +33,14 @@ class Way(NamedTuple):
     reset: Bool[Array, "time *batch"] | None
     key: Any
     plan: Plan
+    watch: Callable[[Any], Any] | None = None  # gives a node what runs it instead of `unroll`
 
 
 def run(node: Any, xs: Array, state: State, way: Way) -> tuple[Array, State]:
     """Runs a node over `xs (time, *batch, input)`; a composite node runs what it holds."""
     if hasattr(node, "run"):
         return node.run(xs, state, way)
+    unrolled = unroll if way.watch is None else way.watch(node)
     keys = None
     if way.key is not None:
         once, each = jax.random.split(way.key)
@@ -47,19 +49,29 @@ def run(node: Any, xs: Array, state: State, way: Way) -> tuple[Array, State]:
     controls = Controls(way.mask, way.reset, keys)
     plan = way.plan
     how = (plan.reverse, plan.checkpoint, plan.implementation)
-    ys, last = unroll(node, xs, state, controls, *how)
+    ys, last = unrolled(node, xs, state, controls, *how)
     return where(way.mask, ys, jnp.zeros_like(ys)), last
 
 
-@functools.partial(jax.jit, static_argnames="plan", inline=True)
-def _run(
-    params: Any, xs: Array, state: State, mask: Any, reset: Any, key: Any, plan: Plan
+def start(
+    params: Any,
+    xs: Array,
+    state: State,
+    mask: Any,
+    reset: Any,
+    key: Any,
+    plan: Plan,
+    watch: Callable[[Any], Any] | None = None,
 ) -> tuple[Array, State]:
+    """Runs a network on what the door has let in."""
     # What stands under the mask may be NaN: it must not reach even a product with zero.
     xs = where(mask, xs, jnp.zeros_like(xs))
     state = params.zeros(xs.shape[1:-1]) if state is None else state
     state = vary_alike(state, (params, xs, mask, reset))
-    return run(params, xs, state, Way(mask, reset, key, plan))
+    return run(params, xs, state, Way(mask, reset, key, plan, watch))
+
+
+_run = jax.jit(start, static_argnames=("plan", "watch"), inline=True)
 
 
 def apply(

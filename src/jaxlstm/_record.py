@@ -1,0 +1,145 @@
+"""`record`: every state and every gate of a network over time, by letter."""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from . import _door
+from ._apply import Plan, Precision, start
+from ._cell import State
+from ._control import Controls, controlled, where
+from ._named import harvest
+
+
+class Record(NamedTuple):
+    """What one layer did over time; every array is `(time, *batch, ...)`.
+
+    `u = x w + b` is what the input says to each gate and `v = h r` what the state says, with
+    its bias if it has one; in most cells a gate is a function of `u + v`.
+    """
+
+    states: State  # the state after each step, a NamedTuple as the cell has it
+    gates: OrderedDict[str, Array]  # what the equations named: the gates, as the paper has them
+    u: OrderedDict[str, Array]  # by letter of the gate
+    v: OrderedDict[str, Array]  # by letter; a gate without recurrent product has none
+
+
+def record(
+    params: Any,
+    xs: Float[ArrayLike, "time *batch input"],
+    state: State = None,
+    *,
+    mask: Bool[ArrayLike, "time *batch"] | None = None,
+    reset: Bool[ArrayLike, "time *batch"] | None = None,
+    key: Any = None,
+    reverse: bool = False,
+    axis: int = 0,
+    precision: Precision = None,
+) -> tuple[Float[Array, "time *batch output"], State, Any]:
+    """Runs a network as `apply` does, and shows every state and every gate over time.
+
+    The arguments, and the first two results, are those of `apply`.
+
+    Returns:
+        `(ys, state, seen)`.  `seen` has the tree of `params`, with a `Record` where each layer
+        stands: `seen.gates["f"]` for one layer, `seen.layers[1].backward.states.c` for a
+        bidirectional layer in a stack.  The gates are those that the cell's equations name by
+        `jaxlstm.named`; states, `u` and `v` are there for every cell.  Where `mask` is False
+        the state is kept, no step is taken, and gates, `u` and `v` are zero.  A node that its
+        network runs more than once has a tuple of records.
+
+    Raises:
+        TypeError, ValueError: as `apply`.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    ys, state, seen = jaxlstm.record(params, jnp.ones((7, 2, 3)))
+    assert list(seen.gates) == ["i", "f", "g", "o"]
+    assert seen.gates["f"].shape == seen.states.c.shape == (7, 2, 5)
+    ```
+    """
+    args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
+    with _door.products(precision):
+        ys, last, seen = _record(*args, Plan(bool(reverse)))
+    ys, seen = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), (ys, seen))
+    return ys, last, mirror(args[0], seen)
+
+
+def watched(
+    node: Any,
+    xs: Any,
+    state: State,
+    controls: Controls,
+    reverse: bool,
+    checkpoint: Any,
+    names: Any,
+    push: State | None = None,
+) -> tuple[Array, State, Record]:
+    """`scan`, looking on; `push (time, ...)` is added to the state after each step."""
+    initial = node.zeros(xs.shape[1:-1])
+
+    def body(s: State, at: tuple[Any, Controls, State | None]) -> tuple[State, Record]:
+        u, now, push = at
+        s, found = harvest(lambda *args: controlled(node, *args, initial), s, u, now)
+        s = s if push is None else jax.tree.map(jnp.add, s, push)
+        found = where(now.mask, found, jax.tree.map(jnp.zeros_like, found))
+        return s, Record(s, **found)
+
+    steps = (node.project(xs), controls, push)
+    last, seen = jax.lax.scan(body, state, steps, reverse=reverse)
+    return seen.states[0], last, seen
+
+
+def overlook(
+    look: Callable[..., tuple[Array, State, Any]], params: Any, *args: Any, given: Any = None
+) -> tuple[Array, State, list[list[Any]]]:
+    """Runs a network, each layer by `look(node, ..., given) -> (ys, last, what it saw)`.
+
+    What was seen, and what is given, is a list for every layer in the order of the tree, and
+    in it one entry for each time that the layer runs.
+    """
+    layers = jax.tree.leaves(params, is_leaf=takes_steps)
+    at = {id(node): i for i, node in enumerate(layers)}
+    seen: list[list[Any]] = [[] for _ in layers]
+
+    def watch(node: Any) -> Callable[..., tuple[Array, State]]:
+        if id(node) not in at:
+            raise NotImplementedError(
+                f"a {type(node).__name__} runs that does not stand in `params`: what a node "
+                "makes anew when it runs cannot be recorded."
+            )
+        i = at[id(node)]
+
+        def unrolled(drawn: Any, *call: Any) -> tuple[Array, State]:
+            ys, last, saw = look(drawn, *call, given and given[i][len(seen[i])])
+            seen[i].append(saw)
+            return ys, last
+
+        return unrolled
+
+    ys, last = start(params, *args, watch)
+    return ys, last, seen
+
+
+_record = jax.jit(functools.partial(overlook, watched), static_argnums=6)
+
+
+def mirror(params: Any, seen: list[list[Any]]) -> Any:
+    """The tree of `params`, with what was seen of a layer in its place."""
+    each = iter(seen)
+
+    def place(node: Any) -> Any:
+        runs = next(each)
+        return (runs[0] if len(runs) == 1 else tuple(runs)) if takes_steps(node) else None
+
+    return jax.tree.map(place, params, is_leaf=takes_steps)
+
+
+def takes_steps(node: Any) -> bool:
+    """Whether a node of the tree is one that takes steps, and so has a state to look at."""
+    return hasattr(node, "step") and not hasattr(node, "run")
