@@ -23,11 +23,10 @@ def init_layer(
     n, h, g, heads = input_size, hidden_size, len(cell.recurrent), dims.get("heads", 1)
     if h % heads:
         raise ValueError(f"`hidden_size` must be a multiple of the {heads} heads; got {h}.")
-    bias = bias and cell.bias is not None
     shapes = {
         "w": (n, len(cell.gates), h),
         "r": (dims["output"] // heads, g * heads, h // heads) if g else None,  # block by block
-        "b": (len(cell.gates), h) if bias else None,
+        "b": (len(cell.gates), h) if bias and cell.bias is not None else None,
         "recurrent_bias": (g, h) if bias and cell.recurrent_bias else None,
     }
     weights = cell.drawn()

@@ -88,11 +88,6 @@ def orthogonal_joined(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.nn.initializers.orthogonal()(key, (n, g * h), dtype).reshape(shape)
 
 
-def orthogonal_matrix(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
-    """A random matrix with orthonormal rows or columns, whichever are fewer."""
-    return jax.nn.initializers.orthogonal()(key, shape, dtype)
-
-
 def lecun_matrix(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
     """Normal of variance `1 / inputs` (LeCun et al. 1998)."""
     return jax.random.normal(key, shape, dtype) / math.sqrt(shape[0])
@@ -120,6 +115,38 @@ def griffin_decay(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """`decay` of the RG-LRU: `sigmoid(decay) ** 8` uniform between 0.9 and 0.999."""
     log_a = jnp.log(jax.random.uniform(key, shape, dtype, 0.9, 0.999)) / 8
     return log_a - jnp.log(-jnp.expm1(log_a))
+
+
+def constant(value: float) -> Initializer:
+    """All of one value."""
+
+    def constant_of(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jnp.full(shape, value, dtype)
+
+    return constant_of
+
+
+def orthogonal_stack(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A random orthogonal matrix in the last two axes, one for each place in the others."""
+    return (
+        jax.nn.initializers.orthogonal()(key, (*shape[-2:],), dtype)
+        if len(shape) == 2
+        else (
+            jax.vmap(lambda k: orthogonal_stack(k, shape[1:], dtype))(
+                jax.random.split(key, shape[0])
+            )
+        )
+    )
+
+
+def symmetric_uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Uniform between -1 and 1."""
+    return jax.random.uniform(key, shape, dtype, -1, 1)
+
+
+def antisymmetric_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Normal of variance `1 / hidden`, of which a cell takes the antisymmetric part."""
+    return jax.random.normal(key, shape, dtype) / math.sqrt(shape[-1])
 
 
 default = Scheme(glorot, orthogonal, zeros, zeros, gate_biases=True)

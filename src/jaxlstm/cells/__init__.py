@@ -1,6 +1,37 @@
 """The cells.  Each is its equations; every one that is named here takes the whole exam."""
 
+from .dynamical import (
+    antisymmetric_rnn as antisymmetric_rnn,
+    cornn as cornn,
+    gated_antisymmetric_rnn as gated_antisymmetric_rnn,
+    indrnn as indrnn,
+    lem as lem,
+    multiplicative_rnn as multiplicative_rnn,
+    scrn as scrn,
+)
+from .gated_rnns import (
+    brc as brc,
+    cfn as cfn,
+    fastgrnn as fastgrnn,
+    fastrnn as fastrnn,
+    minimal_rnn as minimal_rnn,
+    nbrc as nbrc,
+    ran as ran,
+    rhn as rhn,
+    star as star,
+    ugrnn as ugrnn,
+)
 from .gru import gru as gru, gru_reset_before as gru_reset_before
+from .gru_family import (
+    light_ru as light_ru,
+    ligru as ligru,
+    mgu as mgu,
+    mgu_reset_after as mgu_reset_after,
+    mut1 as mut1,
+    mut2 as mut2,
+    mut3 as mut3,
+    sru_peephole as sru_peephole,
+)
 from .gru_variants import (
     gru_reset_before_variant as gru_reset_before_variant,
     gru_variant as gru_variant,
@@ -15,6 +46,12 @@ from .linear import (
     sru as sru,
 )
 from .lstm import lstm as lstm
+from .lstm_family import (
+    janet as janet,
+    layer_norm_lstm as layer_norm_lstm,
+    multiplicative_lstm as multiplicative_lstm,
+    nas as nas,
+)
 from .lstm_variants import (
     coupled_forget_lstm as coupled_forget_lstm,
     coupled_input_lstm as coupled_input_lstm,

@@ -4,7 +4,7 @@ from jax.nn import sigmoid
 from jax.numpy import tanh
 
 from .._cell import HiddenCell, Weight, gated
-from ..initializers import hidden_uniform, orthogonal_matrix
+from ..initializers import hidden_uniform, orthogonal_stack
 from .activations import activation, clipped
 
 PEEPHOLES = {name: Weight("... hidden", hidden_uniform) for name in ("pi", "pf", "po")}
@@ -126,7 +126,7 @@ def coupled_forget_lstm(
     "ifgo",
     HiddenCell,
     bias={"f": 1.0},
-    weights={**OPTIONAL, "drop": DROP, "q": Weight("hidden projection", orthogonal_matrix)},
+    weights={**OPTIONAL, "drop": DROP, "q": Weight("hidden projection", orthogonal_stack)},
     sizes=("projection", "hidden"),
     pointwise=False,
 )

@@ -1,0 +1,139 @@
+"""Recurrent networks read off a differential equation, and others without gates."""
+
+from typing import NamedTuple
+
+from jax.nn import sigmoid
+from jax.numpy import tanh
+from jaxtyping import Array, Float
+
+from .._cell import Hidden, Weight, general
+from ..initializers import antisymmetric_normal, orthogonal_stack, symmetric_uniform
+from . import activations
+
+
+@general("h", Hidden, recurrent="", weights={"r": Weight("... hidden", symmetric_uniform)})
+def indrnn(s, u, recur, *, r, activation="relu"):
+    """Independently recurrent network: each unit sees of the state only itself.
+
+        h' = activation(W x + r * h + b)
+
+    Options: `activation`, by name.  Gates: `h`.  State: `h`.  Li et al. 2018, "Independently
+    recurrent neural network (IndRNN): building a longer and deeper RNN", arXiv:1803.04831.
+    """
+    return (activations.activation(activation)(u[0] + r * s.h),)
+
+
+@general("h", Hidden, recurrent="", weights={"m": Weight("hidden hidden", antisymmetric_normal)})
+def antisymmetric_rnn(s, u, recur, *, m, step=0.1, damping=0.01):
+    """Antisymmetric network: a step along a differential equation that keeps distances.
+
+        h' = h + step * tanh(W x + (M - M^T - damping I) h + b)
+
+    Options: `step`, `damping`.  Gates: `h`.  State: `h`.  Chang et al. 2019,
+    "AntisymmetricRNN: a dynamical system view on recurrent neural networks",
+    arXiv:1902.09689.
+    """
+    turn = s.h @ (m - m.T) - damping * s.h
+    return (s.h + step * tanh(u[0] + turn),)
+
+
+@general("hz", Hidden, recurrent="", weights={"m": Weight("hidden hidden", antisymmetric_normal)})
+def gated_antisymmetric_rnn(s, u, recur, *, m, step=0.1, damping=0.01):
+    """Antisymmetric network with an input gate that shares its matrix.
+
+        v  = (M - M^T - damping I) h
+        z  = sigmoid(W_z x + v + b_z)
+        h' = h + step * z * tanh(W_h x + v + b_h)
+
+    Options: `step`, `damping`.  Gates: `h z`.  State: `h`.  Chang et al. 2019,
+    "AntisymmetricRNN: a dynamical system view on recurrent neural networks",
+    arXiv:1902.09689.
+    """
+    turn = s.h @ (m - m.T) - damping * s.h
+    return (s.h + step * sigmoid(u[1] + turn) * tanh(u[0] + turn),)
+
+
+class Oscillator(NamedTuple):
+    """State of a network of oscillators: their places and their velocities."""
+
+    y: Float[Array, "*batch hidden"]
+    z: Float[Array, "*batch hidden"]
+
+
+@general("n", Oscillator, recurrent="yz")
+def cornn(s, u, recur, *, step=0.042, frequency=2.7, damping=4.7):
+    """Coupled oscillatory network.
+
+        z' = z + step * (tanh(W x + R_y y + R_z z + b) - frequency y - damping z)
+        y' = y + step * z'
+
+    Options: `step`, `frequency` (the paper's gamma) and `damping` (its epsilon), which are
+    those of its sequential MNIST unless told.  Gates: `n`, and recurrent `y z`.  State: `y z`.
+    Rusch and Mishra 2021, "Coupled oscillatory recurrent neural network (coRNN): an accurate
+    and (gradient) stable architecture for learning long time dependencies", arXiv:2010.00951.
+    """
+    force = tanh(u[0] + recur(s.y, "y")[0] + recur(s.z, "z")[0])
+    z = s.z + step * (force - frequency * s.y - damping * s.z)
+    return s.y + step * z, z
+
+
+@general("abzy", Oscillator)
+def lem(s, u, recur, *, step=1.0):
+    """Long expressive memory: two states, each with its own learned pace.
+
+        a  = step * sigmoid(W_a x + R_a y + b_a)
+        b  = step * sigmoid(W_b x + R_b y + b_b)
+        z' = (1 - a) * z + a * tanh(W_z x + R_z y + b_z)
+        y' = (1 - b) * y + b * tanh(W_y x + R_y z' + b_y)
+
+    Options: `step`.  Gates: `a b z y`.  State: `y z`.  Rusch et al. 2022, "Long expressive
+    memory for sequence modeling", arXiv:2110.04744.
+    """
+    a, b, z = u[:3] + recur(s.y, "abz")
+    a, b = step * sigmoid(a), step * sigmoid(b)
+    z = (1 - a) * s.z + a * tanh(z)
+    return (1 - b) * s.y + b * tanh(u[3] + recur(z, "y")[0]), z
+
+
+class Context(NamedTuple):
+    """State with a slow context: the output, the hidden vector, the context."""
+
+    y: Float[Array, "*batch hidden"]
+    h: Float[Array, "*batch hidden"]
+    c: Float[Array, "*batch hidden"]
+
+
+@general(
+    "ch",
+    Context,
+    recurrent="h",
+    bias=False,
+    weights={name: Weight("hidden hidden", orthogonal_stack) for name in ("p", "q_h", "q_c")},
+)
+def scrn(s, u, recur, *, p, q_h, q_c, alpha=0.95):
+    """Structurally constrained network: a slow context beside the hidden vector.
+
+        c' = (1 - alpha) W_c x + alpha c
+        h' = sigmoid(P c' + W_h x + R_h h)
+        y' = Q_h h' + Q_c c'
+
+    Options: `alpha`.  Gates: `c h`.  State: `y h c`.  Mikolov et al. 2014, "Learning longer
+    memory in recurrent neural networks", arXiv:1412.7753, where `y` goes into a softmax.
+    """
+    c = (1 - alpha) * u[0] + alpha * s.c
+    h = sigmoid(c @ p + u[1] + recur(s.h, "h")[0])
+    return h @ q_h + c @ q_c, h, c
+
+
+@general("mh", Hidden)
+def multiplicative_rnn(s, u, recur):
+    """Multiplicative network: the input chooses the recurrent matrix, in factors.
+
+        m  = (W_m x + b_m) * (R_m h)
+        h' = tanh(W_h x + R_h m + b_h)
+
+    Gates: `m h`.  State: `h`.  Sutskever, Martens and Hinton 2011, "Generating text with
+    recurrent neural networks".
+    """
+    m = u[0] * recur(s.h, "m")[0]
+    return (tanh(u[1] + recur(m, "h")[0]),)

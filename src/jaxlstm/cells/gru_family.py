@@ -1,0 +1,156 @@
+"""Cells that descend from the GRU."""
+
+from jax.nn import relu, sigmoid
+from jax.numpy import tanh
+
+from .._cell import Hidden, HiddenCell, Weight, gated, general
+from ..initializers import hidden_uniform
+from . import activations
+
+
+@general("fn", Hidden)
+def mgu(s, u, recur):
+    """Minimal gated unit: one gate both forgets and updates.
+
+        f  = sigmoid(W_f x + R_f h + b_f)
+        n  = tanh(W_n x + R_n (f * h) + b_n)
+        h' = (1 - f) * h + f * n
+
+    Gates: `f n`.  State: `h`.  Zhou et al. 2016, "Minimal gated unit for recurrent neural
+    networks", arXiv:1603.09420.
+    """
+    (f,) = sigmoid(u[:1] + recur(s.h, "f"))
+    (n,) = tanh(u[1:] + recur(f * s.h, "n"))
+    return ((1 - f) * s.h + f * n,)
+
+
+@gated("fn", Hidden, recurrent_bias=True)
+def mgu_reset_after(s, u, v):
+    """Minimal gated unit, reset after the product and with the gate's other sense, as in Flax.
+
+        f  = sigmoid(W_f x + b_f + R_f h + d_f)
+        n  = tanh(W_n x + b_n + f * (R_n h + d_n))
+        h' = (1 - f) * n + f * h
+
+    with `d` the recurrent bias, of which Flax has only `d_n`.  Gates: `f n`.  State: `h`.
+    After Zhou et al. 2016, "Minimal gated unit for recurrent neural networks",
+    arXiv:1603.09420.
+    """
+    f = sigmoid(u[0] + v[0])
+    n = tanh(u[1] + f * v[1])
+    return ((1 - f) * n + f * s.h,)
+
+
+@general("zrn", Hidden, recurrent="rn")
+def mut1(s, u, recur):
+    """The first mutant of an evolutionary search over GRU and LSTM.
+
+        z  = sigmoid(W_z x + b_z)
+        r  = sigmoid(W_r x + R_r h + b_r)
+        n  = tanh(R_n (r * h) + tanh(W_n x + b_n))
+        h' = z * n + (1 - z) * h
+
+    Where the paper adds `x` to the hidden vector, here `W_n x + b_n` stands, since sizes
+    differ.  Gates: `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An
+    empirical exploration of recurrent network architectures".
+    """
+    z, r = sigmoid(u[0]), sigmoid(u[1] + recur(s.h, "r")[0])
+    n = tanh(recur(r * s.h, "n")[0] + tanh(u[2]))
+    return (z * n + (1 - z) * s.h,)
+
+
+@general("zrn", Hidden)
+def mut2(s, u, recur):
+    """The second mutant of an evolutionary search over GRU and LSTM.
+
+        z  = sigmoid(W_z x + R_z h + b_z)
+        r  = sigmoid(W_r x + R_r h + b_r)
+        n  = tanh(R_n (r * h) + W_n x + b_n)
+        h' = z * n + (1 - z) * h
+
+    Where the paper adds `x` to the gate `r`, here `W_r x` stands, since sizes differ; with it
+    the mutant is `gru_reset_before` with the other sense of `z`.  Gates: `z r n`.  State:
+    `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An empirical exploration of recurrent
+    network architectures".
+    """
+    z, r = sigmoid(u[:2] + recur(s.h, "zr"))
+    (n,) = tanh(recur(r * s.h, "n") + u[2:])
+    return (z * n + (1 - z) * s.h,)
+
+
+@general("zrn", Hidden)
+def mut3(s, u, recur):
+    """The third mutant of an evolutionary search over GRU and LSTM.
+
+        z  = sigmoid(W_z x + R_z tanh(h) + b_z)
+        r  = sigmoid(W_r x + R_r h + b_r)
+        n  = tanh(R_n (r * h) + W_n x + b_n)
+        h' = z * n + (1 - z) * h
+
+    Gates: `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An empirical
+    exploration of recurrent network architectures".
+    """
+    z = sigmoid(u[0] + recur(tanh(s.h), "z")[0])
+    r = sigmoid(u[1] + recur(s.h, "r")[0])
+    n = tanh(recur(r * s.h, "n")[0] + u[2])
+    return (z * n + (1 - z) * s.h,)
+
+
+@gated("zn", Hidden)
+def ligru(s, u, v):
+    """Light GRU: no reset gate, and a rectifier.
+
+        z  = sigmoid(W_z x + R_z h + b_z)
+        n  = max(0, W_n x + R_n h + b_n)
+        h' = z * h + (1 - z) * n
+
+    The paper normalises `W x` over the batch in place of the bias.  Gates: `z n`.  State:
+    `h`.  Ravanelli et al. 2018, "Light gated recurrent units for speech recognition",
+    arXiv:1803.10225.
+    """
+    z, n = u + v
+    z = sigmoid(z)
+    return (z * s.h + (1 - z) * relu(n),)
+
+
+@gated("nf", Hidden, recurrent="f")
+def light_ru(s, u, v):
+    """Light recurrent unit: the candidate sees the input alone.
+
+        n  = tanh(W_n x + b_n)
+        f  = sigmoid(W_f x + R_f h + b_f)
+        h' = (1 - f) * h + f * n
+
+    Gates: `n f`.  State: `h`.  Ye et al. 2024, "Light recurrent unit: towards an
+    interpretable recurrent neural network for modeling long-range dependency", Electronics
+    13(16):3204.
+    """
+    n, f = tanh(u[0]), sigmoid(u[1] + v[0])
+    return ((1 - f) * s.h + f * n,)
+
+
+@general(
+    "nfrs",
+    HiddenCell,
+    recurrent="",
+    weights={
+        "p_f": Weight("... hidden", hidden_uniform),
+        "p_r": Weight("... hidden", hidden_uniform),
+    },
+)
+def sru_peephole(s, u, recur, *, p_f, p_r, activation="linear"):
+    """Simple recurrent unit, of the second version, whose gates see their own memory.
+
+        f  = sigmoid(W_f x + p_f * c + b_f)          forget gate
+        r  = sigmoid(W_r x + p_r * c + b_r)          reset gate
+        c' = f * c + (1 - f) * (W_n x + b_n)         memory
+        h' = r * activation(c') + (1 - r) * (W_s x + b_s)
+
+    The last product stands for the paper's `x` where sizes differ, here always.  Options:
+    `activation`, by name.  Gates: `n f r s`.  State: `h c`.  Lei et al. 2018, "Simple
+    recurrent units for highly parallelizable recurrence", arXiv:1709.02755 version 5.
+    """
+    n, f, r, skip = u
+    f, r = sigmoid(f + p_f * s.c), sigmoid(r + p_r * s.c)
+    c = f * s.c + (1 - f) * n
+    return r * activations.activation(activation)(c) + (1 - r) * skip, c
