@@ -1,0 +1,57 @@
+"""Every exported cell against its equations, transcribed from the paper gate by gate."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxlstm
+from jaxlstm import cells
+from networks import CELLS, B, N, inputs, normal_like
+from oracle import ORACLES, run
+
+HARD = ("hard_sigmoid", 0.3, 0.4)
+OPTIONS = {
+    "rnn_variant": cells.rnn_variant(activation="softsign", clip=0.4),
+    "lstm_variant": cells.lstm_variant(
+        peephole=True, clip=0.7, cell_clip=0.3, gate=HARD, candidate="softsign", output="softsign"
+    ),
+    "coupled_input_lstm": cells.coupled_input_lstm(peephole=True, clip=0.5),
+    "coupled_forget_lstm": cells.coupled_forget_lstm(peephole=True, cell_clip=0.2),
+    "projected_lstm": cells.projected_lstm(projection=2, projection_clip=0.2, peephole=True),
+    "gru_variant": cells.gru_variant(clip=0.5, gate=HARD),
+    "gru_reset_before_variant": cells.gru_reset_before_variant(clip=0.5, gate=HARD),
+    "rhn": cells.rhn(depth=3),
+    "janet": cells.janet(beta=0.0),
+    "slstm": cells.slstm(heads=2),
+    "mlstm": cells.mlstm(heads=3, cap=2.0),
+    "damped_average": cells.damped_average(order=3),
+    "cornn": cells.cornn(step=0.5, frequency=0.4, damping=0.3),
+    "antisymmetric_rnn": cells.antisymmetric_rnn(step=0.7, damping=0.3),
+    "lem": cells.lem(step=0.6),
+    "rg_lru": cells.rg_lru(c=3.0),
+    "scrn": cells.scrn(alpha=0.4),
+    "layer_norm_lstm": cells.layer_norm_lstm(epsilon=0.1),
+}
+TABLE = {**CELLS, **{f"{name} with options": cell for name, cell in OPTIONS.items()}}
+
+
+def test_every_cell_has_an_oracle():
+    assert {cell.name for cell in CELLS.values()} == set(ORACLES)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_cell_is_its_equations(name):
+    """From a random state, with weights of which none is zero or one."""
+    layer = jaxlstm.init(jax.random.key(0), TABLE[name], N, 6)
+    layer = jax.tree.map(lambda a, noise: a + 0.5 * noise, layer, normal_like(layer))
+    xs = inputs()
+    state = jax.tree.map(lambda a: 0.5 * a, normal_like(layer.zeros((B,)), 7))
+    if "n" in state._fields:  # a normaliser is positive
+        state = state._replace(n=abs(state.n) + 0.1)
+    ys, last = jaxlstm.apply(layer, xs, state)
+    for row in range(B):
+        start = [np.asarray(a[row]) for a in state]
+        expected, end = run(layer, xs[:, row], start)
+        np.testing.assert_allclose(ys[:, row], expected, rtol=1e-10, atol=1e-12)
+        for a, b in zip(last, end, strict=True):
+            np.testing.assert_allclose(a[row], b, rtol=1e-10, atol=1e-12)
