@@ -13,6 +13,10 @@ from ._cell import (
     linear as linear,
     named as named,
 )
+from ._gradient_flow import (
+    gradient_flow as gradient_flow,
+    state_jacobians as state_jacobians,
+)
 from ._init import init as init, lengths_to_mask as lengths_to_mask
 from ._nodes import Bidirectional as Bidirectional, Stack as Stack, Static as Static
 from ._record import Record as Record, record as record

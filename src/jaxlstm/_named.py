@@ -36,8 +36,8 @@ def named(**values: Array) -> Any:
     """
     if not values:
         raise TypeError("`named` takes values by name, such as `named(f=sigmoid(f))`; got none.")
-    marked = tuple(mark(value, "gates", name) for name, value in values.items())
-    return marked if len(marked) > 1 else marked[0]
+    marked = [mark(value, "gates", name) for name, value in values.items()]
+    return marked[0] if len(marked) == 1 else tuple(marked)
 
 
 def mark(value: Array, kind: str, names: str) -> Array:

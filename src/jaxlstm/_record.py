@@ -1,6 +1,5 @@
 """`record`: every state and every gate of a network over time, by letter."""
 
-import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -65,7 +64,7 @@ def record(
     """
     args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
     with _door.products(precision):
-        ys, last, seen = _record(*args, Plan(bool(reverse)))
+        ys, last, seen = _recorded(args, plan=Plan(bool(reverse)))
     ys, seen = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), (ys, seen))
     return ys, last, mirror(args[0], seen)
 
@@ -78,14 +77,15 @@ def watched(
     reverse: bool,
     checkpoint: Any,
     names: Any,
-    push: State | None = None,
+    *,
+    push: State | None,
 ) -> tuple[Array, State, Record]:
     """`scan`, looking on; `push (time, ...)` is added to the state after each step."""
     initial = node.zeros(xs.shape[1:-1])
 
     def body(s: State, at: tuple[Any, Controls, State | None]) -> tuple[State, Record]:
         u, now, push = at
-        s, found = harvest(lambda *args: controlled(node, *args, initial), s, u, now)
+        s, found = harvest(controlled, node, s, u, now, initial)
         s = s if push is None else jax.tree.map(jnp.add, s, push)
         found = where(now.mask, found, jax.tree.map(jnp.zeros_like, found))
         return s, Record(s, **found)
@@ -95,17 +95,18 @@ def watched(
     return seen.states[0], last, seen
 
 
-def overlook(
-    look: Callable[..., tuple[Array, State, Any]], params: Any, *args: Any, given: Any = None
-) -> tuple[Array, State, list[list[Any]]]:
-    """Runs a network, each layer by `look(node, ..., given) -> (ys, last, what it saw)`.
+def recorded(
+    args: tuple[Any, ...], plan: Plan, pushes: list[list[State]] | None = None
+) -> tuple[Array, State, list[list[Record]]]:
+    """Runs a network by `watched`, on what the door has let in.
 
-    What was seen, and what is given, is a list for every layer in the order of the tree, and
-    in it one entry for each time that the layer runs.
+    Records, and pushes, are a list for every layer in the order of the tree, and in it one
+    entry for each time that the layer runs.
     """
+    params, xs, state, mask, reset, key = args
     layers = jax.tree.leaves(params, is_leaf=takes_steps)
     at = {id(node): i for i, node in enumerate(layers)}
-    seen: list[list[Any]] = [[] for _ in layers]
+    seen: list[list[Record]] = [[] for _ in layers]
 
     def watch(node: Any) -> Callable[..., tuple[Array, State]]:
         if id(node) not in at:
@@ -116,17 +117,18 @@ def overlook(
         i = at[id(node)]
 
         def unrolled(drawn: Any, *call: Any) -> tuple[Array, State]:
-            ys, last, saw = look(drawn, *call, given and given[i][len(seen[i])])
-            seen[i].append(saw)
+            push = None if pushes is None else pushes[i][len(seen[i])]
+            ys, last, record = watched(drawn, *call, push=push)
+            seen[i].append(record)
             return ys, last
 
         return unrolled
 
-    ys, last = start(params, *args, watch)
+    ys, last = start(params, xs, state, mask, reset, key, plan, watch)
     return ys, last, seen
 
 
-_record = jax.jit(functools.partial(overlook, watched), static_argnums=6)
+_recorded = jax.jit(recorded, static_argnames="plan")
 
 
 def mirror(params: Any, seen: list[list[Any]]) -> Any:

@@ -1,0 +1,125 @@
+"""How gradients travel back through time: `gradient_flow` and `state_jacobians`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from . import _door
+from ._apply import Plan, Precision, start
+from ._cell import State
+from ._record import mirror, recorded
+
+
+def gradient_flow(
+    params: Any,
+    xs: Float[ArrayLike, "time *batch input"],
+    loss: Callable[[Array], Array],
+    state: State = None,
+    *,
+    mask: Bool[ArrayLike, "time *batch"] | None = None,
+    reset: Bool[ArrayLike, "time *batch"] | None = None,
+    key: Any = None,
+    reverse: bool = False,
+    axis: int = 0,
+    precision: Precision = None,
+) -> Any:
+    """The norms of `dL/dh_t`, `dL/dc_t` and of every other state, over time.
+
+    `L = loss(ys)`.  `dL/dh_t` is the total derivative: what a small push to `h` after step `t`
+    does to the loss through everything that follows, the layers above among it.  The other
+    arguments are those of `apply`.
+
+    Returns:
+        The tree of `params`, and where each layer stands its state with the Euclidean norm of
+        the gradient for each step and row, `(time, *batch)`: `flow.c` for one layer of an
+        LSTM, `flow.layers[1].h` in a stack.  Gradients that vanish or explode are these norms
+        falling or growing as `t` goes back: Hochreiter 1991; Bengio, Simard and Frasconi 1994,
+        "Learning long-term dependencies with gradient descent is difficult".
+
+    Raises:
+        TypeError, ValueError: as `apply`; or the loss is no real number.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    flow = jaxlstm.gradient_flow(params, jnp.ones((7, 3)), lambda ys: ys[-1].sum())
+    assert flow.h.shape == flow.c.shape == (7,)
+    ```
+    """
+    args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
+    plan = Plan(bool(reverse))
+    rank = args[1].ndim - 1
+
+    def run(pushes: Any) -> tuple[Array, Any]:
+        ys, _, seen = recorded(args, plan, pushes)
+        value = jnp.asarray(loss(jnp.moveaxis(ys, 0, axis)))
+        if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise ValueError(
+                "`loss(ys)` must be one real number; got an array of shape "
+                f"{value.shape} and dtype {value.dtype}."
+            )
+        return value, [[record.states for record in runs] for runs in seen]
+
+    def norm(a: Array) -> Array:
+        squares = jnp.sum(jnp.square(a), axis=range(rank, a.ndim))
+        return jnp.moveaxis(jnp.sqrt(squares), 0, axis)
+
+    with _door.products(precision):
+        pushes = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(run, None)[1])
+        slopes, _ = jax.grad(run, has_aux=True)(pushes)
+    return mirror(args[0], jax.tree.map(norm, slopes))
+
+
+def state_jacobians(
+    params: Any,
+    xs: Float[ArrayLike, "time *batch input"],
+    state: State = None,
+    *,
+    mask: Bool[ArrayLike, "time *batch"] | None = None,
+    reset: Bool[ArrayLike, "time *batch"] | None = None,
+    precision: Precision = None,
+) -> Float[Array, "time *batch state state"]:
+    """The products of the state Jacobians, `J_t = ds_t/ds_0`, over every span from the start.
+
+    `s` is the whole state of the network, every field of every layer in one vector, in the
+    order of `jax.tree.leaves(state)`; `s_0` is `state` and `s_t` what it is after `t + 1`
+    steps.  For a span that starts later, give the `xs` and the state from there on.
+
+    The norm of `J_t` bounds what a small change of the state is worth `t` steps later, and
+    `jnp.linalg.svd(J, compute_uv=False)` says in how many directions it is worth anything.
+    Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural
+    networks".  A bidirectional network has no one direction of time and raises `ValueError`.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    products = jaxlstm.state_jacobians(params, jnp.ones((7, 3)))
+    assert products.shape == (7, 10, 10)  # h and c, in one vector
+    assert jnp.linalg.norm(products[6]) < jnp.linalg.norm(products[0])
+    ```
+    """
+    args = _door.check(params, xs, state, mask, reset, None, 0, None, precision)
+    net, inputs, given, *controls, _ = args
+    batch = inputs.shape[1:-1]
+    given = net.zeros(batch) if given is None else given
+
+    def row(s: State, *steps: Any) -> Array:
+        flat, unravel = ravel_pytree(s)
+
+        def trajectory(flat: Array) -> Array:
+            def body(flat: Array, at: Any) -> tuple[Array, Array]:
+                x, m, r = jax.tree.map(lambda a: a[None], at)
+                _, new = start(net, x, unravel(flat), m, r, None, Plan(single=True))
+                flat = ravel_pytree(new)[0]
+                return flat, flat
+
+            return jax.lax.scan(body, flat, steps)[1]
+
+        return jax.jacfwd(trajectory)(flat)
+
+    for _ in batch:
+        row = jax.vmap(row, (0, 1, 1, 1), 1)
+    with _door.products(precision):
+        return row(given, inputs, *controls)

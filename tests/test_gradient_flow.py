@@ -1,0 +1,174 @@
+"""`gradient_flow` and `state_jacobians`, beside finite differences and `jax.jacobian` by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from networks import B, H, N, T, close, inputs, network, over_cells, some_mask, some_reset
+
+XS = inputs()
+OPTIONS = {"mask": some_mask(), "reset": some_reset()}
+TARGET = inputs(9, (T, B, 1))
+
+
+def loss(ys):
+    return jnp.sum(jnp.sin(ys) * jnp.broadcast_to(TARGET, ys.shape))
+
+
+def after(params, xs, t, **options):
+    """The loss of what follows step `t`, as a function of the state there: by cutting."""
+    rest = {k: v[t + 1 :] for k, v in options.items()}
+
+    def value(s):
+        h = s[0] if isinstance(s, jaxlstm.Hidden | jaxlstm.HiddenCell) else s[-1][0]
+        now = options["mask"][t][:, None] if options else jnp.ones((B, 1), bool)
+        first = jnp.where(now, h, 0)[None]
+        ys = (
+            first
+            if t == T - 1
+            else jnp.concatenate([first, jaxlstm.apply(params, xs[t + 1 :], s, **rest)[0]])
+        )
+        scale = jnp.broadcast_to(TARGET[t:], ys.shape)
+        return jnp.sum(jnp.sin(ys) * scale)
+
+    return value
+
+
+@pytest.mark.parametrize("cell", [jaxlstm.rnn, jaxlstm.lstm, jaxlstm.gru], ids=repr)
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "mask and reset"])
+def test_the_flow_is_the_gradient_of_what_follows(cell, options):
+    params = network(cell)
+    flow = jaxlstm.gradient_flow(params, XS, loss, **options)
+    _, _, seen = jaxlstm.record(params, XS, **options)
+    for t in range(T):
+        at = jax.tree.map(lambda a, t=t: a[t], seen.states)
+        value = after(params, XS, t, **options)
+        slope = jax.grad(value)(at)
+        close(
+            jax.tree.map(lambda a, t=t: a[t], flow),
+            jax.tree.map(lambda a: jnp.linalg.norm(a, axis=-1), slope),
+        )
+
+
+def test_the_flow_is_what_finite_differences_say():
+    params = network(jaxlstm.lstm)
+    flow = jaxlstm.gradient_flow(params, XS, loss)
+    _, _, seen = jaxlstm.record(params, XS)
+    t, eps = 2, 1e-6
+    value = after(params, XS, t)
+    at = jax.tree.map(lambda a: a[t], seen.states)
+    for field in ("h", "c"):
+        slopes = np.zeros((B, H))
+        for row, unit in np.ndindex(B, H):
+            ends = [
+                value(at._replace(**{field: getattr(at, field).at[row, unit].add(e)}))
+                for e in (eps, -eps)
+            ]
+            slopes[row, unit] = (ends[0] - ends[1]) / (2 * eps)
+        by_hand = np.linalg.norm(slopes, axis=-1)
+        np.testing.assert_allclose(getattr(flow, field)[t], by_hand, rtol=1e-7)
+
+
+def test_every_layer_and_direction():
+    """In a stack, the flow of the lower layer goes through the upper one too."""
+    params = network(jaxlstm.gru, "stack")
+    flow = jaxlstm.gradient_flow(params, XS, loss)
+    t = 3
+    state = jaxlstm.apply(params, XS[: t + 1])[1]
+
+    def value(lower, upper):
+        """A push to the lower state after step `t` reaches the upper layer in step `t` too."""
+        y, moved = jaxlstm.step(params.layers[1], lower.h, upper)
+        rest, _ = jaxlstm.apply(params, XS[t + 1 :], (lower, moved))
+        ys = jnp.concatenate([y[None], rest])
+        return jnp.sum(jnp.sin(ys) * jnp.broadcast_to(TARGET[t:], ys.shape))
+
+    before = jaxlstm.apply(params, XS[:t])[1]
+    slope = jax.grad(value)(state[0], before[1]).h
+    close(flow.layers[0].h[t], jnp.linalg.norm(slope, axis=-1))
+
+    both = network(jaxlstm.lstm, "bidirectional", layers=1)
+    flow = jaxlstm.gradient_flow(both, XS, loss)
+    half = jaxlstm.gradient_flow(both.backward, XS, loss, reverse=True)
+    close(flow.backward, half)
+
+
+@over_cells
+def test_every_cell_has_a_flow(cell):
+    params = network(cell, "bidirectional")
+    flow = jaxlstm.gradient_flow(params, XS, loss, **OPTIONS)
+    for norms in jax.tree.leaves((flow.layers[0], flow.layers[1])):
+        assert norms.shape == (T, B)
+        assert jnp.isfinite(norms).all()
+        assert (norms[:, 0] > 0).any()
+
+
+def test_under_jit_vmap_and_another_axis():
+    params = network(jaxlstm.lstm)
+    flow = jaxlstm.gradient_flow(params, XS, loss)
+    close(jax.jit(lambda p: jaxlstm.gradient_flow(p, XS, loss))(params), flow)
+    swap = lambda a: jnp.moveaxis(a, 0, 1)
+    other = jaxlstm.gradient_flow(params, swap(XS), lambda ys: loss(swap(ys)), axis=1)
+    close(other, jax.tree.map(swap, flow))
+    last = lambda ys: ys[-1].sum()
+    rows = jax.vmap(lambda x: jaxlstm.gradient_flow(params, x, last), 1, 1)(XS)
+    close(rows, jaxlstm.gradient_flow(params, XS, last))
+
+
+def test_a_loss_must_be_a_number():
+    with pytest.raises(ValueError, match="one real number"):
+        jaxlstm.gradient_flow(network(jaxlstm.rnn), XS, lambda ys: ys[-1])
+
+
+@over_cells
+def test_the_jacobians_are_those_of_apply(cell):
+    params = network(cell)
+    products = jaxlstm.state_jacobians(params, XS)
+    flat, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(lambda a: a[0], params.zeros((B,))))
+
+    def last(flat, t):
+        return jax.flatten_util.ravel_pytree(
+            jaxlstm.apply(params, XS[: t + 1, 1], unravel(flat))[1]
+        )[0]
+
+    for t in (0, T - 1):
+        close(products[t, 1], jax.jacrev(last)(flat, t))
+
+
+def test_the_jacobians_multiply_and_stop_at_a_reset():
+    params = network(jaxlstm.lstm, "stack")
+    cut = 3
+    state = jaxlstm.apply(params, XS[:cut])[1]
+    first = jaxlstm.state_jacobians(params, XS[:cut])[-1]
+    then = jaxlstm.state_jacobians(params, XS[cut:], state)[-1]
+    close(jaxlstm.state_jacobians(params, XS)[-1], then @ first, rtol=1e-11)
+    stopped = jnp.zeros((T, B), bool).at[cut, 0].set(True)
+    products = jaxlstm.state_jacobians(params, XS, reset=stopped)
+    assert not products[cut:, 0].any()
+    assert products[cut - 1, 0].any()
+    held = jaxlstm.state_jacobians(params, XS, mask=jnp.zeros((T, B), bool))
+    close(held, jnp.broadcast_to(jnp.eye(4 * H), held.shape))
+
+
+def test_the_jacobian_of_an_rnn_by_hand():
+    """`J_t = prod diag(1 - h^2) R`."""
+    params = network(jaxlstm.rnn)
+    _, _, seen = jaxlstm.record(params, XS)
+    product = np.eye(H)
+    for h in np.asarray(seen.states.h[:, 0]):
+        product = np.diag(1 - h**2) @ np.asarray(params.r[:, 0]).T @ product
+    np.testing.assert_allclose(jaxlstm.state_jacobians(params, XS)[-1, 0], product, rtol=1e-11)
+
+
+def test_two_directions_have_no_jacobian():
+    with pytest.raises(ValueError, match="bidirectional"):
+        jaxlstm.state_jacobians(network(jaxlstm.rnn, "bidirectional"), XS)
+
+
+def test_inputs_of_no_batch():
+    params = network(jaxlstm.gru)
+    flow = jaxlstm.gradient_flow(params, XS[:, 0], lambda ys: ys[-1].sum())
+    assert flow.h.shape == (T,)
+    assert jaxlstm.state_jacobians(params, XS[:, 0, :N]).shape == (T, H, H)

@@ -1,0 +1,171 @@
+"""`record` sees what `apply` computes: states, gates, and what the input and the state say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from networks import (
+    CELLS,
+    CORE,
+    B,
+    H,
+    N,
+    T,
+    close,
+    inputs,
+    network,
+    over_cells,
+    some_mask,
+    some_reset,
+)
+
+XS = inputs()
+OPTIONS = {"mask": some_mask(), "reset": some_reset()}
+CONTROLS = [{}, OPTIONS, {"reverse": True, **OPTIONS}]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@over_cells
+@pytest.mark.parametrize("arrangement", ["layer", "bidirectional"])
+def test_it_computes_what_apply_computes(cell, arrangement):
+    params = network(cell, arrangement)
+    for options in CONTROLS[1:]:
+        ys, last, seen = jaxlstm.record(params, XS, **options)
+        close((ys, last), jaxlstm.apply(params, XS, implementation="scan", **options))
+        layers = jax.tree.leaves(seen, is_leaf=lambda a: isinstance(a, jaxlstm.Record))
+        layers = [a for a in layers if isinstance(a, jaxlstm.Record)]
+        assert len(layers) == (4 if arrangement == "bidirectional" else 1)
+        for layer in layers:
+            assert set(layer.u) == set(cell.gates)
+            assert all(a.shape[:2] == (T, B) for a in jax.tree.leaves(layer))
+
+
+@over_cells
+def test_the_states_are_those_of_streaming(cell):
+    params = network(cell, "stack")
+    _, _, seen = jaxlstm.record(params, XS)
+    state = None
+    for t in range(T):
+        _, state = jaxlstm.step(params, XS[t], state)
+        for i in range(2):
+            close(jax.tree.map(lambda a, t=t: a[t], seen.layers[i].states), state[i])
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_every_gate_has_its_letter(name):
+    _, _, seen = jaxlstm.record(network(CELLS[name]), XS)
+    assert set(CELLS[name].gates) == set(seen.gates)
+
+
+@pytest.mark.parametrize("options", CONTROLS)
+def test_the_gates_of_the_lstm_by_hand(options):
+    params = network(jaxlstm.lstm)
+    ys, _, seen = jaxlstm.record(params, XS, **options)
+    kept = options.get("mask", jnp.ones((T, B), bool))
+    for k, letter in enumerate("ifgo"):
+        f = np.tanh if letter == "g" else sigmoid
+        u = XS @ params.w[:, k] + jnp.broadcast_to(params.b[k], (T, B, H))
+        close(seen.u[letter], jnp.where(kept[..., None], u, 0))
+        by_hand = jnp.asarray(f(np.asarray(seen.u[letter] + seen.v[letter])))
+        close(seen.gates[letter], jnp.where(kept[..., None], by_hand, 0))
+    shown = jnp.where(kept[..., None], seen.gates["o"] * jnp.tanh(seen.states.c), 0)
+    close(ys, shown)
+    if not options:
+        h = jnp.concatenate([jnp.zeros((1, B, H)), seen.states.h[:-1]])
+        c = jnp.concatenate([jnp.zeros((1, B, H)), seen.states.c[:-1]])
+        for k, letter in enumerate("ifgo"):
+            close(seen.v[letter], h @ params.r[:, k])
+        close(seen.states.c, seen.gates["f"] * c + seen.gates["i"] * seen.gates["g"])
+
+
+def test_the_gates_of_the_gru_by_hand():
+    for cell, before in ((jaxlstm.gru, False), (jaxlstm.gru_reset_before, True)):
+        params = network(cell)
+        _, _, seen = jaxlstm.record(params, XS)
+        r, z, n = (np.asarray(seen.gates[k]) for k in "rzn")
+        u, v = ({k: np.asarray(a) for k, a in x.items()} for x in (seen.u, seen.v))
+        np.testing.assert_allclose(r, sigmoid(u["r"] + v["r"]), rtol=1e-12)
+        np.testing.assert_allclose(z, sigmoid(u["z"] + v["z"]), rtol=1e-12)
+        reset = v["n"] if before else r * v["n"]
+        np.testing.assert_allclose(n, np.tanh(u["n"] + reset), rtol=1e-12)
+        h = np.concatenate([np.zeros((1, B, H)), seen.states.h[:-1]])
+        np.testing.assert_allclose(seen.states.h, (1 - z) * n + z * h, rtol=1e-12, atol=1e-14)
+
+
+def test_time_may_be_the_second_axis():
+    params = network(jaxlstm.lstm)
+    _, _, seen = jaxlstm.record(params, XS, **OPTIONS)
+    swap = lambda a: jnp.moveaxis(a, 0, 1)
+    _, _, other = jaxlstm.record(params, swap(XS), axis=1, **jax.tree.map(swap, OPTIONS))
+    close(other, jax.tree.map(swap, seen))
+
+
+def test_jit_vmap_and_grad():
+    params = network(jaxlstm.gru, "bidirectional")
+    seen = jaxlstm.record(params, XS)[2]
+    close(jax.jit(jaxlstm.record)(params, XS)[2], seen)
+    each = jax.vmap(jaxlstm.record, (None, 1), 1)(params, XS)
+    ys, _, seen = jaxlstm.record(params, XS)
+    close(each[0], ys)
+    close(each[2].layers[1].backward, seen.layers[1].backward)
+
+    def openness(params):
+        return jaxlstm.record(params, XS)[2].layers[0].forward.gates["z"].mean()
+
+    slope = jax.grad(openness)(params)
+    assert jnp.abs(slope.layers[0].forward.w[:, 1]).min() > 0
+    assert not slope.layers[0].backward.w.any()
+
+
+@jaxlstm.gated("zn", jaxlstm.Hidden)
+def own(s, u, v):
+    """Names inside a call that is compiled, under `vmap`, twice, and never."""
+    z, n = u + v
+
+    @jax.jit
+    def gate(z):
+        return jaxlstm.named(z=jax.nn.sigmoid(z))
+
+    z = gate(z)
+    z2 = jax.vmap(lambda z: jaxlstm.named(z=z * z))(z)
+    return ((1 - z) * s.h + z2 * jnp.tanh(n),)
+
+
+def test_names_in_a_cell_of_ones_own():
+    params = network(own)
+    ys, _, seen = jaxlstm.record(params, XS)
+    close(ys, jaxlstm.apply(params, XS)[0])
+    assert list(seen.gates) == ["z", "z2"]
+    close(seen.gates["z2"], seen.gates["z"] ** 2)
+    with pytest.raises(TypeError, match="by name"):
+        jaxlstm.named()
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_it_costs_nothing_when_not_asked(name):
+    """What runs without `record` holds no names."""
+    params = network(CELLS[name])
+    assert "name[" not in str(jax.make_jaxpr(jaxlstm.apply)(params, XS[:2]))
+
+
+def test_noise_is_that_of_apply():
+    params = network(jaxlstm.lstm, "stack", dropout=0.5)
+    key = jax.random.key(7)
+    close(jaxlstm.record(params, XS, key=key)[0], jaxlstm.apply(params, XS, key=key)[0])
+
+
+def test_what_a_node_makes_anew_is_refused():
+    class Frozen(jaxlstm.Bidirectional):
+        def run(self, xs, state, way):
+            return super().run.__func__(jax.lax.stop_gradient(self), xs, state, way)
+
+    layer = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
+    params = Frozen(layer, layer)
+    jaxlstm.apply(params, XS)
+    with pytest.raises(NotImplementedError, match="does not stand in `params`"):
+        jaxlstm.record(params, XS)
