@@ -7,8 +7,14 @@ import pytest
 
 import jaxlstm
 from jaxlstm import convert
+from networks import network
 
 T, B, N, H = 5, 2, 3, 4
+
+
+def equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def sigmoid(x):
@@ -132,7 +138,9 @@ def torch_shapes(gates, h=H, **more):
     return {f"{name}_l0": shape for name, shape in names.items()}
 
 
-DENSE, BIASED, BOTH = {"kernel": (N, H)}, {"kernel": (H, H), "bias": (H,)}, None
+DENSE, BIASED = {"kernel": (N, H)}, {"kernel": (H, H), "bias": (H,)}
+LINEN_LSTM = {f"i{k}": DENSE for k in "ifgo"} | {f"h{k}": BIASED for k in "ifgo"}
+HAIKU_GRU = {"gru": {"w_i": (N, 3 * H), "w_h": (H, 3 * H), "b": (3 * H,)}}
 LINEN_GRU = {f"i{k}": {"kernel": (N, H), "bias": (H,)} for k in "rzn"}
 LINEN_GRU |= {"hr": {"kernel": (H, H)}, "hz": {"kernel": (H, H)}, "hn": BIASED}
 CASES = {
@@ -145,7 +153,7 @@ CASES = {
     "keras gru": (convert.from_keras, keras_gru, [(N, 3 * H), (H, 3 * H), (2, 3 * H)]),
     "keras gru before": (convert.from_keras, keras_gru_before, [(N, 3 * H), (H, 3 * H), (3 * H,)]),
     "linen lstm": (
-        convert.from_flax, linen_lstm, {f"i{k}": DENSE for k in "ifgo"} | {f"h{k}": BIASED for k in "ifgo"},
+        convert.from_flax, linen_lstm, LINEN_LSTM,
     ),
     "linen gru": (convert.from_flax, linen_gru, LINEN_GRU),
     "nnx gru": (
@@ -156,7 +164,7 @@ CASES = {
         convert.from_haiku, haiku_lstm, {"lstm/linear": {"w": (N + H, 4 * H), "b": (4 * H,)}},
     ),
     "haiku gru": (
-        convert.from_haiku, haiku_gru, {"gru": {"w_i": (N, 3 * H), "w_h": (H, 3 * H), "b": (3 * H,)}},
+        convert.from_haiku, haiku_gru, HAIKU_GRU,
     ),
     "haiku rnn": (
         convert.from_haiku, haiku_rnn,
@@ -183,3 +191,48 @@ def test_equations_of_the_framework(name):
         np.testing.assert_allclose(ys[t], state[0], rtol=1e-13, atol=1e-14)
     for ours, theirs in zip(last, state, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-14)
+
+
+def test_names_prefixes_and_directions():
+    params = network(jaxlstm.gru, "bidirectional")
+    state_dict = convert.to_torch(params, prefix="encoder.rnn.")
+    assert "encoder.rnn.weight_ih_l1_reverse" in state_dict
+    whole = {"head.weight": np.ones((2, 2)), **state_dict}
+    with pytest.raises(ValueError, match=r"head.weight.*belong to no recurrent layer of PyTorch"):
+        convert.from_torch(whole)
+    equal(convert.from_torch(whole, prefix="encoder.rnn."), params)
+    equal(convert.from_torch(whole, prefix="encoder.rnn"), params)
+    back = convert.to_torch(params, prefix="encoder.rnn", like=whole)
+    assert list(back) == list(whole)
+    with pytest.raises(ValueError, match=r"no recurrent weights below the prefix 'decoder'"):
+        convert.from_torch(whole, prefix="decoder")
+
+
+@pytest.mark.parametrize("framework", ["keras", "flax", "equinox"])
+@pytest.mark.parametrize("arrangement", ["layer", "stack", "bidirectional"])
+def test_default_names_come_back(framework, arrangement):
+    params = network(jaxlstm.gru, arrangement)
+    if framework != "keras":  # these have no second bias for the gates r and z
+        zero = lambda p: p._replace(recurrent_bias=p.recurrent_bias.at[:2].set(0))
+        params = jax.tree.map(zero, params, is_leaf=lambda p: isinstance(p, jaxlstm.Layer))
+    options = {"bidirectional": arrangement == "bidirectional"} if framework == "keras" else {}
+    weights = getattr(convert, f"to_{framework}")(params)
+    equal(getattr(convert, f"from_{framework}")(weights, **options), params)
+
+
+def test_two_biases_are_summed_or_kept():
+    weights = shapes(torch_shapes(4))
+    summed, kept = convert.from_torch(weights), convert.from_torch(weights, sum_biases=False)
+    np.testing.assert_array_equal(summed.b, kept.b + kept.recurrent_bias)
+    assert summed.recurrent_bias is None
+    back = convert.to_torch(kept)
+    jax.tree.map(np.testing.assert_array_equal, back, weights)
+    assert not convert.to_torch(summed)["bias_hh_l0"].any()
+
+
+def test_a_forget_bias_of_one_that_is_kept_apart_keeps_every_bit():
+    weights = shapes(CASES["haiku lstm"][2])
+    back = convert.to_haiku(convert.from_haiku(weights, sum_biases=False))
+    jax.tree.map(np.testing.assert_array_equal, back, weights)
+    back = convert.to_haiku(convert.from_haiku(weights))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-15), back, weights)

@@ -103,9 +103,14 @@ def torch(task: Task) -> Run:
 
 
 def keras(task: Task) -> Run:
+    # Outside TensorFlow, Keras casts float64 to float32 inside its activations.
+    with jax.enable_x64(False):
+        return _keras(task)
+
+
+def _keras(task: Task) -> Run:
     import keras
 
-    # Outside TensorFlow, Keras casts float64 to float32 inside its activations.
     kinds = {
         "lstm": (keras.layers.LSTM, {}),
         "gru": (keras.layers.GRU, {}),
@@ -141,7 +146,8 @@ def keras(task: Task) -> Run:
 def linen(task: Task) -> Run:
     import flax.linen as nn
 
-    kinds = {"lstm": nn.OptimizedLSTMCell if task.seed % 2 else nn.LSTMCell, "gru": nn.GRUCell}
+    kinds = {"lstm": nn.OptimizedLSTMCell if task.seed % 2 else nn.LSTMCell}
+    kinds |= {"gru": nn.GRUCell, "mgu_reset_after": nn.MGUCell}
     options = {"activation_fn": nn.relu} if task.cell == "rnn_relu" else {}
 
     class Network(nn.Module):
@@ -177,7 +183,8 @@ def nnx(task: Task) -> Run:
     rngs, n, stack = nnx.Rngs(0), task.input_size, []
 
     def layer():
-        made = kinds[task.cell](n, task.hidden_size, param_dtype=float, rngs=rngs, **options)
+        wide = {"dtype": float, "param_dtype": float}
+        made = kinds[task.cell](n, task.hidden_size, rngs=rngs, **wide, **options)
         return nnx.RNN(made, return_carry=True, rngs=rngs)
 
     for _ in range(task.layers):

@@ -25,7 +25,7 @@ CONVERTERS = {
 CELLS = {
     "torch": ("lstm", "projected_lstm", "gru", "rnn", "rnn_relu"),
     "keras": ("lstm", "gru", "gru_reset_before", "rnn", "rnn_relu"),
-    "linen": ("lstm", "gru", "rnn", "rnn_relu"),
+    "linen": ("lstm", "gru", "mgu_reset_after", "rnn", "rnn_relu"),
     "nnx": ("lstm", "gru", "rnn", "rnn_relu"),
     "haiku": ("lstm", "gru_reset_before", "rnn_relu"),
     "equinox": ("lstm", "gru"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from .._cell import Cell, Layer
-from ..cells import gru, gru_reset_before, lstm, rnn, rnn_relu
+from ..cells import gru, gru_reset_before, lstm, mgu_reset_after, rnn, rnn_relu
 from ._names import Framework
 from ._network import filled, named, network
 from ._table import Part, Table, each
@@ -18,6 +18,12 @@ _LINEN_GRU = (
     *each("i{}/kernel", "w", "rzn"),
     *each("h{}/kernel", "r", "rzn"),
     *each("i{}/bias", "b", "rzn"),
+    Part("hn/bias", "d", "n"),
+)
+_LINEN_MGU = (
+    *each("i{}/kernel", "w", "fn"),
+    *each("h{}/kernel", "r", "fn"),
+    *each("i{}/bias", "b", "fn"),
     Part("hn/bias", "d", "n"),
 )
 _LINEN_SIMPLE = (Part("i/kernel", "w", "h"), Part("h/kernel", "r", "h"), Part("i/bias", "b", "h"))
@@ -37,6 +43,7 @@ _NNX_LSTM = tuple(part._replace(name=part.name.replace("if/", "if_/")) for part 
 LINEN = (
     Table(lstm, _LINEN_LSTM, always=True),
     Table(gru, _LINEN_GRU, inside="n", always=True),
+    Table(mgu_reset_after, _LINEN_MGU, inside="n", always=True),
     Table(rnn, _LINEN_SIMPLE, always=True),
     Table(rnn_relu, _LINEN_SIMPLE, always=True),
 )
@@ -64,7 +71,7 @@ def from_flax(
     cell: Cell | None = None,
     bidirectional: bool = False,
 ) -> Any:
-    """The network of Flax's `SimpleCell`, `LSTMCell`, `OptimizedLSTMCell` or `GRUCell`.
+    """The network of Flax's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `MGUCell` or `SimpleCell`.
 
     Args:
         params: of linen, what `module.init` returns; of nnx, `nnx.to_pure_dict(nnx.state(module))`.

@@ -71,29 +71,29 @@ def from_keras(
 
 def _grouped(weights: Sequence[Any]) -> list[dict[str, np.ndarray]]:
     """A list of arrays as layers: kernel, recurrent kernel and, if there is one, bias."""
-    arrays, layers = [np.asarray(a) for a in weights], []
-    while arrays:
-        shapes = [a.shape for a in arrays[:3]]
-        if len(shapes) < 2 or len(shapes[0]) != 2 or shapes[0][-1:] != shapes[1][-1:]:
-            raise ValueError(
-                "a list of Keras weights must hold kernel, recurrent kernel and bias of one "
-                f"layer after the other; got shapes {shapes} after {len(layers)} layers."
-            )
-        total = shapes[1][1]
-        biased = (
-            len(shapes) > 2
-            and shapes[2] in ((total,), (2, total))
-            and (shapes[2] != (2, total) or len(arrays) == 3 or not _pair(arrays[2], arrays[3]))
+    arrays = [np.asarray(a) for a in weights]
+    names = ("kernel", "recurrent_kernel", "bias")
+    found = []
+    for n in (3, 2):
+        groups = [arrays[k : k + n] for k in range(0, len(arrays), n)]
+        if arrays and all(_layer_like(*group) for group in groups if len(group) == n):
+            found += [groups] if len(groups[-1]) == n else []
+    if len(found) != 1:
+        raise ValueError(
+            "a list of Keras weights must hold kernel, recurrent kernel and bias of one layer "
+            "after the other, or no bias in any; got the shapes "
+            f"{[a.shape for a in arrays][:12]}{', which can be either' if found else ''}. Weights "
+            "by name say more: `{w.path: w.numpy() for w in layer.weights}`."
         )
-        names = ("kernel", "recurrent_kernel", "bias")[: 2 + biased]
-        layers.append(dict(zip(names, arrays)))
-        arrays = arrays[2 + biased :]
-    return layers
+    return [dict(zip(names, group)) for group in found[0]]
 
 
-def _pair(kernel: np.ndarray, recurrent: np.ndarray) -> bool:
-    """A kernel of two inputs and its recurrent kernel, not a GRU's bias and the next kernel."""
-    return recurrent.ndim == 2 and recurrent.shape[1] == kernel.shape[1] == 3 * recurrent.shape[0]
+def _layer_like(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray | None = None) -> bool:
+    if kernel.ndim != 2 or recurrent.ndim != 2 or kernel.shape[1] != recurrent.shape[1]:
+        return False
+    hidden, total = recurrent.shape
+    shapes = ((total,), (2, total))
+    return total in (hidden, 3 * hidden, 4 * hidden) and (bias is None or bias.shape in shapes)
 
 
 def to_keras(

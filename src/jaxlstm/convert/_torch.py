@@ -83,7 +83,7 @@ def from_torch(
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), params, again))
     ```
     """
-    of = _framework(state_dict, prefix)
+    of = _framework(state_dict if isinstance(state_dict, Mapping) else (), prefix)
     return network(of, state_dict, cell=cell, prefix=prefix, sums=sum_biases)
 
 

@@ -1,0 +1,65 @@
+"""Weights by name: a tree of arrays as a flat mapping from key paths, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._table import device
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by key path, such as `layers.0.forward.w`."""
+    found: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name in found:
+            raise ValueError(f"two leaves have the one key path `{name}`: rename one of them.")
+        found[name] = leaf
+    return found
+
+
+def to_dict(params: Any) -> dict[str, np.ndarray]:
+    """The arrays of any tree, by key path.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5, layers=2, bidirectional=True)
+    arrays = convert.to_dict(params)
+    assert arrays["layers.0.forward.w"].shape == (3, 3, 5)  # input, gates, hidden
+    ```
+    """
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
+
+
+def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
+    """The tree `like` with the arrays of `to_dict`.
+
+    Every leaf must be there, of the shape and dtype that it has in `like`, and nothing else.
+
+    Raises:
+        ValueError: a leaf is missing, or one too many, or of another shape or dtype.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
+    again = convert.from_dict(convert.to_dict(params), like=params)
+    assert (again.w == params.w).all()
+    ```
+    """
+    expected = named_leaves(like)
+    missing, extra = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
+    if missing or extra:
+        raise ValueError(
+            f"the arrays must be those of `like`; missing {sorted(missing)[:8]}, too many "
+            f"{sorted(extra)[:8]}."
+        )
+    leaves = []
+    for name, leaf in expected.items():
+        a = np.asarray(arrays[name])
+        if a.shape != leaf.shape or a.dtype != leaf.dtype:
+            raise ValueError(
+                f"`{name}` must be {leaf.dtype}{list(leaf.shape)} as in `like`; got "
+                f"{a.dtype}{list(a.shape)}."
+            )
+        leaves.append(device(name, a))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

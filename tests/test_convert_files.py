@@ -1,0 +1,249 @@
+"""Our own files: what is saved is what is loaded, and a bad file is one clear error."""
+
+import json
+import os
+import pathlib
+import struct
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from jaxlstm import convert
+from networks import network, over_cells
+
+pytest.importorskip("safetensors")
+GOLDEN = pathlib.Path(__file__).parent / "goldens" / "version_1.safetensors"
+
+
+def equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def golden():
+    """The network of the golden file, of numbers that float16 and bfloat16 hold exactly."""
+    lstm = jaxlstm.cells.lstm_variant(peephole=True, gate=("hard_sigmoid", 0.25, 0.5), clip=3.0)
+    params = jaxlstm.Stack(
+        (
+            jaxlstm.init(jax.random.key(0), lstm, 3, 4, bidirectional=True, dtype=jnp.bfloat16),
+            jaxlstm.init(jax.random.key(0), jaxlstm.gru, 8, 2, dtype=jnp.bfloat16),
+            jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 2, 2, bias=False, dtype=jnp.bfloat16),
+        ),
+        jaxlstm.Static(0.25),
+    )
+    leaves, tree = jax.tree.flatten(params)
+    count = lambda n, a: (np.arange(a.size).reshape(a.shape) % 17 - 8 + n).astype(a.dtype) / 16
+    return jax.tree.unflatten(tree, [jnp.asarray(count(n, a)) for n, a in enumerate(leaves)])
+
+
+def test_the_file_of_version_1_loads():
+    equal(convert.load(GOLDEN), golden())
+
+
+@over_cells
+def test_every_cell_comes_back(cell, tmp_path):
+    params = jaxlstm.init(jax.random.key(0), cell, 4, 4, layers=2)
+    convert.save(tmp_path / "a.safetensors", params)
+    equal(convert.load(tmp_path / "a.safetensors"), params)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_every_dtype_comes_back(dtype, tmp_path):
+    params = network(jaxlstm.lstm, "bidirectional", dtype=dtype)
+    convert.save(tmp_path / "a", params)
+    equal(convert.load(tmp_path / "a"), params)
+
+
+def test_other_readers_read_it(tmp_path):
+    import safetensors.numpy
+
+    params = network(jaxlstm.lstm, "stack")
+    convert.save(tmp_path / "a", params)
+    arrays = safetensors.numpy.load_file(tmp_path / "a")
+    np.testing.assert_array_equal(arrays["layers.1.r"], params.layers[1].r)
+    assert arrays.keys() == convert.to_dict(params).keys()
+
+
+def test_a_loaded_network_runs_as_the_saved_one(tmp_path):
+    params = network(jaxlstm.gru, "bidirectional")
+    convert.save(tmp_path / "a", params)
+    xs = jnp.ones((3, 2, 5))[..., : params.input_size]
+    np.testing.assert_array_equal(
+        jaxlstm.apply(params, xs)[0], jaxlstm.apply(convert.load(tmp_path / "a"), xs)[0]
+    )
+
+
+def test_an_ensemble_comes_back(tmp_path):
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = jax.vmap(lambda k: jaxlstm.init(k, jaxlstm.lstm, 3, 5))(keys)
+    convert.save(tmp_path / "a", params)
+    equal(convert.load(tmp_path / "a"), params)
+
+
+@jaxlstm.gated("h", jaxlstm.Hidden)
+def mine(s, u, v):
+    (z,) = u + v
+    return (jnp.sin(z),)
+
+
+def test_a_cell_of_ones_own_needs_a_name_or_a_likeness(tmp_path):
+    params = network(mine)
+    with pytest.raises(ValueError, match=r"none of jaxlstm's own.*cells=.*architecture=False"):
+        convert.save(tmp_path / "a", params)
+    convert.save(tmp_path / "a", params, cells={"mine": mine})
+    with pytest.raises(convert.FileError, match=r"expected a cell of jaxlstm.*found mine"):
+        convert.load(tmp_path / "a")
+    equal(convert.load(tmp_path / "a", cells={"mine": mine}), params)
+    equal(convert.load(tmp_path / "a", like=params), params)
+    convert.save(tmp_path / "b", params, architecture=False)
+    equal(convert.load(tmp_path / "b", like=params), params)
+    with pytest.raises(convert.FileError, match="expected an architecture, or `like="):
+        convert.load(tmp_path / "b")
+    with pytest.raises(ValueError, match="a name of the library's own"):
+        convert.save(tmp_path / "c", params, cells={"lstm": mine})
+
+
+def test_to_dict_and_from_dict():
+    params = network(jaxlstm.lstm, "bidirectional")
+    arrays = convert.to_dict(params)
+    assert "layers.0.forward.w" in arrays
+    equal(convert.from_dict(arrays, like=params), params)
+    abstract = jax.eval_shape(lambda: params)
+    equal(convert.from_dict(arrays, like=abstract), params)
+    wrong = {"other" if k == "layers.0.forward.w" else k: a for k, a in arrays.items()}
+    with pytest.raises(ValueError, match=r"missing \['layers.0.forward.w'\], too many \['other'\]"):
+        convert.from_dict(wrong, like=params)
+    with pytest.raises(ValueError, match=r"must be float64\[.* as in `like`; got float64\[3\]"):
+        convert.from_dict({**arrays, "layers.0.forward.w": np.zeros(3)}, like=params)
+
+
+def test_nothing_is_truncated(tmp_path):
+    convert.save(tmp_path / "a", network(jaxlstm.lstm))
+    jax.config.update("jax_enable_x64", False)
+    with pytest.raises(TypeError, match="float64, which JAX would truncate"):
+        convert.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("at", ["write", "fsync", "replace"])
+def test_a_failure_leaves_the_old_file(at, tmp_path, monkeypatch):
+    old, new = network(jaxlstm.lstm), network(jaxlstm.lstm, seed=5)
+    convert.save(tmp_path / "a", old)
+
+    def fails(*_):
+        raise OSError("no space left")
+
+    if at == "write":
+        monkeypatch.setattr("builtins.open", fails)
+    else:
+        monkeypatch.setattr(os, at, fails)
+    with pytest.raises(OSError, match="no space left"):
+        convert.save(tmp_path / "a", new)
+    monkeypatch.undo()
+    equal(convert.load(tmp_path / "a"), old)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def rewritten(path, change, data=lambda raw: raw):
+    """The file with its header changed by `change(header, architecture)`."""
+    raw = path.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    architecture = json.loads(header["__metadata__"]["architecture"])
+    told = change(header, architecture)
+    if told is not None:
+        header = told
+    elif "__metadata__" in header and "architecture" in header["__metadata__"]:
+        header["__metadata__"]["architecture"] = json.dumps(architecture)
+    text = json.dumps(header).encode() if not isinstance(header, bytes) else header
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data(raw[8 + length :]))
+
+
+def entry(name, key, value):
+    return lambda header, _: header[name].update({key: value})
+
+
+def field(path, value):
+    def change(_, architecture):
+        *inner, last = path
+        for key in inner:
+            architecture = architecture[key]
+        architecture[last] = value
+
+    return change
+
+
+# what is done to the header of a file of one `lstm`, and what the error says
+BAD = {
+    "overlap": (entry("r", "data_offsets", [0, 800]), "tensor `r`: expected bytes from"),
+    "gap": (lambda h, _: h["r"].update(data_offsets=[x + 8 for x in h["r"]["data_offsets"]]),
+            "bytes from"),
+    "past the end": (entry("w", "data_offsets", [0, 2**62]), "the bytes 0 to"),
+    "negative": (entry("w", "data_offsets", [-8, 0]), "a list of sizes as its data_offsets"),
+    "huge shape": (entry("w", "shape", [2**62, 2**62]), "bytes for float64"),
+    "shape of floats": (entry("w", "shape", [5.0, 4, 5]), "a list of sizes as its shape"),
+    "dtype": (entry("w", "dtype", "F63"), "a dtype of .*found F63"),
+    "no dtype": (lambda h, _: h["w"].pop("dtype") and None, "an entry of"),
+    "missing": (lambda h, a: a["fields"].update(b=None), "tensor `b`: expected no tensor"),
+    "extra": (field(["fields", "recurrent_bias"], {"array": "float64", "shape": [4, 5]}),
+              "tensor `recurrent_bias`: expected float64.*found none"),
+    "misshapen": (field(["fields", "w", "shape"], [4, 5, 5]), "tensor `w`: expected the shape"),
+    "other dtype": (field(["fields", "w", "array"], "float32"), "expected float32.*found float64"),
+    "unknown cell": (field(["fields", "cell", "cell"], "os.system"), "a cell of jaxlstm"),
+    "unknown option": (field(["fields", "cell", "options"], [["clip", 3.0]]), "options of lstm"),
+    "other cell": (field(["fields", "cell", "cell"], "gru"), "expected the shape"),
+    "unknown node": (field(["node"], "Popen"), "a node of .*found Popen"),
+    "no node": (lambda h, a: a.clear(), "a part of an architecture"),
+    "deep": (field(["fields", "w"], json.loads('{"tuple":[' * 200 + "]}" * 200)), "at most 32"),
+    "version": (lambda h, _: h["__metadata__"].update(version="2"), "version 1; found version 2"),
+    "no version": (lambda h, _: h["__metadata__"].pop("version") and None, "version none"),
+    "format": (lambda h, _: h["__metadata__"].update(format="pt"), "save.*found format pt"),
+    "metadata": (lambda h, _: h["__metadata__"].update(n=3), "names to strings"),
+    "no metadata": (lambda h, _: h.pop("__metadata__") and None, "found format None"),
+    "not json": (lambda h, _: b'{"w"', "the header in JSON"),
+    "not utf-8": (lambda h, _: b'{"\xff": 3}', "the header in JSON"),
+    "a list": (lambda h, _: b"[]", "a header that maps names"),
+    "duplicate": (lambda h, _: b'{"w": 1, "w": 2}', "tensor `w`: expected one entry"),
+    "nan": (lambda h, _: b'{"w": NaN}', "finite numbers"),
+    "depth of json": (lambda h, _: b"[" * 100_000, "the header in JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_headers(name, tmp_path):
+    path = tmp_path / "bad.safetensors"
+    convert.save(path, network(jaxlstm.lstm))
+    change, said = BAD[name]
+    rewritten(path, change)
+    with pytest.raises(convert.FileError, match=said) as error:
+        convert.load(path)
+    assert error.value.file == str(path)
+    assert "bad.safetensors" in str(error.value)
+
+
+def test_bad_bytes(tmp_path):
+    path = tmp_path / "bad"
+    convert.save(path, network(jaxlstm.rnn))
+    good = path.read_bytes()
+    for length in range(len(good)):
+        path.write_bytes(good[:length])
+        with pytest.raises(convert.FileError):
+            convert.load(path)
+    path.write_bytes(good + b"\0")
+    with pytest.raises(convert.FileError, match="bytes of tensors"):
+        convert.load(path)
+    path.write_bytes(struct.pack("<Q", 2**63) + good[8:])
+    with pytest.raises(convert.FileError, match="that claims 9223372036854775808"):
+        convert.load(path)
+    for start, said in ((b"\x80\x04\x95" + bytes(20), "a pickle"), (b"PK\x03\x04" * 9, "zip")):
+        path.write_bytes(start)
+        with pytest.raises(convert.FileError, match=said):
+            convert.load(path)
+    with pytest.raises(FileNotFoundError):
+        convert.load(tmp_path / "none")
+    with pytest.raises(convert.FileError, match="a regular file"):
+        convert.load(tmp_path)
