@@ -1,0 +1,186 @@
+"""Pictures of what `record` and `gradient_flow` give: `pip install 'jaxlstm[plot]'`.
+
+Every function takes values and a matplotlib `Axes` (a new figure if none is given), draws,
+and returns the `Axes`.  Colours are those of Okabe and Ito 2008 and the map `cividis`, which
+colour-blind readers tell apart; lines differ in their strokes too, so that they do in grey print.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+
+from ._record import Record
+
+try:
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+except ImportError as error:
+    raise ImportError("`jaxlstm.plot` needs matplotlib: pip install 'jaxlstm[plot]'") from error
+
+# Okabe and Ito's eight without yellow, which is too pale for a line on white paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+STROKES = ("-", "--", "-.", ":")
+NAMES = {"i": "input", "f": "forget", "g": "candidate", "o": "output", "r": "reset"}
+NAMES |= {"z": "update", "n": "candidate", "c": "memory cell", "h": "hidden state"}
+
+
+def gates(record: Record, ax: Axes | None = None, *, row: Any = ()) -> Axes:
+    """The gates over time: the mean over the units, and between which values half of them lie.
+
+    `row` picks one of a batch, as `record.gates["f"][:, row]` would.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    _, _, seen = jaxlstm.record(params, jax.random.normal(jax.random.key(1), (20, 3)))
+    ax = jaxlstm.plot.gates(seen)
+    ```
+    """
+    ax = _axes(ax)
+    if not record.gates:
+        raise ValueError(
+            "the cell names no gates: its equations say which values to see by `jaxlstm.named`."
+        )
+    for style, (letter, values) in zip(_styles(), record.gates.items()):
+        units = _units(values, row)
+        time = np.arange(len(units))
+        low, high = np.quantile(units, [0.25, 0.75], axis=1)
+        ax.fill_between(time, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        ax.plot(time, units.mean(1), label=_name(letter), **style)
+    low = min(float(np.min(np.asarray(a))) for a in record.gates.values())
+    ax.set(xlabel="time (steps)", ylabel="gate, mean over units", ylim=(min(-0.05, low), None))
+    ax.margins(x=0)
+    _legend(ax)
+    return ax
+
+
+def heatmap(values: Any, ax: Axes | None = None, *, row: Any = (), label: str = "c") -> Axes:
+    """Every unit over time, such as the memory cell `record.states.c`, with a scale beside it.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    _, _, seen = jaxlstm.record(params, jax.random.normal(jax.random.key(1), (20, 3)))
+    ax = jaxlstm.plot.heatmap(seen.states.c)
+    ```
+    """
+    ax = _axes(ax)
+    units = _units(values, row)
+    image = ax.imshow(units.T, aspect="auto", cmap="cividis", interpolation="nearest")
+    ax.set(xlabel="time (steps)", ylabel="unit")
+    ax.figure.colorbar(image, ax=ax, label=_name(label))
+    return ax
+
+
+def flow(norms: Any, ax: Axes | None = None, *, row: Any = (), label: str = "") -> Axes:
+    """What `gradient_flow` gives for a layer: the norms of `dL/ds_t`, on a log scale.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    norms = jaxlstm.gradient_flow(params, jnp.ones((20, 3)), lambda ys: ys[-1].sum())
+    ax = jaxlstm.plot.flow(norms)
+    ```
+    """
+    ax = _axes(ax)
+    styles = itertools.islice(_styles(), len(ax.lines), None)
+    for style, field in zip(styles, norms._fields):
+        values = np.asarray(getattr(norms, field))[(slice(None), *_row(row))]
+        values = values.reshape(len(values), -1).mean(1)
+        name = f"{label} $\\partial L/\\partial {field}_t$".strip()
+        ax.semilogy(np.where(values > 0, values, np.nan), label=name, **style)
+    ax.set(xlabel="time $t$ (steps)", ylabel="norm of the gradient")
+    ax.margins(x=0)
+    _legend(ax)
+    return ax
+
+
+def saturation(record: Record, ax: Axes | None = None, *, within: float = 0.1) -> Axes:
+    """For each gate, the share of its values that are nearly shut or nearly open.
+
+    Nearly is `within` that share of the gate's range, from 0 to 1, or from -1 to 1 if any of
+    its values are negative.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    _, _, seen = jaxlstm.record(params, jax.random.normal(jax.random.key(1), (20, 3)))
+    ax = jaxlstm.plot.saturation(seen)
+    ```
+    """
+    ax = _axes(ax)
+    low, high = [], []
+    for values in record.gates.values():
+        a = np.asarray(values)
+        least = -1.0 if (a < 0).any() else 0.0
+        band = within * (1 - least)
+        low.append((a < least + band).mean())
+        high.append((a > 1 - band).mean())
+    place = np.arange(len(low))
+    marks = {"edgecolor": "black", "linewidth": 0.6, "width": 0.38}
+    ax.bar(place - 0.2, low, color=COLOURS[0], label="at its lower end", **marks)
+    ax.bar(place + 0.2, high, color=COLOURS[5], hatch="//", label="at its upper end", **marks)
+    ax.set_xticks(place, [_name(letter) for letter in record.gates])
+    ax.set(ylabel="share of values", ylim=(0, 1))
+    _legend(ax)
+    return ax
+
+
+def compare(
+    curves: Mapping[str, Any], ax: Axes | None = None, *, xlabel: str = "step", ylabel: str = "loss"
+) -> Axes:
+    """Curves of several cells beside each other; of runs `(seeds, steps)`, mean and range.
+
+    ```python
+    ax = jaxlstm.plot.compare({"lstm": [[3, 2, 1], [3, 1, 1]], "gru": [[3, 2, 2], [2, 2, 1]]})
+    ```
+    """
+    ax = _axes(ax)
+    for style, (name, runs) in zip(_styles(), curves.items()):
+        runs = np.atleast_2d(np.asarray(runs))
+        steps = np.arange(runs.shape[1])
+        if len(runs) > 1:
+            ax.fill_between(
+                steps, runs.min(0), runs.max(0), color=style["color"], alpha=0.15, linewidth=0
+            )
+        ax.plot(steps, runs.mean(0), label=name, **style)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.margins(x=0)
+    _legend(ax)
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots(figsize=(6.4, 3.2), layout="constrained")[1] if ax is None else ax
+
+
+def _styles() -> Any:
+    styles = zip(itertools.cycle(COLOURS), itertools.cycle(STROKES))
+    return ({"color": colour, "linestyle": stroke, "linewidth": 1.8} for colour, stroke in styles)
+
+
+def _row(row: Any) -> tuple[Any, ...]:
+    return row if isinstance(row, tuple) else (row,)
+
+
+def _units(values: Any, row: Any) -> np.ndarray:
+    """`(time, units)` of one row of a batch."""
+    if isinstance(values, jax.core.Tracer):
+        raise TypeError("a picture needs numbers: draw outside of `jit`, from what it returns.")
+    picked = np.asarray(values)[(slice(None), *_row(row))]
+    if picked.ndim != 2:
+        raise ValueError(
+            f"a picture needs `(time, units)`; got {picked.shape}. Pick a row of the batch: "
+            "`row=0`, or `row=(0, 1)` of two batch axes."
+        )
+    return picked
+
+
+def _name(letter: str) -> str:
+    return f"{NAMES[letter]} ${letter}$" if letter in NAMES else f"${letter}$"
+
+
+def _legend(ax: Axes) -> None:
+    ax.legend(frameon=False, ncols=2, fontsize="small")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", alpha=0.25)

@@ -1,0 +1,91 @@
+"""What the pictures show is what was given: lines, labels, scales; wrong arguments say so."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from networks import H, T, inputs, network
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+plt = pytest.importorskip("matplotlib.pyplot")
+plot = pytest.importorskip("jaxlstm.plot")
+
+XS = inputs()
+LSTM = network(jaxlstm.lstm)
+SEEN = jaxlstm.record(LSTM, XS)[2]
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_gates():
+    ax = plt.subplots()[1]
+    assert plot.gates(SEEN, ax, row=1) is ax
+    assert labels(ax) == ["input $i$", "forget $f$", "candidate $g$", "output $o$"]
+    for line, values in zip(ax.lines, SEEN.gates.values()):
+        np.testing.assert_allclose(line.get_ydata(), values[:, 1].mean(-1))
+    assert ax.get_xlabel() == "time (steps)"
+    looks = {(line.get_color(), line.get_linestyle()) for line in ax.lines}
+    assert len(looks) == 4
+
+
+def test_heatmap():
+    ax = plot.heatmap(SEEN.states.c, row=2)
+    np.testing.assert_allclose(ax.images[0].get_array(), SEEN.states.c[:, 2].T)
+    assert [a.get_ylabel() for a in ax.figure.axes] == ["unit", "memory cell $c$"]
+
+
+def test_flow_is_drawn_on_a_log_scale_and_side_by_side():
+    norms = jaxlstm.gradient_flow(LSTM, XS, lambda ys: ys[-1].sum())
+    ax = plot.flow(norms, row=0, label="LSTM")
+    drawn = ax.lines[1].get_ydata()
+    np.testing.assert_allclose(drawn[:-1], norms.c[:-1, 0])
+    assert np.isnan(drawn[-1])  # nothing follows from the last memory cell
+    assert ax.get_yscale() == "log"
+    plot.flow(norms, ax, row=1, label="again")
+    assert len({line.get_color() for line in ax.lines}) == len(ax.lines) == 4
+    assert labels(ax)[0] == r"LSTM $\partial L/\partial h_t$"
+
+
+def test_saturation_counts_both_ends():
+    wide = jnp.asarray([0.0, 0.05, 0.5, 0.95])[:, None]
+    signed = jnp.asarray([-1.0, -0.85, 0.0, 0.9])[:, None]
+    seen = SEEN._replace(gates={"f": wide, "g": signed})
+    ax = plot.saturation(seen)
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.5, 0.5, 0.25, 0.25])
+
+
+def test_compare_draws_mean_and_range():
+    ax = plot.compare({"lstm": [[3, 2, 1], [1, 2, 3]], "gru": [2, 2, 2]}, ylabel="loss (nats)")
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [2, 2, 2])
+    assert len(ax.collections) == 1
+    assert labels(ax) == ["lstm", "gru"]
+
+
+def test_what_cannot_be_drawn_says_so():
+    with pytest.raises(ValueError, match="row=0"):
+        plot.heatmap(SEEN.states.c)
+    with pytest.raises(ValueError, match=r"jaxlstm\.named"):
+        plot.gates(SEEN._replace(gates={}))
+    with pytest.raises(TypeError, match="outside of `jit`"):
+        jax.jit(lambda c: plot.heatmap(c))(SEEN.states.c)
+    assert SEEN.states.c.shape[::2] == (T, H)
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    monkeypatch.delitem(sys.modules, "jaxlstm.plot")
+    with pytest.raises(ImportError, match=r"jaxlstm\[plot\]"):
+        import jaxlstm.plot  # noqa: F401
