@@ -40,7 +40,7 @@ class Weight(NamedTuple):
     """
 
     shape: str
-    init: Initializer | None  # None: never drawn, a wrapper gives it
+    init: Initializer
     when: str | None = None  # an option without which the cell has no such weight
 
 
@@ -113,9 +113,8 @@ class Cell:
     def drawn(self) -> dict[str, tuple[str, Initializer]]:
         """The shape and the start of the further weights that the cell has, with its options."""
         told = {**self.defaults(), **dict(self.options)}
-        return {
-            k: (w.shape, w.init) for k, w in self.weights if w.init and (not w.when or told[w.when])
-        }
+        had = [(k, w) for k, w in self.weights if not w.when or told[w.when]]
+        return {k: (w.shape, w.init) for k, w in had}
 
     def output_size(self, hidden_size: int) -> int:
         """The width of the output, which is the state's first field."""

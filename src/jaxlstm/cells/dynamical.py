@@ -6,7 +6,7 @@ from jax.nn import sigmoid
 from jax.numpy import tanh
 from jaxtyping import Array, Float
 
-from .._cell import Hidden, Weight, general
+from .._cell import Hidden, Weight, general, named
 from ..initializers import antisymmetric_normal, orthogonal_stack, symmetric_uniform
 from . import activations
 
@@ -20,7 +20,7 @@ def indrnn(s, u, recur, *, r, activation="relu"):
     Options: `activation`, by name.  Gates: `h`.  State: `h`.  Li et al. 2018, "Independently
     recurrent neural network (IndRNN): building a longer and deeper RNN", arXiv:1803.04831.
     """
-    return (activations.activation(activation)(u[0] + r * s.h),)
+    return (named(h=activations.activation(activation)(u[0] + r * s.h)),)
 
 
 @general("h", Hidden, recurrent="", weights={"m": Weight("hidden hidden", antisymmetric_normal)})
@@ -34,7 +34,7 @@ def antisymmetric_rnn(s, u, recur, *, m, step=0.1, damping=0.01):
     arXiv:1902.09689.
     """
     turn = s.h @ (m - m.T) - damping * s.h
-    return (s.h + step * tanh(u[0] + turn),)
+    return (s.h + step * named(h=tanh(u[0] + turn)),)
 
 
 @general("hz", Hidden, recurrent="", weights={"m": Weight("hidden hidden", antisymmetric_normal)})
@@ -50,7 +50,8 @@ def gated_antisymmetric_rnn(s, u, recur, *, m, step=0.1, damping=0.01):
     arXiv:1902.09689.
     """
     turn = s.h @ (m - m.T) - damping * s.h
-    return (s.h + step * sigmoid(u[1] + turn) * tanh(u[0] + turn),)
+    h, z = named(h=tanh(u[0] + turn), z=sigmoid(u[1] + turn))
+    return (s.h + step * z * h,)
 
 
 class Oscillator(NamedTuple):
@@ -72,8 +73,8 @@ def cornn(s, u, recur, *, step=0.042, frequency=2.7, damping=4.7):
     Rusch and Mishra 2021, "Coupled oscillatory recurrent neural network (coRNN): an accurate
     and (gradient) stable architecture for learning long time dependencies", arXiv:2010.00951.
     """
-    force = tanh(u[0] + recur(s.y, "y")[0] + recur(s.z, "z")[0])
-    z = s.z + step * (force - frequency * s.y - damping * s.z)
+    n = named(n=tanh(u[0] + recur(s.y, "y")[0] + recur(s.z, "z")[0]))
+    z = s.z + step * (n - frequency * s.y - damping * s.z)
     return s.y + step * z, z
 
 
@@ -90,9 +91,10 @@ def lem(s, u, recur, *, step=1.0):
     memory for sequence modeling", arXiv:2110.04744.
     """
     a, b, z = u[:3] + recur(s.y, "abz")
-    a, b = step * sigmoid(a), step * sigmoid(b)
-    z = (1 - a) * s.z + a * tanh(z)
-    return (1 - b) * s.y + b * tanh(u[3] + recur(z, "y")[0]), z
+    a, b, z = named(a=step * sigmoid(a), b=step * sigmoid(b), z=tanh(z))
+    z = (1 - a) * s.z + a * z
+    y = named(y=tanh(u[3] + recur(z, "y")[0]))
+    return (1 - b) * s.y + b * y, z
 
 
 class Context(NamedTuple):
@@ -120,8 +122,8 @@ def scrn(s, u, recur, *, p, q_h, q_c, alpha=0.95):
     Options: `alpha`.  Gates: `c h`.  State: `y h c`.  Mikolov et al. 2014, "Learning longer
     memory in recurrent neural networks", arXiv:1412.7753, where `y` goes into a softmax.
     """
-    c = (1 - alpha) * u[0] + alpha * s.c
-    h = sigmoid(c @ p + u[1] + recur(s.h, "h")[0])
+    c = named(c=(1 - alpha) * u[0] + alpha * s.c)
+    h = named(h=sigmoid(c @ p + u[1] + recur(s.h, "h")[0]))
     return h @ q_h + c @ q_c, h, c
 
 
@@ -135,5 +137,5 @@ def multiplicative_rnn(s, u, recur):
     Gates: `m h`.  State: `h`.  Sutskever, Martens and Hinton 2011, "Generating text with
     recurrent neural networks".
     """
-    m = u[0] * recur(s.h, "m")[0]
-    return (tanh(u[1] + recur(m, "h")[0]),)
+    m = named(m=u[0] * recur(s.h, "m")[0])
+    return (named(h=tanh(u[1] + recur(m, "h")[0])),)

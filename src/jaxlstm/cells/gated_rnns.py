@@ -3,7 +3,7 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import Hidden, HiddenCell, Weight, gated, general
+from .._cell import Hidden, HiddenCell, Weight, gated, general, named
 from ..initializers import constant, orthogonal_stack, zeros
 
 
@@ -19,8 +19,8 @@ def ugrnn(s, u, v):
     trainability in recurrent neural networks", arXiv:1611.09913.
     """
     g, n = u + v
-    g = sigmoid(g)
-    return (g * s.h + (1 - g) * tanh(n),)
+    g, n = named(g=sigmoid(g), n=tanh(n))
+    return (g * s.h + (1 - g) * n,)
 
 
 @gated("ifn", HiddenCell, recurrent="if", bias={"f": 1.0})
@@ -36,7 +36,8 @@ def ran(s, u, v):
     networks", arXiv:1705.07393.
     """
     i, f = sigmoid(u[:2] + v)
-    c = f * s.c + i * u[2]
+    i, f, n = named(i=i, f=f, n=u[2])
+    c = f * s.c + i * n
     return tanh(c), c
 
 
@@ -59,8 +60,8 @@ def minimal_rnn(s, u, v, *, m):
     "MinimalRNN: toward more interpretable and trainable recurrent neural networks",
     arXiv:1711.06788.
     """
-    n = tanh(u[0])
-    z = sigmoid(v[0] + n @ m)
+    n = named(n=tanh(u[0]))
+    z = named(z=sigmoid(v[0] + n @ m))
     return (z * s.h + (1 - z) * n,)
 
 
@@ -76,7 +77,8 @@ def cfn(s, u, v):
     without chaos", arXiv:1612.06212.
     """
     f, i = sigmoid(u[:2] + v)
-    return (f * tanh(s.h) + i * tanh(u[2]),)
+    f, i, n = named(f=f, i=i, n=tanh(u[2]))
+    return (f * tanh(s.h) + i * n,)
 
 
 @gated(
@@ -92,8 +94,8 @@ def fastrnn(s, u, v, *, a, k):
     a fast, accurate, stable and tiny kilobyte sized gated recurrent neural network",
     arXiv:1901.02358.
     """
-    (n,) = u + v
-    return (sigmoid(a) * tanh(n) + sigmoid(k) * s.h,)
+    n = named(n=tanh(u[0] + v[0]))
+    return (sigmoid(a) * n + sigmoid(k) * s.h,)
 
 
 @gated(
@@ -118,9 +120,9 @@ def fastgrnn(s, u, v, *, b_z, b_n, zeta, nu):
     "FastGRNN: a fast, accurate, stable and tiny kilobyte sized gated recurrent neural
     network", arXiv:1901.02358.
     """
-    (n,) = u + v
-    z = sigmoid(n + b_z)
-    return ((sigmoid(zeta) * (1 - z) + sigmoid(nu)) * tanh(n + b_n) + z * s.h,)
+    (both,) = u + v
+    z, n = named(z=sigmoid(both + b_z), n=tanh(both + b_n))
+    return ((sigmoid(zeta) * (1 - z) + sigmoid(nu)) * n + z * s.h,)
 
 
 @gated("nk", Hidden, recurrent="k")
@@ -134,7 +136,7 @@ def star(s, u, v):
     Gates: `n k`.  State: `h`.  Turkoglu et al. 2019, "Gating revisited: deep multi-layer
     RNNs that can be trained", arXiv:1911.11033.
     """
-    n, k = tanh(u[0]), sigmoid(u[1] + v[0])
+    n, k = named(n=tanh(u[0]), k=sigmoid(u[1] + v[0]))
     return (tanh((1 - k) * s.h + k * n),)
 
 
@@ -154,8 +156,9 @@ def brc(s, u, recur, *, r_a, r_c):
     Gates: `a c n`.  State: `h`.  Vecoven, Ernst and Drion 2020, "A bio-inspired bistable
     recurrent cell allows for long-lasting memory", arXiv:2006.05252.
     """
-    a, c = 1 + tanh(u[0] + r_a * s.h), sigmoid(u[1] + r_c * s.h)
-    return (c * s.h + (1 - c) * tanh(u[2] + a * s.h),)
+    a, c = named(a=1 + tanh(u[0] + r_a * s.h), c=sigmoid(u[1] + r_c * s.h))
+    n = named(n=tanh(u[2] + a * s.h))
+    return (c * s.h + (1 - c) * n,)
 
 
 @gated("acn", Hidden, recurrent="ac")
@@ -169,8 +172,9 @@ def nbrc(s, u, v):
     Gates: `a c n`.  State: `h`.  Vecoven, Ernst and Drion 2020, "A bio-inspired bistable
     recurrent cell allows for long-lasting memory", arXiv:2006.05252.
     """
-    a, c = 1 + tanh(u[0] + v[0]), sigmoid(u[1] + v[1])
-    return (c * s.h + (1 - c) * tanh(u[2] + a * s.h),)
+    a, c = named(a=1 + tanh(u[0] + v[0]), c=sigmoid(u[1] + v[1]))
+    n = named(n=tanh(u[2] + a * s.h))
+    return (c * s.h + (1 - c) * n,)
 
 
 @general(
@@ -198,6 +202,6 @@ def rhn(s, u, recur, *, m, b_n, b_t, depth=2):
     for k in range(depth):
         n, t = y @ m[k, 0] + b_n[k], y @ m[k, 1] + b_t[k]
         n, t = (n + u[0], t + u[1]) if k == 0 else (n, t)
-        t = sigmoid(t)
-        y = t * tanh(n) + (1 - t) * y
+        n, t = named(n=tanh(n), t=sigmoid(t))
+        y = t * n + (1 - t) * y
     return (y,)

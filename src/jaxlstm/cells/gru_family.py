@@ -3,7 +3,7 @@
 from jax.nn import relu, sigmoid
 from jax.numpy import tanh
 
-from .._cell import Hidden, HiddenCell, Weight, gated, general
+from .._cell import Hidden, HiddenCell, Weight, gated, general, named
 from ..initializers import hidden_uniform
 from . import activations
 
@@ -19,8 +19,8 @@ def mgu(s, u, recur):
     Gates: `f n`.  State: `h`.  Zhou et al. 2016, "Minimal gated unit for recurrent neural
     networks", arXiv:1603.09420.
     """
-    (f,) = sigmoid(u[:1] + recur(s.h, "f"))
-    (n,) = tanh(u[1:] + recur(f * s.h, "n"))
+    f = named(f=sigmoid(u[0] + recur(s.h, "f")[0]))
+    n = named(n=tanh(u[1] + recur(f * s.h, "n")[0]))
     return ((1 - f) * s.h + f * n,)
 
 
@@ -36,8 +36,8 @@ def mgu_reset_after(s, u, v):
     After Zhou et al. 2016, "Minimal gated unit for recurrent neural networks",
     arXiv:1603.09420.
     """
-    f = sigmoid(u[0] + v[0])
-    n = tanh(u[1] + f * v[1])
+    f = named(f=sigmoid(u[0] + v[0]))
+    n = named(n=tanh(u[1] + f * v[1]))
     return ((1 - f) * n + f * s.h,)
 
 
@@ -54,8 +54,8 @@ def mut1(s, u, recur):
     differ.  Gates: `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An
     empirical exploration of recurrent network architectures".
     """
-    z, r = sigmoid(u[0]), sigmoid(u[1] + recur(s.h, "r")[0])
-    n = tanh(recur(r * s.h, "n")[0] + tanh(u[2]))
+    z, r = named(z=sigmoid(u[0]), r=sigmoid(u[1] + recur(s.h, "r")[0]))
+    n = named(n=tanh(recur(r * s.h, "n")[0] + tanh(u[2])))
     return (z * n + (1 - z) * s.h,)
 
 
@@ -74,7 +74,8 @@ def mut2(s, u, recur):
     network architectures".
     """
     z, r = sigmoid(u[:2] + recur(s.h, "zr"))
-    (n,) = tanh(recur(r * s.h, "n") + u[2:])
+    z, r = named(z=z, r=r)
+    n = named(n=tanh(recur(r * s.h, "n")[0] + u[2]))
     return (z * n + (1 - z) * s.h,)
 
 
@@ -90,9 +91,9 @@ def mut3(s, u, recur):
     Gates: `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An empirical
     exploration of recurrent network architectures".
     """
-    z = sigmoid(u[0] + recur(tanh(s.h), "z")[0])
-    r = sigmoid(u[1] + recur(s.h, "r")[0])
-    n = tanh(recur(r * s.h, "n")[0] + u[2])
+    z = named(z=sigmoid(u[0] + recur(tanh(s.h), "z")[0]))
+    r = named(r=sigmoid(u[1] + recur(s.h, "r")[0]))
+    n = named(n=tanh(recur(r * s.h, "n")[0] + u[2]))
     return (z * n + (1 - z) * s.h,)
 
 
@@ -109,8 +110,8 @@ def ligru(s, u, v):
     arXiv:1803.10225.
     """
     z, n = u + v
-    z = sigmoid(z)
-    return (z * s.h + (1 - z) * relu(n),)
+    z, n = named(z=sigmoid(z), n=relu(n))
+    return (z * s.h + (1 - z) * n,)
 
 
 @gated("nf", Hidden, recurrent="f")
@@ -125,7 +126,7 @@ def light_ru(s, u, v):
     interpretable recurrent neural network for modeling long-range dependency", Electronics
     13(16):3204.
     """
-    n, f = tanh(u[0]), sigmoid(u[1] + v[0])
+    n, f = named(n=tanh(u[0]), f=sigmoid(u[1] + v[0]))
     return ((1 - f) * s.h + f * n,)
 
 
@@ -152,5 +153,6 @@ def sru_peephole(s, u, recur, *, p_f, p_r, activation="linear"):
     """
     n, f, r, skip = u
     f, r = sigmoid(f + p_f * s.c), sigmoid(r + p_r * s.c)
+    n, f, r, skip = named(n=n, f=f, r=r, s=skip)
     c = f * s.c + (1 - f) * n
     return r * activations.activation(activation)(c) + (1 - r) * skip, c

@@ -1,13 +1,11 @@
 """The gated recurrent unit with every option that other homes of weights have."""
 
-from .._cell import Hidden, Weight, gated, general
+from .._cell import Hidden, gated, general, named
 from .activations import activation
 
-DROP = Weight("", None)  # multiplies the candidate: `jaxlstm.RecurrentDropout` gives it
 
-
-@gated("rzn", Hidden, recurrent_bias=True, weights={"drop": DROP})
-def gru_variant(s, u, v, *, gate="sigmoid", candidate="tanh", clip=None, drop=None):
+@gated("rzn", Hidden, recurrent_bias=True)
+def gru_variant(s, u, v, *, gate="sigmoid", candidate="tanh", clip=None):
     """Gated recurrent unit, reset after the product, with options.
 
         r  = gate(clip(W_r x + b_r + R_r h + d_r))
@@ -22,14 +20,12 @@ def gru_variant(s, u, v, *, gate="sigmoid", candidate="tanh", clip=None, drop=No
     """
     r, z = activation(gate, clip)(u[:2] + v[:2])
     n = activation(candidate, clip)(u[2] + r * v[2])
-    n = n if drop is None else n * drop
+    r, z, n = named(r=r, z=z, n=n)
     return ((1 - z) * n + z * s.h,)
 
 
-@general("rzn", Hidden, weights={"drop": DROP})
-def gru_reset_before_variant(
-    s, u, recur, *, gate="sigmoid", candidate="tanh", clip=None, drop=None
-):
+@general("rzn", Hidden)
+def gru_reset_before_variant(s, u, recur, *, gate="sigmoid", candidate="tanh", clip=None):
     """Gated recurrent unit, reset before the product, with options.
 
         r  = gate(clip(W_r x + R_r h + b_r))
@@ -43,5 +39,5 @@ def gru_reset_before_variant(
     """
     r, z = activation(gate, clip)(u[:2] + recur(s.h, "rz"))
     (n,) = activation(candidate, clip)(u[2:] + recur(r * s.h, "n"))
-    n = n if drop is None else n * drop
+    r, z, n = named(r=r, z=z, n=n)
     return ((1 - z) * n + z * s.h,)

@@ -3,7 +3,7 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import HiddenCell, linear
+from .._cell import HiddenCell, linear, named
 from . import activations
 
 
@@ -18,8 +18,7 @@ def mingru(u):
     Gates: `z n`.  State: `h`.  Feng et al. 2024, "Were RNNs all we needed?",
     arXiv:2410.01201, in its form without logarithms.
     """
-    z, n = u
-    z = sigmoid(z)
+    z, n = named(z=sigmoid(u[0]), n=u[1])
     return 1 - z, z * n
 
 
@@ -35,7 +34,7 @@ def minlstm(u):
     Gates: `i f n`.  State: `h`.  Feng et al. 2024, "Were RNNs all we needed?",
     arXiv:2410.01201, in its form without logarithms.
     """
-    i, f, n = sigmoid(u[0]), sigmoid(u[1]), u[2]
+    i, f, n = named(i=sigmoid(u[0]), f=sigmoid(u[1]), n=u[2])
     return f / (f + i), i / (f + i) * n
 
 
@@ -50,9 +49,8 @@ def gated_average(u, *, activation="tanh"):
     Options: `activation`, by name.  Gates: `a n`.  State: `h`.  Martin and Cundy 2018,
     "Parallelizing linear recurrent neural nets over sequence length", arXiv:1709.04057.
     """
-    a, n = u
-    a = sigmoid(a)
-    return a, (1 - a) * activations.activation(activation)(n)
+    a, n = named(a=sigmoid(u[0]), n=activations.activation(activation)(u[1]))
+    return a, (1 - a) * n
 
 
 @linear("nf")
@@ -67,9 +65,8 @@ def qrnn_f(u):
     `jaxlstm.Window`, which any cell can have.  Bradbury et al. 2016, "Quasi-recurrent neural
     networks", arXiv:1611.01576.
     """
-    n, f = u
-    f = sigmoid(f)
-    return f, (1 - f) * tanh(n)
+    n, f = named(n=tanh(u[0]), f=sigmoid(u[1]))
+    return f, (1 - f) * n
 
 
 @linear("nfo", HiddenCell)
@@ -86,9 +83,8 @@ def qrnn(u):
     `jaxlstm.Window`, which any cell can have.  Bradbury et al. 2016, "Quasi-recurrent neural
     networks", arXiv:1611.01576.
     """
-    n, f, o = u
-    f = sigmoid(f)
-    return f, (1 - f) * tanh(n), lambda c: sigmoid(o) * c
+    n, f, o = named(n=tanh(u[0]), f=sigmoid(u[1]), o=sigmoid(u[2]))
+    return f, (1 - f) * n, lambda c: o * c
 
 
 @linear("nifo", HiddenCell)
@@ -107,7 +103,8 @@ def qrnn_ifo(u):
     networks", arXiv:1611.01576.
     """
     n, i, f, o = u
-    return sigmoid(f), sigmoid(i) * tanh(n), lambda c: sigmoid(o) * c
+    n, i, f, o = named(n=tanh(n), i=sigmoid(i), f=sigmoid(f), o=sigmoid(o))
+    return f, i * n, lambda c: o * c
 
 
 @linear("nfrs", HiddenCell)
@@ -126,5 +123,5 @@ def sru(u, *, activation="tanh"):
     see the memory (`sru_peephole`).
     """
     n, f, r, s = u
-    f, r = sigmoid(f), sigmoid(r)
+    n, f, r, s = named(n=n, f=sigmoid(f), r=sigmoid(r), s=s)
     return f, (1 - f) * n, lambda c: r * activations.activation(activation)(c) + (1 - r) * s

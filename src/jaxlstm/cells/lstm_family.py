@@ -4,7 +4,7 @@ from jax.lax import rsqrt
 from jax.nn import relu, sigmoid
 from jax.numpy import tanh
 
-from .._cell import HiddenCell, Weight, gated, general
+from .._cell import HiddenCell, Weight, gated, general, named
 from ..initializers import ones, zeros
 
 
@@ -22,7 +22,9 @@ def janet(s, u, v, *, beta=1.0):
     arXiv:1804.04849.
     """
     f, n = u + v
-    c = sigmoid(f) * s.c + (1 - sigmoid(f - beta)) * tanh(n)
+    i = 1 - sigmoid(f - beta)
+    f, n = named(f=sigmoid(f), n=tanh(n))
+    c = f * s.c + i * n
     return c, c
 
 
@@ -57,8 +59,9 @@ def layer_norm_lstm(s, u, v, *, a_u, a_v, a_c, b_c, b_z, epsilon=1e-5):
     arXiv:1607.06450, supplement, equations 20 to 22.
     """
     i, f, g, o = _norm(v, (0, -1), epsilon) * a_v + _norm(u, (0, -1), epsilon) * a_u + b_z
-    c = sigmoid(f) * s.c + sigmoid(i) * tanh(g)
-    return sigmoid(o) * tanh(_norm(c, -1, epsilon) * a_c + b_c), c
+    i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
+    c = f * s.c + i * g
+    return o * tanh(_norm(c, -1, epsilon) * a_c + b_c), c
 
 
 @general("mifgo", HiddenCell, bias={"f": 1.0})
@@ -73,31 +76,30 @@ def multiplicative_lstm(s, u, recur):
     Gates: `m i f g o`.  State: `h c`.  Krause et al. 2016, "Multiplicative LSTM for sequence
     modelling", arXiv:1609.07959.
     """
-    m = u[0] * recur(s.h, "m")[0]
+    m = named(m=u[0] * recur(s.h, "m")[0])
     i, f, g, o = u[1:] + recur(m, "ifgo")
-    c = sigmoid(f) * s.c + sigmoid(i) * tanh(g)
-    return sigmoid(o) * tanh(c), c
+    i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
+    c = f * s.c + i * g
+    return o * tanh(c), c
 
 
 @gated("abcdefgk", HiddenCell, bias=False, recurrent_bias=True)
 def nas(s, u, v):
     """The cell that neural architecture search found.
 
-        a  = tanh(sigmoid(u_a + v_a) * relu(u_b + v_b))
-        b  = tanh(sigmoid(u_c + v_c) + relu(u_d * v_d))
-        e  = tanh(tanh(u_e + v_e) * sigmoid(u_f + v_f))
-        g  = sigmoid(tanh(u_g + v_g) + sigmoid(u_k + v_k))
-        c' = tanh(a + c) * b
-        h' = tanh(c' * tanh(e + g))
+        a, b  =  sigmoid(u_a + v_a), relu(u_b + v_b)
+        c, d  =  sigmoid(u_c + v_c), relu(u_d * v_d)
+        e, f  =  tanh(u_e + v_e), sigmoid(u_f + v_f)
+        g, k  =  tanh(u_g + v_g), sigmoid(u_k + v_k)
+        C' = tanh(tanh(a * b) + C) * tanh(c + d)       memory cell
+        h' = tanh(C' * tanh(tanh(e * f) + sigmoid(g + k)))
 
-    with `u = W x` and `v = R h + d`.  Gates: `a b c d e f g k`.  State: `h c`.  Zoph and Le
-    2016, "Neural architecture search with reinforcement learning", arXiv:1611.01578, as in
-    TensorFlow's `NASCell`.
+    with `u = W x`, `v = R h` and the recurrent bias.  Gates: `a b c d e f g k`.  State: `h c`.
+    Zoph and Le 2016, "Neural architecture search with reinforcement learning",
+    arXiv:1611.01578, as in TensorFlow's `NASCell`.
     """
     z = u + v
-    a = tanh(sigmoid(z[0]) * relu(z[1]))
-    b = tanh(sigmoid(z[2]) + relu(u[3] * v[3]))
-    e = tanh(tanh(z[4]) * sigmoid(z[5]))
-    g = sigmoid(tanh(z[6]) + sigmoid(z[7]))
-    c = tanh(a + s.c) * b
-    return tanh(c * tanh(e + g)), c
+    a, b, c, d = named(a=sigmoid(z[0]), b=relu(z[1]), c=sigmoid(z[2]), d=relu(u[3] * v[3]))
+    e, f, g, k = named(e=tanh(z[4]), f=sigmoid(z[5]), g=tanh(z[6]), k=sigmoid(z[7]))
+    memory = tanh(tanh(a * b) + s.c) * tanh(c + d)
+    return tanh(memory * tanh(tanh(e * f) + sigmoid(g + k))), memory

@@ -3,13 +3,12 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import HiddenCell, Weight, gated
+from .._cell import HiddenCell, Weight, gated, named
 from ..initializers import hidden_uniform, orthogonal_stack
 from .activations import activation, clipped
 
 PEEPHOLES = {name: Weight("... hidden", hidden_uniform) for name in ("pi", "pf", "po")}
 OPTIONAL = {name: weight._replace(when="peephole") for name, weight in PEEPHOLES.items()}
-DROP = Weight("", None)  # multiplies the candidate: `jaxlstm.RecurrentDropout` gives it
 
 
 @gated("ifgo", HiddenCell, bias={"f": 1.0}, weights=PEEPHOLES)
@@ -27,28 +26,27 @@ def peephole_lstm(s, u, v, *, pi, pf, po):
     precise timing with LSTM recurrent networks".
     """
     i, f, g, o = u + v
-    c = sigmoid(f + pf * s.c) * s.c + sigmoid(i + pi * s.c) * tanh(g)
-    return sigmoid(o + po * c) * tanh(c), c
+    i, f, g = named(i=sigmoid(i + pi * s.c), f=sigmoid(f + pf * s.c), g=tanh(g))
+    c = f * s.c + i * g
+    o = named(o=sigmoid(o + po * c))
+    return o * tanh(c), c
 
 
-def _step(
-    c, i, f, g, o, *, gate, candidate, output, clip, cell_clip, pi=None, pf=None, po=None, drop=None
-):
+def _step(c, i, f, g, o, *, gate, candidate, output, clip, cell_clip, pi=None, pf=None, po=None):
     """`(h, c)` of an LSTM with options; a gate that is None is one minus its partner."""
     see = lambda a, p, c: a if p is None else a + p * c
     rate, wish = activation(gate, clip), activation(candidate, clip)
     if f is None:
-        i = rate(see(i, pi, c))
+        i = named(i=rate(see(i, pi, c)))
         f = 1 - i
     else:
-        f = rate(see(f, pf, c))
-        i = 1 - f if i is None else rate(see(i, pi, c))
-    g = wish(g) if drop is None else wish(g) * drop
-    c = clipped(f * c + i * g, cell_clip)
-    return rate(see(o, po, c)) * activation(output)(c), c
+        f = named(f=rate(see(f, pf, c)))
+        i = 1 - f if i is None else named(i=rate(see(i, pi, c)))
+    c = clipped(f * c + i * named(g=wish(g)), cell_clip)
+    return named(o=rate(see(o, po, c))) * activation(output)(c), c
 
 
-@gated("ifgo", HiddenCell, bias={"f": 1.0}, weights={**OPTIONAL, "drop": DROP})
+@gated("ifgo", HiddenCell, bias={"f": 1.0}, weights=OPTIONAL)
 def lstm_variant(
     s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
     clip=None, cell_clip=None, **weights,
@@ -74,7 +72,7 @@ def lstm_variant(
     return _step(s.c, i, f, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
 
 
-@gated("igo", HiddenCell, weights={"pi": OPTIONAL["pi"], "po": OPTIONAL["po"], "drop": DROP})
+@gated("igo", HiddenCell, weights={"pi": OPTIONAL["pi"], "po": OPTIONAL["po"]})
 def coupled_input_lstm(
     s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
     clip=None, cell_clip=None, **weights,
@@ -99,7 +97,7 @@ def coupled_input_lstm(
     "fgo",
     HiddenCell,
     bias={"f": 1.0},
-    weights={"pf": OPTIONAL["pf"], "po": OPTIONAL["po"], "drop": DROP},
+    weights={"pf": OPTIONAL["pf"], "po": OPTIONAL["po"]},
 )
 def coupled_forget_lstm(
     s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
@@ -126,7 +124,7 @@ def coupled_forget_lstm(
     "ifgo",
     HiddenCell,
     bias={"f": 1.0},
-    weights={**OPTIONAL, "drop": DROP, "q": Weight("hidden projection", orthogonal_stack)},
+    weights={**OPTIONAL, "q": Weight("hidden projection", orthogonal_stack)},
     sizes=("projection", "hidden"),
     pointwise=False,
 )

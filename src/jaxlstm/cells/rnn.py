@@ -3,7 +3,7 @@
 from jax.nn import relu
 from jax.numpy import tanh
 
-from .._cell import Hidden, Weight, gated, named
+from .._cell import Hidden, gated, named
 from . import activations
 
 
@@ -32,8 +32,8 @@ def rnn_relu(s, u, v):
     return (named(h=relu(z)),)
 
 
-@gated("h", Hidden, weights={"drop": Weight("", None)})
-def rnn_variant(s, u, v, *, activation="tanh", clip=None, drop=None):
+@gated("h", Hidden)
+def rnn_variant(s, u, v, *, activation="tanh", clip=None):
     """Simple recurrent network with options.
 
         h' = activation(clip(W x + R h + b))
@@ -43,5 +43,4 @@ def rnn_variant(s, u, v, *, activation="tanh", clip=None, drop=None):
     in time"; the operator `RNN` of ONNX.
     """
     (z,) = u + v
-    z = activations.activation(activation, clip)(z)
-    return (z if drop is None else z * drop,)
+    return (named(h=activations.activation(activation, clip)(z)),)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
-from .._cell import HiddenCell, Weight, complex_of, linear
+from .._cell import HiddenCell, Weight, complex_of, linear, named
 from ..initializers import griffin_decay, lecun_matrix, lru_ring, standard_normal
 
 
@@ -31,7 +31,7 @@ def lru(u, *, ring, c_re, c_im):
     for long sequences", arXiv:2303.06349.
     """
     nu, theta, gamma = ring
-    a, b, d = u
+    a, b, d = named(a=u[0], b=u[1], d=u[2])
     turn = jnp.exp(complex_of(-jnp.exp(nu), jnp.exp(theta)))
     real = lambda x: x.astype(d.dtype)
     read = lambda c: real(c.real) @ c_re - real(c.imag) @ c_im + d
@@ -52,9 +52,9 @@ def rg_lru(u, *, decay, c=8.0):
     recurrences with local attention for efficient language models", arXiv:2402.19427, where
     `n` is what the unit is given, the gates' input too.
     """
-    r, i, n = u
-    log_a = -c * sigmoid(r) * softplus(-decay)
-    return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2 * log_a)) * sigmoid(i) * n
+    r, i, n = named(r=sigmoid(u[0]), i=sigmoid(u[1]), n=u[2])
+    log_a = -c * r * softplus(-decay)
+    return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2 * log_a)) * i * n
 
 
 @linear(
@@ -78,6 +78,6 @@ def damped_average(u, *, alpha, delta, beta, eta, order=2):
     Options: `order`, how many averages a unit has.  Gates: `n`.  State: `h c`.  Ma et al.
     2022, "Mega: moving average equipped gated attention", arXiv:2209.10655.
     """
-    (n,) = u
+    n = named(n=u[0])
     alpha, delta = sigmoid(alpha), sigmoid(delta)
     return 1 - alpha * delta, alpha * beta * n[..., None], lambda c: (eta * c).sum(-1)

@@ -7,7 +7,7 @@ from jax.nn import log_sigmoid, sigmoid
 from jax.numpy import exp, tanh
 from jaxtyping import Array, Float
 
-from .._cell import gated, linear
+from .._cell import gated, linear, named
 
 
 class Scalar(NamedTuple):
@@ -46,9 +46,9 @@ def slstm(s, u, v, *, heads=1):
     i, f, g, o = u + v
     f = log_sigmoid(f)
     m = jnp.maximum(f + s.m, i)
-    i, f = exp(i - m), exp(f + s.m - m)
-    c, n = f * s.c + i * tanh(g), f * s.n + i
-    return sigmoid(o) * c / n, c, n, m
+    i, f, g, o = named(i=exp(i - m), f=exp(f + s.m - m), g=tanh(g), o=sigmoid(o))
+    c, n = f * s.c + i * g, f * s.n + i
+    return o * c / n, c, n, m
 
 
 @linear("ifqkvo", Matrix, bias={"f": 3.0}, sizes=("hidden", "heads head head", "heads head"))
@@ -70,10 +70,11 @@ def mlstm(u, *, heads=1, cap=15.0):
     i, f, q, k, v = (x.reshape(*x.shape[:-1], heads, -1) for x in u[:5])
     i, f = (cap * tanh(x.mean(-1, keepdims=True) / cap) for x in (i, f))
     i, f, k = exp(i), sigmoid(f), k / k.shape[-1] ** 0.5
+    i, f, q, k, v, o = named(i=i, f=f, q=q, k=k, v=v, o=sigmoid(u[5]))
 
     def read(c, n):
         overlap = jnp.abs((n * q).sum(-1, keepdims=True))
         h = (c * q[..., None, :]).sum(-1) / jnp.maximum(overlap, 1)
-        return sigmoid(u[5]) * h.reshape(u[5].shape)
+        return o * h.reshape(o.shape)
 
     return (f[..., None], f), (i[..., None] * v[..., :, None] * k[..., None, :], i * k), read
