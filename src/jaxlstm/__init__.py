@@ -1,6 +1,6 @@
 """Recurrent networks for JAX: one call for layers, directions, ragged lengths and state."""
 
-from . import cells as cells, initializers as initializers
+from . import cells as cells, initializers as initializers, wrappers as wrappers
 from ._apply import apply as apply, implementations as implementations, step as step
 from ._cell import (
     Cell as Cell,
@@ -18,7 +18,12 @@ from ._gradient_flow import (
     state_jacobians as state_jacobians,
 )
 from ._init import init as init, lengths_to_mask as lengths_to_mask
-from ._nodes import Bidirectional as Bidirectional, Stack as Stack, Static as Static
+from ._nodes import (
+    Bidirectional as Bidirectional,
+    Reverse as Reverse,
+    Stack as Stack,
+    Static as Static,
+)
 from ._record import Record as Record, record as record
 from .cells import (
     gru as gru,

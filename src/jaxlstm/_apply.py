@@ -41,11 +41,11 @@ def run(node: Any, xs: Array, state: State, way: Way) -> tuple[Array, State]:
     if hasattr(node, "run"):
         return node.run(xs, state, way)
     unrolled = unroll if way.watch is None else way.watch(node)
-    keys = None
+    once = keys = None
     if way.key is not None:
         once, each = jax.random.split(way.key)
         keys = jax.random.split(each, xs.shape[0])
-        node = node.draw(once, xs.shape[1:-1]) if hasattr(node, "draw") else node
+    node = node.draw(once, xs.shape[1:-1]) if hasattr(node, "draw") else node
     controls = Controls(way.mask, way.reset, keys)
     plan = way.plan
     how = (plan.reverse, plan.checkpoint, plan.implementation)

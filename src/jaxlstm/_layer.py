@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._named import changed
+
 if TYPE_CHECKING:
     from ._value import Cell, State
 
@@ -70,4 +72,4 @@ def recurrent(p: Any, h: Array, gates: str) -> Array:
     rows = slice(at[0], at[-1] + 1) if at == [*range(at[0], at[-1] + 1)] else at
     r = p.r if len(at) == p.r.shape[-2] and isinstance(rows, slice) else p.r[..., rows, :]
     b = None if p.recurrent_bias is None else p.recurrent_bias[rows]
-    return p.product(h, r, b)
+    return p.product(changed("recurrent product", h), r, b)

@@ -4,7 +4,8 @@ import contextlib
 import contextvars
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import jax
@@ -38,6 +39,38 @@ def named(**values: Array) -> Any:
         raise TypeError("`named` takes values by name, such as `named(f=sigmoid(f))`; got none.")
     marked = [mark(value, "gates", name) for name, value in values.items()]
     return marked[0] if len(marked) == 1 else tuple(marked)
+
+
+_changes: contextvars.ContextVar[Mapping[str, Callable[[Array], Array]]] = contextvars.ContextVar(
+    "changes", default=MappingProxyType({})
+)
+
+
+def changed(name: str, value: Array) -> Array:
+    """The value, or what `changing` makes of it."""
+    return _changes.get()[name](value) if name in _changes.get() else value
+
+
+@contextlib.contextmanager
+def changing(by: dict[str, Callable[[Array], Array]]) -> Iterator[None]:
+    """Inside, what the equations name is what `by` makes of it; it must be named there."""
+    used: set[str] = set()
+
+    def once(name: str) -> Callable[[Array], Array]:
+        return lambda value: (used.add(name), by[name](outer(name, value)))[1]
+
+    before = _changes.get()
+    outer = lambda name, value: before[name](value) if name in before else value
+    token = _changes.set({**before, **{name: once(name) for name in by}})
+    try:
+        yield
+    finally:
+        _changes.reset(token)
+    if used != set(by):
+        raise TypeError(
+            f"the equations of this cell name no {sorted(set(by) - used)}, so it cannot be "
+            "changed. Name it by `jaxlstm.named`."
+        )
 
 
 def mark(value: Array, kind: str, names: str) -> Array:

@@ -61,9 +61,9 @@ def qrnn_f(u):
         f  = sigmoid(W_f x + b_f)          forget gate
         h' = f * h + (1 - f) * n
 
-    Gates: `n f`.  State: `h`.  The paper's convolution over a window of inputs is
-    `jaxlstm.Window`, which any cell can have.  Bradbury et al. 2016, "Quasi-recurrent neural
-    networks", arXiv:1611.01576.
+    Gates: `n f`.  State: `h`.  For the paper's convolution over a window of
+    inputs see `jaxlstm.wrappers.window`, which any cell can have.  Bradbury et al. 2016,
+    "Quasi-recurrent neural networks", arXiv:1611.01576.
     """
     n, f = named(n=tanh(u[0]), f=sigmoid(u[1]))
     return f, (1 - f) * n
@@ -79,9 +79,9 @@ def qrnn(u):
         c' = f * c + (1 - f) * n           memory
         h' = o * c'
 
-    Gates: `n f o`.  State: `h c`.  The paper's convolution over a window of inputs is
-    `jaxlstm.Window`, which any cell can have.  Bradbury et al. 2016, "Quasi-recurrent neural
-    networks", arXiv:1611.01576.
+    Gates: `n f o`.  State: `h c`.  For the paper's convolution over a window of
+    inputs see `jaxlstm.wrappers.window`, which any cell can have.  Bradbury et al. 2016,
+    "Quasi-recurrent neural networks", arXiv:1611.01576.
     """
     n, f, o = named(n=tanh(u[0]), f=sigmoid(u[1]), o=sigmoid(u[2]))
     return f, (1 - f) * n, lambda c: o * c
@@ -98,9 +98,9 @@ def qrnn_ifo(u):
         c' = f * c + i * n                 memory
         h' = o * c'
 
-    Gates: `n i f o`.  State: `h c`.  The paper's convolution over a window of inputs is
-    `jaxlstm.Window`, which any cell can have.  Bradbury et al. 2016, "Quasi-recurrent neural
-    networks", arXiv:1611.01576.
+    Gates: `n i f o`.  State: `h c`.  For the paper's convolution over a window of
+    inputs see `jaxlstm.wrappers.window`, which any cell can have.  Bradbury et al. 2016,
+    "Quasi-recurrent neural networks", arXiv:1611.01576.
     """
     n, i, f, o = u
     n, i, f, o = named(n=tanh(n), i=sigmoid(i), f=sigmoid(f), o=sigmoid(o))

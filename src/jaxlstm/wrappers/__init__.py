@@ -1,0 +1,37 @@
+"""Nodes around nodes: noise inside a step, and what surrounds a layer.
+
+Each function takes a network, or a part of one, and gives it back wrapped.  Rates stand in the
+tree as static values.  Noise runs only when `apply` is given a key; without one, the network
+is the expectation of the noisy one, as each paper has it.
+"""
+
+from ._around import (
+    Dense as Dense,
+    Highway as Highway,
+    LayerNorm as LayerNorm,
+    Residual as Residual,
+    SequenceDropout as SequenceDropout,
+    dense as dense,
+    highway as highway,
+    layer_norm as layer_norm,
+    residual as residual,
+    variational_dropout as variational_dropout,
+)
+from ._inside import (
+    ClipGradient as ClipGradient,
+    Delay as Delay,
+    InitialState as InitialState,
+    clip_gradient as clip_gradient,
+    learn_initial_state as learn_initial_state,
+    window as window,
+)
+from ._leaf import each_layer as each_layer
+from ._noise import (
+    RecurrentDropout as RecurrentDropout,
+    StateDropout as StateDropout,
+    WeightDrop as WeightDrop,
+    Zoneout as Zoneout,
+    recurrent_dropout as recurrent_dropout,
+    weight_drop as weight_drop,
+    zoneout as zoneout,
+)

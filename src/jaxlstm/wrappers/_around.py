@@ -1,0 +1,191 @@
+"""What surrounds a layer or a network: skips, norms, and one dropout mask for all time."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._apply import Way, apply, run
+from .._cell import State
+from .._control import where
+from .._nodes import Static
+from ._leaf import checked, each_layer, keep
+from ._noise import StateDropout
+
+
+def around(cls: Any) -> Any:
+    """Gives a wrapper of a sequence the zeros and the sizes of the node that it holds."""
+
+    def zeros(self: Any, batch: Sequence[int]) -> State:
+        return self.node.zeros(batch)
+
+    cls.zeros = zeros
+    cls.input_size = property(lambda self: self.node.input_size)
+    cls.space = property(lambda self: getattr(self.node, "space", 0))
+    return cls
+
+
+@around
+class SequenceDropout(NamedTuple):
+    """A node with one dropout mask for all time, of inputs and of outputs."""
+
+    node: Any
+    rates: Static
+
+    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+        if way.key is None:
+            return run(self.node, xs, state, way)
+        first, inner, last = jax.random.split(way.key, 3)
+        xs = _dropped(first, self.rates.value[0], xs)
+        ys, state = run(self.node, xs, state, way._replace(key=inner))
+        return _dropped(last, self.rates.value[1], ys), state
+
+
+def _dropped(key: Any, rate: float, xs: Array) -> Array:
+    mask = keep(key, rate, xs.shape[1:], xs.dtype)[None]
+    return xs * mask if rate else xs
+
+
+def variational_dropout(
+    params: Any, inputs: float = 0.0, states: float = 0.0, outputs: float = 0.0
+) -> Any:
+    """Dropout with one mask for all time: of inputs, of outputs, and of states.
+
+    The mask of the state stands before the recurrent products, not on what the cell keeps.
+    Inputs and outputs are those of the network that is given, states those of every layer in
+    it.  Units are scaled by `1 / (1 - rate)`.  Gal and Ghahramani 2016, "A theoretically
+    grounded application of dropout in recurrent neural networks", arXiv:1512.05287.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    params = jaxlstm.wrappers.variational_dropout(params, inputs=0.2, states=0.2, outputs=0.2)
+    ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
+    ```
+    """
+    if checked("states", states):
+        params = each_layer(lambda layer: StateDropout(layer, Static(float(states))), params)
+    rates = checked("inputs", inputs), checked("outputs", outputs)
+    return SequenceDropout(params, Static(rates)) if any(rates) else params
+
+
+@around
+class Residual(NamedTuple):
+    """`ys = xs + node(xs)`; see `residual`."""
+
+    node: Any
+
+    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+        ys, state = run(self.node, xs, state, way)
+        _same("residual", xs, ys)
+        return xs + ys, state
+
+
+def residual(params: Any) -> Any:
+    """Adds the inputs to the outputs: `ys = xs + node(xs)`.
+
+    Wu et al. 2016, "Google's neural machine translation system", arXiv:1609.08144; Kim,
+    El-Khamy and Lee 2017, "Residual LSTM", arXiv:1701.03360.
+
+    ```python
+    layers = [jaxlstm.init(jax.random.key(i), jaxlstm.lstm, 5, 5) for i in range(3)]
+    params = jaxlstm.Stack(tuple(jaxlstm.wrappers.residual(layer) for layer in layers))
+    ```
+    """
+    return Residual(params)
+
+
+@around
+class Dense(NamedTuple):
+    """`ys = [xs, node(xs)]`; see `dense`."""
+
+    node: Any
+
+    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+        ys, state = run(self.node, xs, state, way)
+        return jnp.concatenate([xs, ys], -1), state
+
+
+def dense(params: Any) -> Any:
+    """Joins the inputs to the outputs: the next layer sees both, and is as wide as both.
+
+    Ding et al. 2018, "Densely connected bidirectional LSTM with applications to sentence
+    classification", arXiv:1802.00889.
+    """
+    return Dense(params)
+
+
+@around
+class Highway(NamedTuple):
+    """`ys = t * node(xs) + (1 - t) * xs`; see `highway`."""
+
+    node: Any
+    gate: Float[Array, "features features"]
+    bias: Float[Array, " features"]
+
+    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+        ys, state = run(self.node, xs, state, way)
+        _same("highway", xs, ys)
+        z = xs @ self.gate
+        t = jax.nn.sigmoid(z + jnp.broadcast_to(self.bias, z.shape))
+        return t * ys + (1 - t) * xs, state
+
+
+def highway(key: Any, params: Any) -> Any:
+    """A learned gate between the inputs and the outputs.
+
+        t  = sigmoid(W x + b)
+        y  = t * node(x) + (1 - t) * x
+
+    `b` starts at -1, so that a deep stack starts near the identity.  Srivastava, Greff and
+    Schmidhuber 2015, "Highway networks", arXiv:1505.00387.
+    """
+    n, dtype = params.input_size, jax.eval_shape(lambda: params.zeros(()))[0].dtype
+    gate = jax.nn.initializers.glorot_uniform()(key, (n, n), dtype)
+    return Highway(params, gate, jnp.full(n, -1, dtype))
+
+
+def _same(name: str, xs: Array, ys: Array) -> None:
+    if xs.shape != ys.shape:
+        raise ValueError(
+            f"`{name}` needs outputs of the shape of the inputs; got {xs.shape[-1]} features in "
+            f"and {ys.shape[-1]} out. `dense` joins them whatever their widths."
+        )
+
+
+@around
+class LayerNorm(NamedTuple):
+    """A node with a layer norm before or behind it; see `layer_norm`."""
+
+    node: Any
+    gain: Float[Array, " features"]
+    shift: Float[Array, " features"]
+    before: Static
+    epsilon: Static = Static(1e-5)
+
+    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+        if self.before.value:
+            return run(self.node, self.norm(xs), state, way)
+        ys, state = run(self.node, xs, state, way)
+        return where(way.mask, self.norm(ys), jnp.zeros_like(ys)), state
+
+    def norm(self, x: Array) -> Array:
+        x = x - x.mean(-1, keepdims=True)
+        x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + self.epsilon.value)
+        return x * jnp.broadcast_to(self.gain, x.shape) + jnp.broadcast_to(self.shift, x.shape)
+
+
+def layer_norm(params: Any, of: str = "outputs") -> Any:
+    """A layer norm of the inputs or of the outputs of a node, with a learned gain and shift.
+
+    Each step by itself: mean 0 and variance 1 over the features.  Ba, Kiros and Hinton 2016,
+    "Layer normalization", arXiv:1607.06450.  A norm inside the cell is `layer_norm_lstm`.
+    """
+    if of not in ("inputs", "outputs"):
+        raise ValueError(f"`of` must be 'inputs' or 'outputs'; got {of!r}.")
+    dtype = jax.tree.leaves(jax.eval_shape(lambda p: p.zeros(()), params))[0].dtype
+    xs = jax.ShapeDtypeStruct((1, params.input_size), dtype)
+    width = (xs if of == "inputs" else jax.eval_shape(apply, params, xs)[0]).shape[-1]
+    gain, shift = jnp.ones(width, dtype), jnp.zeros(width, dtype)
+    return LayerNorm(params, gain, shift, Static(of == "inputs"))

@@ -1,0 +1,210 @@
+"""Wrappers: rates, the same mask over time where promised, and no noise without a key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from jaxlstm import wrappers
+from networks import B, H, N, T, close, inputs, network, normal_like, pulled, some_mask, some_reset
+
+XS = inputs()
+KEY = jax.random.key(3)
+MANY = inputs(shape=(2, 4000, N))
+NOISY = {
+    "zoneout": lambda p: wrappers.zoneout(p, 0.2, 0.4),
+    "recurrent dropout": lambda p: wrappers.recurrent_dropout(p, 0.3),
+    "variational": lambda p: wrappers.variational_dropout(p, 0.2, 0.3, 0.4),
+    "weight drop": lambda p: wrappers.weight_drop(p, 0.5),
+    "all": lambda p: wrappers.variational_dropout(
+        wrappers.zoneout(wrappers.recurrent_dropout(wrappers.weight_drop(p, 0.3), 0.2), 0.1), 0.2
+    ),
+}
+QUIET = {
+    "residual": lambda p: wrappers.residual(jaxlstm.init(KEY, jaxlstm.lstm, N, N)),
+    "highway": lambda p: wrappers.highway(KEY, jaxlstm.init(KEY, jaxlstm.lstm, N, N)),
+    "dense": wrappers.dense,
+    "norm of inputs": lambda p: wrappers.layer_norm(p, "inputs"),
+    "norm of outputs": wrappers.layer_norm,
+    "clip": lambda p: wrappers.clip_gradient(p, 1e3),
+    "initial": wrappers.learn_initial_state,
+    "window": lambda p: wrappers.window(jaxlstm.init(KEY, jaxlstm.lstm, 2 * N, H), 2),
+}
+ALL = {**NOISY, **QUIET}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("arrangement", ["layer", "bidirectional"])
+def test_laws_of_every_wrapper(name, arrangement):
+    """Padding is invisible, a cut changes nothing, without a key there is no noise."""
+    params = ALL[name](network(jaxlstm.lstm, arrangement))
+    params = jax.tree.map(lambda a, b: a + 0.1 * b, params, normal_like(params))
+    mask, reset = some_mask(), some_reset()
+    ys, last = jaxlstm.apply(params, XS, mask=mask, reset=reset)
+    close(jaxlstm.apply(params, XS, mask=mask, reset=reset), (ys, last))
+    junk = jnp.where(mask[..., None], XS, jnp.nan)
+    got, (dparams, dxs) = pulled(params, junk, mask=mask, reset=reset)
+    close(got, (ys, last))
+    assert all(jnp.isfinite(a).all() for a in jax.tree.leaves((dparams, dxs)))
+    assert not ys[~mask].any()
+    close(jaxlstm.apply(params, XS, mask=mask, reset=reset, checkpoint=True), (ys, last))
+    if arrangement == "layer" or name in ("residual", "highway", "window"):
+        a, s = jaxlstm.apply(params, XS[:3], mask=mask[:3], reset=reset[:3])
+        b, s = jaxlstm.apply(params, XS[3:], s, mask=mask[3:], reset=reset[3:])
+        close((jnp.concatenate([a, b]), s), (ys, last))
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_noise_needs_a_key_and_is_the_key_s_own(name):
+    layer = network(jaxlstm.lstm)
+    params = NOISY[name](layer)
+    run = lambda **options: jaxlstm.apply(params, XS, mask=some_mask(), **options)
+    close(run(key=KEY), run(key=KEY))
+    close(run(key=KEY, checkpoint=2), run(key=KEY))
+    assert jnp.abs(run(key=KEY)[0] - run(key=jax.random.key(4))[0]).max() > 1e-3
+    if name not in ("zoneout", "all"):  # which are an expectation then
+        close(run(), jaxlstm.apply(layer, XS, mask=some_mask()))
+    _, (dparams, dxs) = pulled(params, XS, key=KEY)
+    assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves((dparams, dxs)))
+
+
+def test_zoneout_keeps_units_at_its_rates():
+    params = wrappers.zoneout(network(jaxlstm.lstm), 0.2, 0.4)
+    layer, state = params.node, normal_like(params.zeros((4000,)))
+    new = layer.step(state, layer.project(MANY[0]))
+    got = params.step(state, layer.project(MANY[0]), KEY)
+    for old, now, mixed, rate in zip(state, new, got, (0.2, 0.4), strict=True):
+        kept = mixed == old
+        assert jnp.array_equal(mixed, jnp.where(kept, old, now))
+        np.testing.assert_allclose(kept.mean(), rate, atol=4 * (0.25 / kept.size) ** 0.5)
+    quiet = params.step(state, layer.project(MANY[0]))
+    close(quiet.h, 0.2 * state.h + 0.8 * new.h)
+    close(quiet.c, 0.4 * state.c + 0.6 * new.c)
+
+
+def test_recurrent_dropout_drops_what_is_written_and_not_what_is_kept():
+    rate = 0.3
+    layer = network(jaxlstm.lstm)
+    params = wrappers.recurrent_dropout(layer, rate)
+    state, u = normal_like(params.zeros((4000,))), layer.project(MANY[0])
+    z = np.asarray(u + (state.h @ layer.r.reshape(H, -1)).reshape(u.shape))
+    i, f, g, o = (z[:, k] for k in range(4))
+    sigma = lambda a: 1 / (1 + np.exp(-a))
+    got = params.step(state, u, KEY)
+    written = (got.c - sigma(f) * state.c) / (sigma(i) * np.tanh(g))
+    close(got.h, jnp.asarray(sigma(o)) * jnp.tanh(got.c))
+    dropped = np.abs(written) < 1e-9
+    np.testing.assert_allclose(written[~dropped], 1 / (1 - rate), rtol=1e-6)
+    np.testing.assert_allclose(dropped.mean(), rate, atol=4 * (0.25 / dropped.size) ** 0.5)
+
+
+@pytest.mark.parametrize("cell", [jaxlstm.rnn, jaxlstm.gru, jaxlstm.cells.lstm_variant])
+def test_recurrent_dropout_finds_the_candidate(cell):
+    params = wrappers.recurrent_dropout(network(cell), 0.999)
+    ys, _ = jaxlstm.apply(params, MANY[:, :5], key=KEY)
+    assert (ys == 0).mean() > 0.9
+
+
+def test_recurrent_dropout_of_what_is_not_there():
+    with pytest.raises(ValueError, match="letter of a gate"):
+        wrappers.recurrent_dropout(network(jaxlstm.lstm), 0.3, gate="z")
+
+    @jaxlstm.gated("g", jaxlstm.Hidden)
+    def nameless(s, u, v):
+        return (jnp.tanh(u[0] + v[0]),)
+
+    params = wrappers.recurrent_dropout(network(nameless), 0.3)
+    with pytest.raises(TypeError, match="name no"):
+        jaxlstm.apply(params, XS, key=KEY)
+
+
+def test_variational_masks_are_one_for_all_time():
+    layer = network(jaxlstm.lstm)
+    xs = jnp.broadcast_to(MANY[:1], (6, *MANY.shape[1:]))
+    params = wrappers.variational_dropout(layer, outputs=0.4)
+    ys, _ = jaxlstm.apply(params, xs, key=KEY)
+    dropped = ys == 0
+    assert (dropped == dropped[:1]).all()
+    np.testing.assert_allclose(dropped[0].mean(), 0.4, atol=4 * (0.25 / dropped[0].size) ** 0.5)
+    close(jnp.where(dropped, 0, jaxlstm.apply(layer, xs)[0] / 0.6), ys)
+    params = wrappers.variational_dropout(layer, inputs=0.4)
+    grads = jax.grad(lambda x: jnp.sum(jaxlstm.apply(params, x, key=KEY)[0]))(xs)
+    assert ((grads == 0) == (grads == 0)[:1]).all()
+    np.testing.assert_allclose((grads[0] == 0).mean(), 0.4, atol=0.02)
+
+
+def test_variational_mask_of_the_state_stands_before_the_product_alone():
+    layer = network(jaxlstm.gru)
+    drawn = wrappers.variational_dropout(layer, states=0.5).draw(KEY, (B,))
+    state, u = normal_like(layer.zeros((B,))), layer.project(XS[0])
+    got = drawn.step(state, u)
+    v = jnp.moveaxis(layer.step(state, u).h * 0, 0, 0)  # shapes
+    masked = state.h * drawn.mask
+    v = (masked @ layer.r.reshape(H, -1)).reshape(B, 3, H) + layer.recurrent_bias[None]
+    front = lambda a: jnp.moveaxis(a, 1, 0)
+    close(got, jaxlstm.gru.point(layer, state, front(u), front(v)))
+    assert set(np.unique(drawn.mask)) == {0.0, 2.0}
+
+
+def test_weight_drop_is_one_draw_for_the_batch():
+    layer = jaxlstm.init(KEY, jaxlstm.lstm, N, 50)
+    dropped = wrappers.weight_drop(layer, 0.3).draw(KEY, (B,))
+    gone = dropped.r == 0
+    np.testing.assert_allclose(gone.mean(), 0.3, atol=4 * (0.25 / gone.size) ** 0.5)
+    close(jnp.where(gone, 0, layer.r / 0.7), dropped.r)
+    close(dropped._replace(r=layer.r), layer)
+
+
+def test_skips_and_norms_by_hand():
+    layer = jaxlstm.init(KEY, jaxlstm.lstm, N, N)
+    ys = jaxlstm.apply(layer, XS)[0]
+    close(jaxlstm.apply(wrappers.residual(layer), XS)[0], XS + ys)
+    close(jaxlstm.apply(wrappers.dense(layer), XS)[0], jnp.concatenate([XS, ys], -1))
+    node = wrappers.highway(jax.random.key(5), layer)
+    t = jax.nn.sigmoid(XS @ node.gate - 1)
+    close(jaxlstm.apply(node, XS)[0], t * ys + (1 - t) * XS)
+    normed = jaxlstm.apply(wrappers.layer_norm(layer), XS)[0]
+    np.testing.assert_allclose(normed.mean(-1), 0, atol=1e-12)
+    before = (XS - XS.mean(-1, keepdims=True)) / jnp.sqrt(XS.var(-1, keepdims=True) + 1e-5)
+    got = jaxlstm.apply(wrappers.layer_norm(layer, "inputs"), XS)[0]
+    close(got, jaxlstm.apply(layer, before)[0], rtol=1e-10)
+    with pytest.raises(ValueError, match="shape of the inputs"):
+        jaxlstm.apply(wrappers.residual(network(jaxlstm.lstm)), XS)
+
+
+def test_window_is_a_causal_convolution():
+    layer = network(jaxlstm.cells.qrnn)._replace(w=normal_like(jnp.zeros((2 * N, 3, H))))
+    past = jnp.concatenate([jnp.zeros((1, B, N)), XS[:-1]])
+    expected = jaxlstm.apply(layer, jnp.concatenate([XS, past], -1))[0]
+    close(jaxlstm.apply(wrappers.window(layer, 2), XS)[0], expected)
+    mask = some_mask()  # what is masked out was never there, for the window too
+    ys, _ = jaxlstm.apply(wrappers.window(layer, 2), XS, mask=mask)
+    alone, _ = jaxlstm.apply(wrappers.window(layer, 2), XS[mask[:, 0], 0])
+    close(ys[mask[:, 0], 0], alone)
+
+
+def test_the_initial_state_is_learned_and_reset_to():
+    params = wrappers.learn_initial_state(network(jaxlstm.lstm))
+    params = params._replace(state=normal_like(params.state))
+    start = jax.tree.map(lambda a: jnp.broadcast_to(a, (B, H)), params.state)
+    close(jaxlstm.apply(params, XS), jaxlstm.apply(params.node, XS, start))
+    reset = jnp.zeros((T, B), bool).at[3].set(True)
+    ys, _ = jaxlstm.apply(params, XS, reset=reset)
+    close(ys[3:], jaxlstm.apply(params, XS[3:])[0])
+
+
+def test_gradients_are_bounded_at_each_step():
+    layer = network(jaxlstm.rnn)
+    params = wrappers.clip_gradient(layer, 0.01)
+    close(jaxlstm.apply(params, XS), jaxlstm.apply(layer, XS))
+    state = normal_like(layer.zeros((B,)))
+    loss = lambda s, p: 100.0 * jnp.sum(jaxlstm.apply(p, XS, s)[0])
+    assert jnp.abs(jax.grad(loss)(state, params).h).max() == 0.01
+    assert jnp.abs(jax.grad(loss)(state, layer).h).max() > 0.1
+
+
+@pytest.mark.parametrize("rate", [1.0, -0.1, True, "half"])
+def test_a_rate_is_a_probability(rate):
+    with pytest.raises(ValueError, match="probability below 1"):
+        wrappers.zoneout(network(jaxlstm.lstm), rate)
