@@ -37,7 +37,7 @@ def named(**values: Array) -> Any:
     """
     if not values:
         raise TypeError("`named` takes values by name, such as `named(f=sigmoid(f))`; got none.")
-    marked = [mark(value, "gates", name) for name, value in values.items()]
+    marked = [mark(changed(name, value), "gates", name) for name, value in values.items()]
     return marked[0] if len(marked) == 1 else tuple(marked)
 
 

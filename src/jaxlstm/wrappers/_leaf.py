@@ -68,6 +68,6 @@ def keep(key: Any, rate: float, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def checked(name: str, rate: float) -> float:
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+    if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
         raise ValueError(f"`{name}` must be a probability below 1; got {rate!r}.")
     return float(rate)
