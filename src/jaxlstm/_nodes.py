@@ -51,6 +51,28 @@ class Stack(NamedTuple):
         return xs, tuple(ends)
 
 
+class Reverse(NamedTuple):
+    """A node run backwards in time; `ys[t]` still belongs to `xs[t]`."""
+
+    node: Any
+
+    @property
+    def input_size(self) -> int:
+        return self.node.input_size
+
+    def zeros(self, batch: Sequence[int]) -> State:
+        return self.node.zeros(batch)
+
+    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+        if way.plan.single:
+            raise ValueError(
+                "a network that runs backwards needs the whole sequence, and `step` has one step "
+                "of it. Use `apply`."
+            )
+        back = way.plan._replace(reverse=not way.plan.reverse)
+        return run(self.node, xs, state, way._replace(plan=back))
+
+
 class Bidirectional(NamedTuple):
     """Two nodes, one run backwards in time; their outputs are joined, forward first.
 

@@ -10,5 +10,7 @@ from ._flax import from_flax as from_flax, to_flax as to_flax
 from ._haiku import from_haiku as from_haiku, to_haiku as to_haiku
 from ._header import FileError as FileError
 from ._keras import from_keras as from_keras, to_keras as to_keras
+from ._onnx import from_onnx as from_onnx
+from ._onnx_export import to_onnx as to_onnx
 from ._paths import from_dict as from_dict, to_dict as to_dict
 from ._torch import from_torch as from_torch, to_torch as to_torch

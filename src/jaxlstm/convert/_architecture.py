@@ -16,6 +16,7 @@ NODES: dict[str, type[Any]] = {
     "Layer": Layer,
     "Stack": _nodes.Stack,
     "Bidirectional": _nodes.Bidirectional,
+    "Reverse": _nodes.Reverse,
 }
 DEPTH = 32
 
@@ -152,8 +153,9 @@ class Reader:
             rate = getattr(node.dropout, "value", None)
             if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
                 raise self.wrong(at, "a probability below 1 as `dropout`", rate)
-        elif isinstance(node, _nodes.Bidirectional) and not all(map(self.runs, node)):
-            raise self.wrong(at, "a Bidirectional of two nodes", [type(n).__name__ for n in node])
+        elif not all(map(self.runs, node)):
+            kinds = [type(part).__name__ for part in node]
+            raise self.wrong(at, f"nodes in a {type(node).__name__}", kinds)
         return node
 
     def runs(self, value: Any) -> bool:

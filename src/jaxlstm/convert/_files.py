@@ -60,10 +60,10 @@ def save(
         if a.dtype not in DTYPES.values():
             raise TypeError(f"`{name}` must be of a dtype of {sorted(DTYPES)}; got {a.dtype}.")
         arrays[name] = a if a.flags.c_contiguous else a.copy()
-    _replace(os.path.realpath(path), numpy.save(arrays, metadata))
+    replace(os.path.realpath(path), numpy.save(arrays, metadata))
 
 
-def _replace(path: str, content: bytes) -> None:
+def replace(path: str, content: bytes) -> None:
     """Writes a file of the same folder to the disk, then moves it to its place in one step."""
     temporary = f"{path}.{secrets.token_hex(8)}.tmp"
     try:

@@ -1,0 +1,91 @@
+"""A backend that ONNX's own test runner can be pointed at."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnx.backend.base as base
+
+from ._onnx import operator
+from ._onnx_cells import LETTERS
+from ._onnx_graph import INPUTS, Node, Scope, parsed
+
+SHAPING = {
+    "Identity": lambda x: x,
+    "Transpose": lambda x, perm=None: jnp.transpose(x, perm),
+    "Squeeze": lambda x, axes=None: jnp.squeeze(x, None if axes is None else tuple(axes)),
+    "Reshape": lambda x, shape: x.reshape(
+        [x.shape[k] if n == 0 else n for k, n in enumerate(shape)]
+    ),
+}
+
+
+class Prepared(base.BackendRep):
+    """A model that is ready to run."""
+
+    def __init__(self, model: Any) -> None:
+        self.graph = model.graph
+        self.constants = {t.name: onnx.numpy_helper.to_array(t) for t in self.graph.initializer}
+
+    def run(self, inputs: Any, **_: Any) -> tuple[Any, ...]:
+        if not isinstance(inputs, Mapping):
+            names = [v.name for v in self.graph.input if v.name not in self.constants]
+            inputs = dict(zip(names, inputs, strict=True))
+        values: dict[str, Any] = {**self.constants, **inputs}
+        for proto in self.graph.node:
+            outputs = _run(proto, values)
+            values |= {name: a for name, a in zip(proto.output, outputs) if name}
+        return tuple(np.asarray(values[v.name]) for v in self.graph.output)
+
+
+def _run(proto: Any, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    if proto.op_type in LETTERS:
+        node = parsed(onnx, proto, Scope({}, {}))
+        given = {role: values[name] for role, name in node.inputs.items()}
+        return _recurrent(node, given)
+    given = [values[name] for name in proto.input if name]
+    told = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
+    rest = [np.asarray(a).tolist() for a in given[1:]]
+    return (SHAPING[proto.op_type](jnp.asarray(given[0]), *rest, **told),)
+
+
+def _recurrent(node: Node, given: Mapping[str, Any]) -> tuple[Any, ...]:
+    weights = {role: given.get(role) for role in ("W", "R", "B", "P")}
+    made = operator(node.kind, node.attributes, weights, node.name)
+    x, lengths, h, c = (given.get(k) for k in (INPUTS[0], *INPUTS[4:7]))
+    return made(x, lengths, h, c)
+
+
+class Backend(base.Backend):
+    """Runs models of RNN, GRU and LSTM, and of what shapes arrays between them.
+
+    ```
+    import onnx.backend.test
+    from jaxlstm.convert.onnx_backend import Backend
+
+    tests = onnx.backend.test.BackendTest(Backend, __name__)
+    tests.include(r"test_(lstm|gru|rnn|simple_rnn)_")
+    ```
+    """
+
+    @classmethod
+    def is_compatible(cls, model: Any, device: str = "CPU", **_: Any) -> bool:
+        return all(node.op_type in {*LETTERS, *SHAPING} for node in model.graph.node)
+
+    @classmethod
+    def prepare(cls, model: Any, device: str = "CPU", **kwargs: Any) -> Prepared:
+        super().prepare(model, device, **kwargs)
+        return Prepared(model)
+
+    @classmethod
+    def run_node(
+        cls, node: Any, inputs: Sequence[Any], device: str = "CPU", *_: Any, **__: Any
+    ) -> tuple[Any, ...]:
+        names = [name for name in node.input if name]
+        return tuple(np.asarray(a) for a in _run(node, dict(zip(names, inputs, strict=True))))
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        return device == "CPU"
