@@ -9,12 +9,13 @@ from typing import Any
 from .._cell import State
 from .._control import Controls
 from .checkpoint import segments
+from .deferred import deferred as deferred
 from .scan import scan as scan
 
-IMPLEMENTATIONS = {"scan": scan}
+IMPLEMENTATIONS = {"deferred": deferred, "scan": scan}
 
 # What `implementation=None` tries, in order: only those that agree with `scan` to rounding.
-AUTOMATIC = ("scan",)
+AUTOMATIC = ("deferred", "scan")
 
 
 def unroll(

@@ -1,0 +1,152 @@
+"""Every way to run a layer agrees with `scan`: values, last state and all gradients, or refuses."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxlstm
+from jaxlstm._unroll import AUTOMATIC, IMPLEMENTATIONS
+from networks import (
+    ARRANGEMENTS,
+    CELLS,
+    close,
+    inputs,
+    network,
+    normal_like,
+    over_cells,
+    some_mask,
+    some_reset,
+    some_state,
+)
+
+XS = inputs()
+OTHERS = [name for name in IMPLEMENTATIONS if name != "scan"]
+CONTROLS = {
+    "plain": {},
+    "mask": {"mask": some_mask()},
+    "reset": {"reset": some_reset()},
+    "both": {"mask": some_mask(), "reset": some_reset()},
+}
+
+
+def results(params, xs, state, **options):
+    """Outputs, last state and the gradients of everything, under a random cotangent."""
+    run = lambda params, xs, state: jaxlstm.apply(params, xs, state, **options)
+    out, pull = jax.vjp(run, params, xs, state)
+    return out, pull(normal_like(out))
+
+
+@over_cells
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("controls", CONTROLS)
+@pytest.mark.parametrize("name", OTHERS)
+def test_it_agrees_with_scan(cell, name, controls, reverse):
+    params = network(cell)
+    state = some_state(params)
+    options = {**CONTROLS[controls], "reverse": reverse}
+    if jaxlstm.implementations(params, XS, state, **options)[name]:
+        pytest.skip("refuses, with a reason")
+
+    @jax.jit
+    def both(params, xs, state):
+        return [results(params, xs, state, implementation=n, **options) for n in (name, "scan")]
+
+    got, expected = both(params, XS, state)
+    close(got, expected, rtol=1e-12)
+
+
+@over_cells
+@pytest.mark.parametrize("name", OTHERS)
+def test_second_derivatives_agree_with_scan(cell, name):
+    """Forward over reverse, and reverse over reverse, of weights and inputs."""
+    params = network(cell)
+    if jaxlstm.implementations(params, XS)[name]:
+        pytest.skip("refuses, with a reason")
+    direction = normal_like((params, XS), 8)
+
+    @jax.jit
+    def twice(params, xs):
+        def second(n):
+            def loss(params, xs):
+                ys, _ = jaxlstm.apply(params, xs, mask=some_mask(), implementation=n)
+                return jnp.sum(jnp.sin(3 * ys))
+
+            grad = jax.grad(loss, (0, 1))
+            along = lambda *a: sum(
+                jnp.vdot(x, y)
+                for x, y in zip(jax.tree.leaves(grad(*a)), jax.tree.leaves(direction))
+            )
+            forward = jax.jvp(grad, (params, xs), direction)[1]
+            return forward, jax.grad(along, (0, 1))(params, xs)
+
+        return second(name), second("scan")
+
+    (forward, reverse), (forward2, reverse2) = twice(params, XS)
+    close(forward, forward2, rtol=1e-11)
+    close(reverse, reverse2, rtol=1e-11)
+    close(forward, reverse, rtol=1e-10)
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_the_default_takes_the_first_that_can(arrangement):
+    for cell, runs in ((jaxlstm.lstm, "deferred"), (jaxlstm.gru_reset_before, "scan")):
+        params = network(cell, arrangement)
+        can = jaxlstm.implementations(params, XS)
+        assert next(name for name in AUTOMATIC if can[name] is None) == runs
+
+
+def test_who_runs_and_why_the_others_do_not():
+    can = jaxlstm.implementations(network(jaxlstm.gru_reset_before), XS)
+    assert can["scan"] is None
+    assert "gated cell" in can["deferred"]
+    assert "gru_reset_before" in can["deferred"]
+    assert set(can) == set(IMPLEMENTATIONS)
+
+
+def test_a_named_one_that_cannot_run_raises_with_its_reasons():
+    params = network(jaxlstm.gru_reset_before, "bidirectional")
+    with pytest.raises(ExceptionGroup) as caught:
+        jaxlstm.apply(params, XS, implementation="deferred")
+    (reason,) = caught.value.exceptions
+    assert isinstance(reason, NotImplementedError)
+    assert "gated cell" in str(reason)
+    ys, _ = jaxlstm.apply(params, XS, implementation=("deferred", "scan"))
+    close(ys, jaxlstm.apply(params, XS)[0])
+
+
+def test_every_cell_runs_by_default():
+    for cell in CELLS.values():
+        can = jaxlstm.implementations(network(cell), XS)
+        assert can["scan"] is None
+
+
+@pytest.mark.parametrize("precision", ["highest", "bfloat16", jax.lax.Precision.HIGH])
+def test_the_precision_of_every_product_can_be_chosen(precision):
+    """Of those of the gradients too."""
+    params = network(jaxlstm.lstm, "stack")
+    name = precision.name if isinstance(precision, jax.lax.Precision) else precision
+    name = {"bfloat16": "DEFAULT"}.get(name, name).upper()
+
+    def text(**options):
+        loss = lambda p: jnp.sum(jaxlstm.apply(p, XS, **options)[0])
+        return jax.jit(jax.grad(loss)).lower(params).as_text()
+
+    products = [line for line in text(precision=precision).splitlines() if "dot_general" in line]
+    assert len(products) > 4
+    assert all(f"precision = [{name}, {name}]" in line for line in products)
+    plain = [line for line in text().splitlines() if "dot_general" in line]
+    assert all("HIGH" not in line for line in plain)
+
+
+@pytest.mark.parametrize(("cell", "share"), [(jaxlstm.lstm, 0.5), (jaxlstm.gru, 0.75)], ids=repr)
+def test_deferred_takes_less_memory_than_scan(cell, share):
+    """By the compiled program's own memory analysis, beside autodiff through `scan`."""
+    params = jaxlstm.init(jax.random.key(0), cell, 32, 64, dtype=jnp.float32)
+
+    def temporary(name):
+        run = lambda p, xs: jaxlstm.apply(p, xs, implementation=name)[0]
+        both = lambda p, xs, dys: jax.vjp(run, p, xs)[1](dys)
+        args = (jax.ShapeDtypeStruct((200, 32, n), jnp.float32) for n in (32, 64))
+        return jax.jit(both).lower(params, *args).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary("deferred") <= share * temporary("scan")
