@@ -143,7 +143,7 @@ def from_onnx(
             would be lost.
         ImportError: onnx is missing: `pip install 'jaxlstm[onnx]'`.
     """
-    onnx = extra("onnx", "onnx")
+    onnx, _ = extra("onnx", "onnx"), extra("onnx.reference", "onnx")
     nodes = recurrent_nodes(onnx, source, node)
     operators = [_operator(one, sum_biases) for one in nodes]
     params = [one.params for one in operators]

@@ -10,6 +10,7 @@ import numpy as np
 from ._onnx_cells import LETTERS
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+FOLDED = {"Concat", "Identity", "Slice", "Squeeze", "Transpose", "Unsqueeze"}  # of constants
 SHAPING = {"Squeeze", "Unsqueeze", "Transpose", "Reshape", "Identity", "Dropout"}
 
 
@@ -75,8 +76,9 @@ def walk(onnx: Any, graph: Any, outer: Scope) -> Iterator[Node]:
         producers.update({name: node for name in node.output if name})
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
-        if node.op_type == "Identity" and node.input[0] in constants:
-            constants[node.output[0]] = constants[node.input[0]]
+        if node.op_type in FOLDED and all(name in constants for name in node.input if name):
+            given = {name: constants[name] for name in node.input if name}
+            (constants[node.output[0]],) = onnx.reference.ReferenceEvaluator(node).run(None, given)
         if node.op_type in LETTERS and node.domain in ("", "ai.onnx"):
             yield parsed(onnx, node, scope)
         for attribute in node.attribute:
