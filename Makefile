@@ -27,6 +27,18 @@ test: $(VENV)/.ready ## the fast tests
 test-slow: $(VENV)/.ready ## the full sweeps
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
+# PyTorch comes first, at its pinned version, so that nothing else draws another build of it.
+PEERS = .venv-peers/bin
+.venv-peers/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-peers
+	$(PEERS)/python -m pip --quiet install --upgrade 'pip>=25.1'
+	$(PEERS)/python -m pip --quiet install torch==2.13.0
+	$(PEERS)/python -m pip --quiet install --editable . --group test --group peers
+	touch $@
+
+test-peers: .venv-peers/.ready ## beside PyTorch, Keras, Flax, Haiku, Equinox, ONNX Runtime, silero-vad
+	$(PEERS)/python -m pytest -m peers
+
 lint: $(VENV)/.ready ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
