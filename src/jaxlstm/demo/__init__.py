@@ -1,0 +1,1 @@
+"""`python -m jaxlstm`: a character-level language model, trained with three cells."""

@@ -1,0 +1,114 @@
+"""One picture: how the three learned, and what the gates of the LSTM do along a sentence."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+import jaxlstm
+
+from .text import Text
+from .train import Run
+
+# Okabe and Ito's colours, told apart by everyone, and strokes that print in grey.
+STYLES = {"rnn": ("#E69F00", ":"), "gru": ("#0072B2", "--"), "lstm": ("#D55E00", "-")}
+UNITS = 24
+
+
+def draw(
+    path: Path, runs: Mapping[str, Run], text: Text, entropies: tuple[float, float], per_step: int
+) -> None:
+    """Writes the picture; the gates are left out where no LSTM was trained."""
+    lstm = runs.get("lstm")
+    with matplotlib.rc_context(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(11, 4.6) if lstm else (5.5, 4.6), layout="constrained", dpi=110)
+        FigureCanvasAgg(figure)
+        columns: Any = figure.subfigures(1, 2, width_ratios=(1, 1.35)) if lstm else [figure]
+        _curves(columns[0].subplots(), runs, entropies, per_step)
+        if lstm:
+            _gates(columns[1], lstm, text)
+        figure.savefig(path)
+
+
+def _curves(
+    ax: Any, runs: Mapping[str, Run], entropies: tuple[float, float], per_step: int
+) -> None:
+    for name, run in runs.items():
+        colour, stroke = STYLES.get(name, ("#000000", "-"))
+        bits = np.asarray(run.train_bits)
+        width = max(1, len(bits) // 60)
+        smooth = np.convolve(bits, np.ones(width) / width, "valid") if len(bits) else bits
+        read = (np.arange(len(smooth)) + width) * per_step
+        ax.plot(read, smooth, color=colour, linewidth=0.7, alpha=0.5)
+        if run.held_out:
+            steps, held = np.asarray(run.held_out).T
+            label = f"{name}, held out: {held[-1]:.2f}"
+            ax.plot(
+                steps * per_step, held, stroke, color=colour, marker="o", markersize=3, label=label
+            )
+    for value, label in zip(entropies, ("unigram", "bigram")):
+        ax.axhline(value, color="0.4", linewidth=0.8, linestyle=(0, (1, 1)))
+        ax.annotate(
+            f"{label} entropy {value:.2f}", (1, value), (0, 3), ha="right", color="0.3",
+            xycoords=("axes fraction", "data"), textcoords="offset points",
+        )  # fmt: skip
+    ax.set(
+        xlabel="characters read in training", ylabel="bits per character",
+        title="Learning curves at equal parameter count\n(thin: training, smoothed)",
+    )  # fmt: skip
+    ax.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
+    ax.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.88))
+
+
+def sentence(text: Text, length: int = 60) -> np.ndarray:
+    """The first `length` characters after a full stop in the held-out text."""
+    whole = text.decode(text.held_out)
+    found = whole.find(". ", 0, max(0, len(whole) - length - 2))
+    start = found + 2 if found >= 0 else 0
+    return text.held_out[start : start + length]
+
+
+def activations(run: Run, symbols: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The gates i, f, o and the memory cell c of the last layer, `(time, hidden)` each."""
+    xs = jax.nn.one_hot(symbols, run.model.b.size)
+    _, _, seen = jaxlstm.record(run.model.network, xs)
+    top = seen.layers[-1] if hasattr(seen, "layers") else seen
+    return {k: np.asarray(top.gates[k]) for k in "ifo"}, np.asarray(top.states.c)
+
+
+def _gates(part: Any, run: Run, text: Text) -> None:
+    symbols = sentence(text)
+    gates, memory = activations(run, symbols)
+    units = np.argsort(-memory.std(axis=0))[:UNITS]
+    rows = {
+        "input gate i": gates["i"], "forget gate f": gates["f"],
+        "output gate o": gates["o"], "memory cell c": memory,
+    }  # fmt: skip
+    axes = part.subplots(4, 1, sharex=True)
+    bound = max(1.0, float(np.abs(memory[:, units]).max()))
+    for ax, (name, values) in zip(axes, rows.items(), strict=True):
+        signed = name.endswith(" c")
+        image = ax.imshow(
+            values[:, units].T, aspect="auto", interpolation="nearest",
+            cmap="PuOr" if signed else "cividis",
+            vmin=-bound if signed else 0, vmax=bound if signed else 1,
+        )  # fmt: skip
+        ax.set(yticks=[], ylabel=name.replace(" ", "\n", 1))
+        part.colorbar(image, ax=ax, pad=0.01)
+    shown = [
+        {"\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"}.get(c, c) for c in text.decode(symbols)
+    ]
+    axes[-1].set_xticks(range(len(shown)), shown, family="monospace", fontsize=8)
+    axes[-1].tick_params(length=0)
+    axes[-1].set_xlabel("the character that is read")
+    part.suptitle(
+        f"The LSTM along a held-out sentence: the {len(units)} units that vary most", fontsize=10
+    )

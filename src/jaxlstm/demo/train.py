@@ -1,0 +1,110 @@
+"""Truncated backpropagation through time: chunk by chunk, the state carried along."""
+
+import functools
+import math
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from . import model as lm
+from .text import Text, streams
+
+BITS = 1 / math.log(2)  # bits in a nat
+
+
+class Run(NamedTuple):
+    """What came of training one cell."""
+
+    model: lm.Model
+    hidden: int
+    parameters: int
+    seconds_per_step: float  # the median, the first step (which compiles) left out
+    train_bits: list[float]  # bits per character of every step
+    held_out: list[tuple[int, float]]  # (steps done, bits per character)
+    interrupted: bool
+
+
+def train(
+    name: str,
+    model: lm.Model,
+    hidden: int,
+    text: Text,
+    steps: int,
+    batch: int,
+    chunk: int,
+    rate: float,
+) -> Run:
+    """Trains until the steps are done or the person at the keyboard has seen enough."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, rate, max(1, min(100, steps // 10)), max(steps, 2), rate / 20
+    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    opt_state = optimizer.init(model)
+    data = streams(text.train, batch)
+    chunks = (len(data) - 1) // chunk
+    zeros = model.network.zeros((batch,))
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def update(model: Any, opt_state: Any, state: Any, symbols: Any) -> tuple[Any, ...]:
+        (nats, state), grads = jax.value_and_grad(lm.loss, has_aux=True)(model, state, symbols)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return optax.apply_updates(model, updates), opt_state, state, nats
+
+    marks = {round(steps * (i + 1) / 8) for i in range(8)}  # when the held-out text is read
+    bits: list[float] = []
+    seconds: list[float] = []
+    held_out: list[tuple[int, float]] = []
+    state, interrupted, done = zeros, False, 0
+    model = jax.tree.map(jnp.array, model)  # its buffers are given away
+    columns = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
+    every = 0.2 if sys.stderr.isatty() else 10.0
+    with tqdm(total=steps, desc=f"{name:>5}", bar_format=columns, mininterval=every) as bar:
+        try:
+            for step in range(steps):
+                at = step % chunks
+                if at == 0:
+                    state = zeros  # the streams start again, with no past
+                symbols = jnp.asarray(data[at * chunk : (at + 1) * chunk + 1])
+                start = time.perf_counter()
+                model, opt_state, state, nats = update(model, opt_state, state, symbols)
+                bits.append(float(nats) * BITS)
+                seconds.append(time.perf_counter() - start)
+                done = step + 1
+                rate_now = batch * chunk / float(np.median(seconds[-20:]))
+                bar.set_postfix_str(
+                    f"loss {bits[-1] / BITS:.3f} nats, {bits[-1]:.3f} bits/char, "
+                    f"{rate_now:,.0f} char/s",
+                    refresh=False,
+                )
+                bar.update()
+                if done in marks:
+                    held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
+        except KeyboardInterrupt:
+            interrupted = True
+    if done and (not held_out or held_out[-1][0] != done):
+        held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
+    steady = seconds[1:] or seconds or [math.nan]
+    return Run(
+        model, hidden, lm.parameters(model), float(np.median(steady)), bits, held_out, interrupted
+    )
+
+
+_score = jax.jit(lm.loss)
+
+
+def evaluate(model: lm.Model, symbols: np.ndarray, batch: int, chunk: int) -> float:
+    """Bits per character of a text, read from its start to its end with the state carried."""
+    data = streams(symbols, batch)
+    state = model.network.zeros((batch,))
+    total = 0.0
+    for start in range(0, len(data) - 1, chunk):
+        part = data[start : start + chunk + 1]
+        nats, state = _score(model, state, jnp.asarray(part))
+        total += float(nats) * (len(part) - 1)
+    return total / (len(data) - 1) * BITS

@@ -1,0 +1,183 @@
+"""The demo: what it computes, what it writes, and what it says to bad arguments."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from jaxlstm.__main__ import main
+from networks import close
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+from jaxlstm.demo import model as lm, picture
+from jaxlstm.demo.text import Text, entropies, load, streams
+from jaxlstm.demo.train import Run, evaluate, train
+
+SMALL = ["--hidden", "6", "--steps", "9", "--batch", "4", "--chunk", "8", "--sample", "20"]
+
+
+@pytest.fixture
+def small_text(tmp_path):
+    """A text that a network can learn: the same three words in turn."""
+    path = tmp_path / "text.txt"
+    path.write_text("one two three. " * 120, encoding="utf-8")
+    return path
+
+
+def test_the_text_that_every_python_carries():
+    text = load(None)
+    assert len(text.symbols) > 400_000
+    assert text.decode(text.symbols[:50]).isprintable() or "\n" in text.decode(text.symbols[:50])
+    unigram, bigram = entropies(text.symbols)
+    assert 4 < unigram < 5.5
+    assert 3 < bigram < unigram
+
+
+def test_entropies_by_hand():
+    """Two fair symbols that alternate: one bit alone, none given the one before."""
+    unigram, bigram = entropies(np.array([0, 1] * 500))
+    np.testing.assert_allclose([unigram, bigram], [1.0, 0.0], atol=1e-2)
+    rng = np.random.default_rng(0)
+    np.testing.assert_allclose(entropies(rng.integers(0, 8, 200_000)), [3.0, 3.0], atol=1e-2)
+
+
+def test_streams_are_contiguous():
+    assert streams(np.arange(11), 2).T.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_equal_parameter_count(layers):
+    budget = lm.parameters(lm.init(jax.random.key(0), jaxlstm.lstm, 103, 192, layers))
+    for cell in (jaxlstm.rnn, jaxlstm.gru):
+        hidden = lm.hidden_size(cell, 103, layers, budget)
+        n = lm.parameters(lm.init(jax.random.key(0), cell, 103, hidden, layers))
+        assert abs(n / budget - 1) < 0.01
+
+
+def test_the_loss_is_that_of_the_equations():
+    """And a text read in chunks with the state carried has the loss of the whole."""
+    model = lm.init(jax.random.key(0), jaxlstm.gru, 5, 4, 1)
+    model = model._replace(w=jax.random.normal(jax.random.key(1), model.w.shape))
+    symbols = np.random.default_rng(0).integers(0, 5, 2 * 41)
+    ys, _ = jaxlstm.apply(model.network, jax.nn.one_hot(streams(symbols, 2)[:-1], 5))
+    logits = np.asarray(ys @ model.w + jnp.broadcast_to(model.b, (40, 2, 5)))
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    picked = np.take_along_axis(p, streams(symbols, 2)[1:, :, None], -1)
+    with jax.numpy_rank_promotion("allow"):
+        bits = evaluate(model, symbols, 2, 7)
+    np.testing.assert_allclose(bits, -np.log2(picked).mean(), rtol=1e-10)
+
+
+def test_the_gates_that_are_drawn_are_those_of_the_network():
+    model = lm.init(jax.random.key(0), jaxlstm.lstm, 5, 4, 1)
+    run = Run(model, 4, 0, 0.0, [], [], False)
+    symbols = np.array([0, 3, 1, 4])
+    gates, memory = picture.activations(run, symbols)
+    ys, last = jaxlstm.apply(model.network, jax.nn.one_hot(symbols, 5))
+    close(jnp.asarray(memory[-1]), last.c)
+    close(jnp.asarray(gates["o"] * np.tanh(memory)), ys)
+
+
+def test_it_learns_and_writes_everything(small_text, tmp_path, capsys):
+    out = tmp_path / "out"
+    small = [*SMALL, "--steps", "150", "--rate", "0.03", "--temperature", "0.1"]
+    with jax.numpy_rank_promotion("allow"):
+        assert main(["--text", str(small_text), "--output", str(out), *small]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert [r["cell"] for r in results["runs"]] == ["rnn", "gru", "lstm"]
+    for run in results["runs"]:
+        assert run["held_out_bits"] < results["unigram_entropy"] / 2
+    assert len(results["sample"]) == 20
+    assert (out / "demo.png").read_bytes()[:4] == b"\x89PNG"
+    shown = capsys.readouterr().out
+    for said in ("parameters", "bigram entropy", "held-out bits/char", results["sample"]):
+        assert said in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        (b"", "is empty"),
+        (b"short", "too short"),
+        (b"\xff\xfe\x00 latin", "not UTF-8"),
+    ],
+    ids=["missing", "empty", "short", "latin"],
+)
+def test_a_bad_text_gets_one_clear_error(content, said, tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["--text", str(path), "--output", str(tmp_path / "out"), *SMALL]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--hidden", "0"],
+        ["--steps", "-3"],
+        ["--rate", "nan"],
+        ["--cells", "rwkv"],
+        ["--batch", "x"],
+    ],
+    ids=" ".join,
+)
+def test_bad_sizes_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_made(small_text, capsys):
+    arguments = ["--text", str(small_text), "--output", str(small_text / "below"), *SMALL]
+    assert main(arguments) == 2
+    assert str(small_text) in capsys.readouterr().err
+
+
+def test_an_interrupted_run_keeps_what_it_has(monkeypatch):
+    """The state, the curve and the model of the steps that were done."""
+    from jaxlstm.demo import train as module
+
+    class Stopping(module.tqdm):
+        def update(self, n=1):
+            super().update(n)
+            if self.n == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "tqdm", Stopping)
+    text = Text("text", "ab", np.array([0, 1] * 200, np.int32), 300)
+    with jax.numpy_rank_promotion("allow"):
+        model = lm.init(jax.random.key(0), jaxlstm.lstm, 2, 3, 1)
+        run = train("lstm", model, 3, text, 50, 2, 5, 1e-2)
+    assert run.interrupted
+    assert len(run.train_bits) == 3
+    assert run.held_out[-1][0] == 3
+
+
+def test_ctrl_c_ends_it_cleanly(small_text, tmp_path):
+    command = [sys.executable, "-m", "jaxlstm", "--text", str(small_text), *SMALL]
+    command += ["--steps", "100000000", "--cells", "lstm", "--output", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        seen = b""
+        while b"char/s" not in seen:  # the first steps are done
+            seen += process.stderr.read1(200)
+            assert process.poll() is None, seen
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    assert b"(interrupted)" in out
+    assert (tmp_path / "out" / "demo.png").exists()
