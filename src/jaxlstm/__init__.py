@@ -13,6 +13,7 @@ from ._cell import (
     linear as linear,
     named as named,
 )
+from ._conv import ConvLayer as ConvLayer, init_conv as init_conv
 from ._gradient_flow import (
     gradient_flow as gradient_flow,
     state_jacobians as state_jacobians,
@@ -29,6 +30,9 @@ from .cells import (
     gru as gru,
     gru_reset_before as gru_reset_before,
     lstm as lstm,
+    mingru as mingru,
+    minlstm as minlstm,
+    peephole_lstm as peephole_lstm,
     rnn as rnn,
     rnn_relu as rnn_relu,
 )

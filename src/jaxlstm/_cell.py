@@ -25,6 +25,7 @@ from ._value import (
     Initializer as Initializer,
     State as State,
     Weight as Weight,
+    Weights as Weights,
     shape_of as shape_of,
 )
 
@@ -32,7 +33,7 @@ from ._value import (
 class General(Cell):
     """A cell that calls the recurrent product itself."""
 
-    def step(self, p: Layer, s: State, u: Array) -> State:
+    def step(self, p: Weights, s: State, u: Array) -> State:
         def recur(h: Array, gates: str = self.recurrent) -> Array:
             return mark(front(recurrent(p, h, gates)), "v", gates)
 
@@ -43,11 +44,11 @@ class General(Cell):
 class Gated(Cell):
     """A cell that has one recurrent product, `v = h r`."""
 
-    def step(self, p: Layer, s: State, u: Array) -> State:
+    def step(self, p: Weights, s: State, u: Array) -> State:
         v = front(recurrent(p, s[0], self.recurrent))
         return self.point(p, s, mark(front(u), "u", self.gates), mark(v, "v", self.recurrent))
 
-    def point(self, p: Layer, s: State, u: Array, v: Array) -> State:
+    def point(self, p: Weights, s: State, u: Array, v: Array) -> State:
         """What follows the product, all that a kernel needs to know; gates come first."""
         return self.state(*self.equations(s, u, v, **self.keywords(p, u.ndim - 2)))
 
@@ -58,12 +59,14 @@ Read: TypeAlias = Callable[..., Array] | None  # memories -> output
 class Linear(Cell):
     """A cell that is linear in its memory, so parallel in time."""
 
-    def step(self, p: Layer, s: State, u: Array) -> State:
+    def step(self, p: Weights, s: State, u: Array) -> State:
         a, b, read = self.coefficients(p, mark(front(u), "u", self.gates))
         memory = zip(a, self.memory(s), b, strict=True)
         return self.remember(s, tuple(a * c + b for a, c, b in memory), read)
 
-    def coefficients(self, p: Layer, u: Array) -> tuple[tuple[Array, ...], tuple[Array, ...], Read]:
+    def coefficients(
+        self, p: Weights, u: Array
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...], Read]:
         """`(a, b, read)` of `c' = a * c + b` for each memory; gates come first."""
         a, b, *read = self.equations(u, **self.keywords(p, u.ndim - 2))
         a, b = (x if isinstance(x, tuple) else (x,) for x in (a, b))

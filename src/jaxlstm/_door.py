@@ -45,8 +45,9 @@ def check(
 ) -> tuple[Any, ...]:
     """`(params, xs, state, mask, reset, key)` as arrays with time first, or one error."""
     params, dtype = _params(params)
-    xs = _xs(xs, dtype, getattr(params, "input_size", None), axis, mask)
-    rows = xs.shape[:-1]
+    space = getattr(params, "space", 0)  # axes that one input has besides its features
+    xs = _xs(xs, dtype, getattr(params, "input_size", None), axis, mask, space)
+    rows = xs.shape[: -1 - space]
     mask, reset = _rows("mask", mask, rows), _rows("reset", reset, rows)
     xs, mask, reset = (a if a is None else jnp.moveaxis(a, axis, 0) for a in (xs, mask, reset))
     state = _state(state, params, xs.shape[1:-1], axis)
@@ -93,7 +94,7 @@ def _params(params: Any) -> tuple[Any, Any]:
             "`jax.tree.map(lambda a: a.astype(dtype), params)`."
         )
     for part in jax.tree.leaves(params, is_leaf=lambda node: hasattr(node, "w")):
-        if hasattr(part, "w") and part.w.ndim != 3:
+        if hasattr(part, "w") and part.w.ndim != 3 and not hasattr(part, "space"):
             raise ValueError(
                 f"a layer's `w` must have shape (input, gates, hidden); got {part.w.shape}. "
                 "Weights of several networks in one tree are run by `jax.vmap(jaxlstm.apply, "
@@ -102,25 +103,30 @@ def _params(params: Any) -> tuple[Any, Any]:
     return params, real[0][1].dtype
 
 
-def _xs(xs: Any, dtype: Any, size: int | None, axis: int, mask: Any) -> Array:
+def _xs(xs: Any, dtype: Any, size: int | None, axis: int, mask: Any, space: int) -> Array:
     try:
         xs = jnp.asarray(xs)
     except (TypeError, ValueError) as e:
         raise TypeError(f"`xs` must be an array of inputs; got a {_kind(xs)}: {e}") from None
-    if not isinstance(axis, int) or not 0 <= axis < max(xs.ndim - 1, 1):
+    if not isinstance(axis, int) or not 0 <= axis < max(xs.ndim - 1 - space, 1):
         raise ValueError(
             f"`axis` must be an axis of `xs` before its last, counted from 0; got {axis!r} for "
             f"`xs` of shape {xs.shape}."
         )
     expected = ["*batch"] if axis else ["time", "*batch"]
     expected += ["time"] if axis else []
+    expected += ["depth", "height", "width"][3 - space :]
     shape = f"({', '.join([*expected, str(size or 'input')])})"
-    if xs.ndim < 2 or (size is not None and xs.shape[-1] != size):
+    if xs.ndim < 2 + space or (size is not None and xs.shape[-1] != size):
         masked = "" if mask is None else f" with a mask of {jnp.shape(mask)}"
         raise ValueError(
             f"`xs` must have shape {shape}; got {xs.shape}{masked}. The last axis holds the "
             "features of one time step."
-            + (" One step without a time axis is run by `jaxlstm.step`." if xs.ndim < 2 else "")
+            + (
+                " One step without a time axis is run by `jaxlstm.step`."
+                if xs.ndim < 2 + space
+                else ""
+            )
         )
     if jnp.issubdtype(xs.dtype, jnp.integer) or xs.dtype == bool:
         raise TypeError(

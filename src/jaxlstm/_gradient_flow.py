@@ -20,8 +20,8 @@ def gradient_flow(
     loss: Callable[[Array], Array],
     state: State = None,
     *,
-    mask: Bool[ArrayLike, "time *batch"] | None = None,
-    reset: Bool[ArrayLike, "time *batch"] | None = None,
+    mask: Bool[ArrayLike, "time *rows"] | None = None,
+    reset: Bool[ArrayLike, "time *rows"] | None = None,
     key: Any = None,
     reverse: bool = False,
     axis: int = 0,
@@ -78,8 +78,8 @@ def state_jacobians(
     xs: Float[ArrayLike, "time *batch input"],
     state: State = None,
     *,
-    mask: Bool[ArrayLike, "time *batch"] | None = None,
-    reset: Bool[ArrayLike, "time *batch"] | None = None,
+    mask: Bool[ArrayLike, "time *rows"] | None = None,
+    reset: Bool[ArrayLike, "time *rows"] | None = None,
     precision: Precision = None,
 ) -> Float[Array, "time *batch state state"]:
     """The products of the state Jacobians, `J_t = ds_t/ds_0`, over every span from the start.

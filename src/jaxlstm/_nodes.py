@@ -35,6 +35,10 @@ class Stack(NamedTuple):
     def input_size(self) -> int:
         return self.layers[0].input_size
 
+    @property
+    def space(self) -> int:
+        return getattr(self.layers[0], "space", 0)
+
     def zeros(self, batch: Sequence[int]) -> State:
         return tuple(layer.zeros(batch) for layer in self.layers)
 
@@ -59,6 +63,10 @@ class Reverse(NamedTuple):
     @property
     def input_size(self) -> int:
         return self.node.input_size
+
+    @property
+    def space(self) -> int:
+        return getattr(self.node, "space", 0)
 
     def zeros(self, batch: Sequence[int]) -> State:
         return self.node.zeros(batch)
@@ -86,6 +94,10 @@ class Bidirectional(NamedTuple):
     @property
     def input_size(self) -> int:
         return self.forward.input_size
+
+    @property
+    def space(self) -> int:
+        return getattr(self.forward, "space", 0)
 
     def zeros(self, batch: Sequence[int]) -> State:
         return self.forward.zeros(batch), self.backward.zeros(batch)

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._layer import Layer
-
+Weights: TypeAlias = Any  # a `Layer`, or another node that has its fields
 State: TypeAlias = Any  # a NamedTuple of arrays; its first field is the output
 Initializer: TypeAlias = Callable[..., Array]  # (key, shape, dtype) -> array
 
@@ -126,7 +125,7 @@ class Cell:
         words = self.sizes or ("hidden",) * len(self.state._fields)
         return self.state(*[jnp.zeros((*batch, *shape_of(word, dims)), dtype) for word in words])
 
-    def keywords(self, p: Layer, rank: int) -> dict[str, Any]:
+    def keywords(self, p: Weights, rank: int) -> dict[str, Any]:
         """Options and weights, as the equations take them for so many batch axes."""
         given = {**dict(self.options), **(p.weights or {})}
         for name, weight in self.weights:

@@ -1,5 +1,6 @@
 """Cells beside other frameworks that compute the same: run by `make test-peers`."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -76,10 +77,18 @@ ONNX = {
     "gru activations": (
         cells.gru_reset_before_variant(gate=HARD, candidate="softplus"),
         "GRU",
-        {"activations": ["HardSigmoid", "Softplus"], "activation_alpha": [0.3], "activation_beta": [0.4]},
+        {
+            "activations": ["HardSigmoid", "Softplus"],
+            "activation_alpha": [0.3],
+            "activation_beta": [0.4],
+        },
     ),
-    "rnn": (cells.rnn_variant(activation="softsign", clip=0.5), "RNN", {"activations": ["Softsign"], "clip": 0.5}),
-}  # fmt: skip
+    "rnn": (
+        cells.rnn_variant(activation="softsign", clip=0.5),
+        "RNN",
+        {"activations": ["Softsign"], "clip": 0.5},
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ONNX)
@@ -107,3 +116,40 @@ def test_torch_projection():
     pairs = [(ys, expected), (state.h, h[0]), (state.c, c[0])]
     for got, want in pairs:
         np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("space", [1, 2, 3])
+def test_keras_conv_lstm(space):
+    keras = pytest.importorskip("keras")
+    places = (6, 5, 4)[:space]
+    xs = inputs(shape=(T, B, *places, N), dtype=jnp.float32)
+    layer = jaxlstm.init_conv(
+        jax.random.key(0), jaxlstm.lstm, N, H, (3,) * space, dtype=jnp.float32
+    )
+    kind = getattr(keras.layers, f"ConvLSTM{space}D")
+    other = kind(H, 3, padding="same", return_sequences=True, data_format="channels_last")
+    other.build((B, T, *places, N))
+    flat = lambda a: np.asarray(a).reshape(*a.shape[:-2], -1)
+    other.set_weights([flat(layer.w), flat(layer.r), np.asarray(layer.b).ravel()])
+    expected = np.asarray(other(np.asarray(xs).swapaxes(0, 1))).swapaxes(0, 1)
+    ys, _ = jaxlstm.apply(layer, xs)
+    np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_flax_mgu():
+    nn = pytest.importorskip("flax.linen")
+    layer = network(cells.mgu_reset_after, dtype=jnp.float32)
+    bias = layer.recurrent_bias.at[0].set(0)  # Flax has none at the gate
+    layer = layer._replace(recurrent_bias=bias)
+    dense = lambda w, b: {"kernel": w, **({} if b is None else {"bias": b})}
+    params = {
+        "if": dense(layer.w[:, 0], layer.b[0]),
+        "in": dense(layer.w[:, 1], layer.b[1]),
+        "hf": dense(layer.r[:, 0], None),
+        "hn": dense(layer.r[:, 1], bias[1]),
+    }
+    h = jnp.zeros((B, H), jnp.float32)
+    ys, _ = jaxlstm.apply(layer, XS)
+    for x, y in zip(XS, ys, strict=True):
+        h, _ = nn.MGUCell(H).apply({"params": params}, h, x)
+        np.testing.assert_allclose(y, h, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,109 @@
+"""Convolutional recurrent layers: any cell, with a convolution in place of the products."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from . import _door
+from ._cell import Cell, State
+from ._init import init_layer
+from .initializers import SCHEMES, Scheme
+
+
+class ConvLayer(NamedTuple):
+    """The weights of one convolutional recurrent layer, and the cell that they are for.
+
+    `xs (time, *batch, *space, input)`, with one to three axes of space, which the states and
+    outputs have too; `mask` and `reset` are `(time, *batch)`.  Zeros stand around the edges.
+    """
+
+    cell: Cell
+    w: Float[Array, "*kernel input gates hidden"]
+    r: Float[Array, "*kernel output recurrent hidden"] | None
+    b: Float[Array, "gates hidden"] | None
+    recurrent_bias: Float[Array, "recurrent hidden"] | None = None
+    weights: dict[str, Array] | None = None
+
+    @property
+    def space(self) -> int:
+        """How many axes one input has besides its features."""
+        return self.w.ndim - 3
+
+    @property
+    def input_size(self) -> int:
+        return self.w.shape[-3]
+
+    def zeros(self, batch: Sequence[int]) -> State:
+        """The initial state; `batch` ends in the axes of space."""
+        return self.cell.zeros(batch, self.w.shape[-1], self.w.dtype)
+
+    def project(self, xs: Float[Array, "*time input"]) -> Float[Array, "*time gates hidden"]:
+        return self.product(xs, self.w, self.b)
+
+    def product(self, x: Array, w: Array, b: Array | None) -> Array:
+        """The convolution of `x` with `w`, and `b`."""
+        *kernel, n, g, h = w.shape
+        places = x.shape[-1 - len(kernel) : -1]
+        letters = "DHW"[-len(kernel) :]
+        y = jax.lax.conv_general_dilated(
+            x.reshape(math.prod(x.shape[: -1 - len(kernel)]), *places, n),
+            w.reshape(*kernel, n, g * h),
+            window_strides=(1,) * len(kernel),
+            padding="SAME",
+            dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
+        )
+        y = y.reshape(*x.shape[:-1], g, h)
+        return y if b is None else y + jnp.broadcast_to(b, y.shape)
+
+    def step(self, s: State, u: Float[Array, "*batch gates hidden"], key: Any = None) -> State:
+        return self.cell.step(self, s, u)
+
+
+def init_conv(
+    key: Any,
+    cell: Cell,
+    input_size: int,
+    hidden_size: int,
+    kernel: Sequence[int],
+    *,
+    bias: bool = True,
+    dtype: Any = float,
+    scheme: str | Scheme = "default",
+) -> ConvLayer:
+    """Draws the weights of a convolutional recurrent layer: a ConvLSTM, a ConvGRU.
+
+    `kernel` has one to three sizes, one for each axis of space; `input_size` and
+    `hidden_size` count channels.  Shi et al. 2015, "Convolutional LSTM network: a machine
+    learning approach for precipitation nowcasting", arXiv:1506.04214, without its peepholes,
+    whose weights differ from place to place; `peephole_lstm` has one for each channel.
+
+    ```python
+    params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.lstm, 3, 5, kernel=(3, 3))
+    ys, state = jaxlstm.apply(params, jnp.ones((7, 2, 8, 8, 3)))  # time, batch, height, width
+    assert ys.shape == (7, 2, 8, 8, 5)
+    ```
+    """
+    key = _door.key_of(key)
+    kernel = tuple(kernel)
+    if not 1 <= len(kernel) <= 3:
+        raise ValueError(f"`kernel` must have one, two or three sizes; got {kernel!r}.")
+    for size in kernel:
+        _door.count("kernel", size)
+    _door.count("input_size", input_size)
+    _door.count("hidden_size", hidden_size)
+    made = SCHEMES[scheme] if isinstance(scheme, str) else scheme
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    inner, outer = jax.random.split(key)
+    places = math.prod(kernel)
+    # What a unit sees, all places of the kernel together, is what its start depends on.
+    p = init_layer(inner, cell, places * input_size, hidden_size, dtype, made, bias)
+    w = p.w.reshape(*kernel, input_size, *p.w.shape[1:])
+    r = p.r
+    if r is not None:
+        r = made.r(outer, (places * r.shape[0], *r.shape[1:]), r.dtype)
+        r = r.reshape(*kernel, -1, *r.shape[1:])
+    return ConvLayer(cell, w, r, p.b, p.recurrent_bias, p.weights)
