@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 WORKERS ?= auto
+JAX ?= jax
+FLOOR = jax==0.7.0
 
-.PHONY: help demo test test-slow test-all test-peers goldens lint types format clean
+.PHONY: help demo test test-slow test-all test-peers goldens notebooks docs lint types format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,7 +17,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxlstm needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --editable '.[demo]' --group test --group lint
+	$(PIP) install --editable '.[demo]' '$(JAX)' --group test --group lint
 	touch $@
 
 demo: $(VENV)/.ready ## train the three networks on text, write the picture and a sample
@@ -26,6 +28,10 @@ test: $(VENV)/.ready ## the fast tests
 
 test-slow: $(VENV)/.ready ## the full sweeps
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+test-all: ## the fast tests on every Python found, each with its newest JAX, and with the oldest
+	for v in $(PYTHONS); do $(MAKE) test PYTHON=python$$v VENV=.venv-$$v || exit 1; done
+	$(MAKE) test VENV=.venv-floor JAX='$(FLOOR)'
 
 # PyTorch comes first, at its pinned version, so that nothing else draws another build of it.
 PEERS = .venv-peers/bin
@@ -39,6 +45,18 @@ PEERS = .venv-peers/bin
 test-peers: .venv-peers/.ready ## beside PyTorch, Keras, Flax, Haiku, Equinox, ONNX Runtime, silero-vad
 	$(PEERS)/python -m pytest -m peers
 
+notebooks: .venv-docs/.ready ## run all of them; a changed result fails
+	.venv-docs/bin/python -m pytest -m 'slow or not slow' tests/test_notebooks.py
+
+.venv-docs/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip --quiet install --upgrade 'pip>=25.1'
+	.venv-docs/bin/python -m pip --quiet install --editable '.[demo,plot]' --group test --group docs
+	touch $@
+
+docs: .venv-docs/.ready ## the documentation site, into docs/_build
+	.venv-docs/bin/python -m sphinx -W --keep-going -b html docs docs/_build
+
 lint: $(VENV)/.ready ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,4 +69,4 @@ format: $(VENV)/.ready ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## remove what make made
-	rm -rf .venv .venv-* demo-output
+	rm -rf .venv .venv-* demo-output docs/_build docs/notebooks docs/jupyter_execute docs/*.rst docs/[A-Z]*.md

@@ -1,0 +1,117 @@
+"""The documentation site: docstrings, the README and the executed notebooks (`make docs`)."""
+
+import inspect
+import pathlib
+import re
+import shutil
+
+import jaxlstm
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent
+shutil.copytree(ROOT / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
+ADOPTED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
+
+def adopt(name):
+    """A page of the repository as one of the site: what its links name is here, or is text."""
+
+    def link(found):
+        said, target = found.groups()
+        if "://" in target or target.startswith("#"):
+            return found[0]
+        target = target.removeprefix("docs/").removeprefix("../")
+        here = target in ADOPTED or (HERE / target.split("#")[0]).is_file()
+        return f"[{said}]({target})" if here else said
+
+    text = (ROOT / name).read_text()
+    text = re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", link, text)
+    (HERE / name).write_text(text.replace("](docs/", "]("))
+
+
+for name in ADOPTED:
+    adopt(name)
+
+project = "jaxlstm"
+author = copyright = "The jaxlstm authors"
+release = version = jaxlstm.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "README.md", "jupyter_execute", "notebooks/.ipynb_checkpoints"]
+html_theme = "furo"
+html_title = f"jaxlstm {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+pygments_style = "friendly"
+
+# Markdown: `$` is mathematics, headings are link targets, and a notebook is run when it changed.
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_mime_priority_overrides = [("*", "image/png", 0)]
+
+# Docstrings are Markdown in the small: `code`, fences and indented equations.
+default_role = "code"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+nitpicky = False
+linkcheck_ignore = [r"https://(doi\.org|www\.jstor\.org)/.*"]
+
+
+def markdown(app, what, name, obj, options, lines):
+    """Turns fences into code blocks, and indented equations into literal ones."""
+    text = "\n".join(lines)
+    text = re.sub(
+        r"```(\w+)\n(.*?)\n```",
+        lambda m: f".. code-block:: {m[1]}\n\n" + re.sub("(?m)^(?=.)", "    ", m[2]) + "\n",
+        text,
+        flags=re.S,
+    )
+    found = []
+    in_block, before_blank = False, True
+    for line in text.split("\n"):
+        indented = line.startswith("    ") and bool(line.strip())
+        if line.startswith("..") or re.match(r"(Args|Returns|Raises|Attributes):", line):
+            in_block = True
+        elif line.strip() and not line.startswith(" "):
+            in_block = False
+        elif indented and before_blank and not in_block:
+            found += [".. code-block:: text", "    :class: equation", ""]
+            in_block = True
+        found.append(line)
+        before_blank = not line.strip()
+    lines[:] = found
+
+
+def cells():
+    """A page with every exported cell: its name, and its equations."""
+    page = ["Cells", "=====", "", "Each cell is its equations; `init` draws their weights.", ""]
+    for name, cell in sorted(vars(jaxlstm.cells).items()):
+        if isinstance(cell, jaxlstm.Cell):
+            lines = [*inspect.getdoc(cell.equations).split("\n"), ""]
+            lines += [f"Its shape is `{type(cell).__name__.lower()}`."]
+            markdown(None, None, name, cell, None, lines)
+            page += [f".. py:data:: jaxlstm.cells.{name}", ""]
+            page += [f"    {line}" for line in lines] + [""]
+    (HERE / "all_cells.rst").write_text("\n".join(page))
+
+
+cells()
+
+
+def setup(app):
+    # After napoleon, which has its own reading of indented sections.
+    app.connect("autodoc-process-docstring", markdown, priority=100)
