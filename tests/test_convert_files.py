@@ -13,6 +13,7 @@ import pytest
 import jaxlstm
 from jaxlstm import convert
 from networks import network, over_cells
+from test_wrappers import ALL
 
 pytest.importorskip("safetensors")
 GOLDEN = pathlib.Path(__file__).parent / "goldens" / "version_1.safetensors"
@@ -76,6 +77,19 @@ def test_a_loaded_network_runs_as_the_saved_one(tmp_path):
     np.testing.assert_array_equal(
         jaxlstm.apply(params, xs)[0], jaxlstm.apply(convert.load(tmp_path / "a"), xs)[0]
     )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_wrapper_comes_back(name, tmp_path):
+    params = ALL[name](network(jaxlstm.lstm, "bidirectional"))
+    convert.save(tmp_path / "a", params)
+    equal(convert.load(tmp_path / "a"), params)
+
+
+def test_a_convolution_comes_back(tmp_path):
+    params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.lstm, 2, 3, (3, 3))
+    convert.save(tmp_path / "a", params)
+    equal(convert.load(tmp_path / "a"), params)
 
 
 def test_an_ensemble_comes_back(tmp_path):
@@ -198,6 +212,8 @@ BAD = {
     "other cell": (field(["fields", "cell", "cell"], "gru"), "expected the shape"),
     "unknown node": (field(["node"], "Popen"), "a node of .*found Popen"),
     "no node": (lambda h, a: a.clear(), "a part of an architecture"),
+    "option": (field(["fields", "cell"], {"cell": "lstm_variant", "options": [["clip", "x"]]}),
+               "a network that can run"),
     "deep": (field(["fields", "w"], json.loads('{"tuple":[' * 200 + "]}" * 200)), "at most 32"),
     "version": (lambda h, _: h["__metadata__"].update(version="2"), "version 1; found version 2"),
     "no version": (lambda h, _: h["__metadata__"].pop("version") and None, "version none"),

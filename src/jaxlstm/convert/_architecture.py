@@ -7,17 +7,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _nodes, cells as _cells
+from .. import _nodes, cells as _cells, wrappers
+from .._apply import apply
 from .._cell import Cell, Layer
+from .._conv import ConvLayer
 from .._value import shape_of
 from ._header import FileError, short
 
 NODES: dict[str, type[Any]] = {
     "Layer": Layer,
+    "ConvLayer": ConvLayer,
     "Stack": _nodes.Stack,
     "Bidirectional": _nodes.Bidirectional,
     "Reverse": _nodes.Reverse,
+    **{name: node for name, node in vars(wrappers).items() if isinstance(node, type)},
 }
+STATES = {c.state.__name__: c.state for c in vars(_cells).values() if isinstance(c, Cell)}
 DEPTH = 32
 
 
@@ -45,7 +50,7 @@ def described(value: Any, known: Mapping[str, Cell]) -> Any:
         )
     if isinstance(value, _nodes.Static):
         return {"static": _plain(value.value)}
-    for name, node in NODES.items():
+    for name, node in {**STATES, **NODES}.items():
         if type(value) is node:
             fields = zip(value._fields, value, strict=True)
             return {"node": name, "fields": {k: described(v, known) for k, v in fields}}
@@ -106,13 +111,13 @@ class Reader:
             case {"tuple": list(items), **rest} if not rest:
                 return tuple(self.build(v, under(k), depth + 1) for k, v in enumerate(items))
             case {"node": str(name), "fields": dict(fields), **rest} if not rest:
-                node = NODES.get(name)
+                node = {**STATES, **NODES}.get(name)
                 if node is None:
                     raise self.wrong(at, f"a node of {sorted(NODES)}", name)
                 if tuple(fields) != node._fields:
                     raise self.wrong(at, f"a {name} with the fields {node._fields}", tuple(fields))
                 made = {k: self.build(v, under(k), depth + 1) for k, v in fields.items()}
-                return self.checked(at, node(**made))
+                return self.checked(at, node(**made)) if name in NODES else node(**made)
         raise self.wrong(at, "a part of an architecture", data)
 
     def cell(self, at: str, name: str, options: list[Any]) -> Cell:
@@ -146,16 +151,12 @@ class Reader:
         """A node whose parts are of the kind that it runs with."""
         if isinstance(node, Layer):
             self.check_layer(at, node)
-        elif isinstance(node, _nodes.Stack):
-            parts = node.layers
-            if not isinstance(parts, tuple) or not parts or not all(map(self.runs, parts)):
-                raise self.wrong(at, "a Stack of nodes", type(parts).__name__)
-            rate = getattr(node.dropout, "value", None)
-            if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-                raise self.wrong(at, "a probability below 1 as `dropout`", rate)
-        elif not all(map(self.runs, node)):
-            kinds = [type(part).__name__ for part in node]
-            raise self.wrong(at, f"nodes in a {type(node).__name__}", kinds)
+        parts = node.layers if isinstance(node, _nodes.Stack) else ()
+        if not isinstance(parts, tuple) or not all(map(self.runs, parts)):
+            raise self.wrong(at, "a Stack of nodes", type(parts).__name__)
+        for name, value in zip(node._fields, node, strict=True):
+            if name in ("node", "forward", "backward") and not self.runs(value):
+                raise self.wrong(at, f"a node as `{name}`", type(value).__name__)
         return node
 
     def runs(self, value: Any) -> bool:
@@ -186,18 +187,18 @@ class Reader:
             if found != (None if shape is None else (*ens, *shape)):
                 where = f"{at}.{name}" if at else name
                 raise self.wrong(where, f"the shape {shape} of {cell!r}", found)
-        if not ens:
-            self.check_step(at, layer)
 
-    def check_step(self, at: str, layer: Layer) -> None:
-        """A step can be traced, so the options are such as the equations take."""
+    def check_run(self, network: Any) -> None:
+        """One step of it can be traced, so options and sizes are such as the equations take.
 
-        def step(p: Layer, x: Any) -> Any:
-            return p.step(p.zeros(()), p.project(x))
-
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, np.float32), layer)
-        x = jax.ShapeDtypeStruct(layer.w.shape[:1], np.float32)
+        Not where axes stand before those of a layer: of an ensemble, or of a convolution.
+        """
+        parts = jax.tree.leaves(network, is_leaf=lambda a: hasattr(a, "w"))
+        if any(hasattr(a, "w") and len(a.w.shape) != 3 for a in parts):
+            return
+        params = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, np.float32), network)
+        xs = jax.ShapeDtypeStruct((1, params.input_size), np.float32)
         try:
-            jax.eval_shape(step, shapes, x)
+            jax.eval_shape(lambda p, x: apply(p, x, implementation="scan"), params, xs)
         except Exception as e:  # equations refuse their options in any way
-            raise self.wrong(at, f"options that {layer.cell.name} takes", str(e)) from None
+            raise self.wrong("", "a network that can run", str(e)) from None

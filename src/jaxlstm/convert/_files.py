@@ -150,6 +150,7 @@ def _network(file: str, metadata: Mapping[str, str], cells: Mapping[str, Cell] |
         raise FileError(file, None, "an architecture that can be built", said) from None
     if not reader.runs(network):
         raise FileError(file, None, "a network", type(network).__name__)
+    reader.check_run(network)
     return network
 
 
