@@ -70,6 +70,7 @@ def heatmap(values: Any, ax: Axes | None = None, *, row: Any = (), label: str = 
     units = _units(values, row)
     image = ax.imshow(units.T, aspect="auto", cmap="cividis", interpolation="nearest")
     ax.set(xlabel="time (steps)", ylabel="unit")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.figure.colorbar(image, ax=ax, label=_name(label))
     return ax
 
@@ -177,7 +178,8 @@ def _units(values: Any, row: Any) -> np.ndarray:
 
 
 def _name(letter: str) -> str:
-    return f"{NAMES[letter]} ${letter}$" if letter in NAMES else f"${letter}$"
+    symbol = f"${letter}$" if len(letter) == 1 else letter
+    return f"{NAMES[letter]} {symbol}" if letter in NAMES else symbol
 
 
 def _legend(ax: Axes) -> None:
