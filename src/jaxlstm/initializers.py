@@ -88,14 +88,19 @@ def orthogonal_joined(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.nn.initializers.orthogonal()(key, (n, g * h), dtype).reshape(shape)
 
 
-def lecun_matrix(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
-    """Normal of variance `1 / inputs` (LeCun et al. 1998)."""
+def lecun(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Normal of variance `1 / inputs` (LeCun et al. 1998, "Efficient backprop")."""
     return jax.random.normal(key, shape, dtype) / math.sqrt(shape[0])
 
 
 def standard_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """Normal of variance 1."""
     return jax.random.normal(key, shape, dtype)
+
+
+def small_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Normal of standard deviation 0.001, as the input weights of the IRNN."""
+    return jax.random.normal(key, shape, dtype) / 1000
 
 
 def lru_ring(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
@@ -128,15 +133,10 @@ def constant(value: float) -> Initializer:
 
 def orthogonal_stack(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """A random orthogonal matrix in the last two axes, one for each place in the others."""
-    return (
-        jax.nn.initializers.orthogonal()(key, (*shape[-2:],), dtype)
-        if len(shape) == 2
-        else (
-            jax.vmap(lambda k: orthogonal_stack(k, shape[1:], dtype))(
-                jax.random.split(key, shape[0])
-            )
-        )
-    )
+    if len(shape) == 2:
+        return jax.nn.initializers.orthogonal()(key, shape, dtype)
+    each = jax.vmap(lambda k: orthogonal_stack(k, shape[1:], dtype))
+    return each(jax.random.split(key, shape[0]))
 
 
 def symmetric_uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -166,4 +166,54 @@ torch = Scheme(
 keras = Scheme(glorot_joined, orthogonal_joined, zeros, zeros, gate_biases=True)
 """Exactly Keras's: Glorot uniform, orthogonal, zero biases, a forget bias of 1."""
 
-SCHEMES = {"default": default, "torch": torch, "keras": keras}
+irnn = Scheme(small_normal, identity, zeros, zeros, gate_biases=False)
+"""For `rnn_relu`: identity recurrent weights, small input weights, no bias (Le, Jaitly and
+Hinton 2015, "A simple way to initialize recurrent networks of rectified linear units",
+arXiv:1504.00941)."""
+
+SCHEMES = {"default": default, "torch": torch, "keras": keras, "irnn": irnn}
+
+
+def chrono(
+    key: Any, params: Any, longest: float | int, *, keep: str = "f", write: str = "i"
+) -> Any:
+    """A network whose gates start with memories of up to `longest` steps, each unit its own.
+
+        b_keep = log(t),   b_write = -log(t),   t uniform between 1 and longest - 1
+
+    for the gates that keep and that write, in every layer; the two share `t`.  A cell that
+    has only one of them has the other empty: `keep="z", write=""` for the GRU,
+    `keep="", write="z"` for the minimal GRU, whose gate has the other sense.  Tallec and
+    Ollivier 2018, "Can recurrent neural networks warp time?", arXiv:1804.11188.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    params = jaxlstm.initializers.chrono(jax.random.key(1), params, longest=100)
+    ```
+    """
+    if not longest > 2:
+        raise ValueError(f"`longest` must be more than 2 steps; got {longest!r}.")
+    has_biases = lambda node: hasattr(node, "cell") and hasattr(node, "b")
+    nodes, tree = jax.tree.flatten(params, is_leaf=has_biases)
+    keys = jax.random.split(key, max(len(nodes), 1))
+    return jax.tree.unflatten(
+        tree,
+        [
+            _chrono(k, node, longest, keep, write) if has_biases(node) else node
+            for k, node in zip(keys, nodes, strict=True)
+        ],
+    )
+
+
+def _chrono(key: Any, layer: Any, longest: float | int, keep: str, write: str) -> Any:
+    gates, b = layer.cell.gates, layer.b
+    if b is None or not set(keep + write) <= set(gates):
+        raise ValueError(
+            f"`keep` and `write` must be letters of gates with a bias, of {layer.cell}: "
+            f"{list(gates) if b is not None else 'none'}; got {keep!r} and {write!r}."
+        )
+    t = jnp.log(jax.random.uniform(key, b.shape[-1:], b.dtype, 1, longest - 1))
+    for letters, value in ((keep, t), (write, -t)):
+        for letter in letters:
+            b = b.at[gates.index(letter)].set(value)
+    return layer._replace(b=b)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
 from .._cell import HiddenCell, Weight, complex_of, linear, named
-from ..initializers import griffin_decay, lecun_matrix, lru_ring, standard_normal
+from ..initializers import griffin_decay, lecun, lru_ring, standard_normal
 
 
 @linear(
@@ -13,8 +13,8 @@ from ..initializers import griffin_decay, lecun_matrix, lru_ring, standard_norma
     bias=False,
     weights={
         "ring": Weight("3 ... hidden", lru_ring),
-        "c_re": Weight("hidden hidden", lecun_matrix),
-        "c_im": Weight("hidden hidden", lecun_matrix),
+        "c_re": Weight("hidden hidden", lecun),
+        "c_im": Weight("hidden hidden", lecun),
     },
     sizes=("hidden", "complex hidden"),
 )

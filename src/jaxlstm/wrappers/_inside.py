@@ -40,7 +40,7 @@ class ClipGradient(NamedTuple):
         return step(self.node, _bounded(s, self.limit.value), u, key)
 
 
-def clip_gradient(params: Any, limit: float) -> Any:
+def clip_gradient(params: Any, limit: float | int) -> Any:
     """Bounds the gradient of every unit of the state, at each step back in time.
 
     A bound is not linear, so it is for reverse mode alone: `jax.jvp` raises `TypeError`.
