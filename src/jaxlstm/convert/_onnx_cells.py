@@ -122,10 +122,9 @@ def said_of(cell: Cell) -> Said:
     told = [options[k] for k in OPTIONS.get(operator or "", ())]
     unknown = [a for a in told if (a if isinstance(a, str) else a[0]) not in known]
     if operator is None or unknown or options.get("cell_clip") is not None:
-        why = f"the activations {unknown}" if unknown else "such a cell"
+        why = f"they have no activation {unknown}" if unknown else "their equations are others"
         raise ValueError(
-            f"ONNX has no operator that computes `{cell!r}`: there is no {why} among its RNN, "
-            "GRU and LSTM."
+            f"ONNX has no operator that computes `{cell!r}`. It has RNN, GRU and LSTM, and {why}."
         )
     after, coupled = base == gru_variant, base == coupled_input_lstm
     return Said(operator, tuple(told), options["clip"], after, coupled)

@@ -1,0 +1,136 @@
+"""Models of ONNX: chains become stacks, and what is no part of a network is not lost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from jaxlstm import cells, convert
+from networks import H, N, network
+
+onnx = pytest.importorskip("onnx")
+
+
+def equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def one(kind="LSTM", gates=4, inputs=("X", "W", "R"), **told):
+    """A model of one node; `more` are constants beside the weights."""
+    attributes, more = told.get("attributes", {}), told.get("more", {})
+    sides = 2 if attributes.get("direction") == "bidirectional" else 1
+    rng = np.random.default_rng(0)
+    arrays = {
+        "W": rng.normal(size=(sides, gates * H, N)),
+        "R": rng.normal(size=(sides, gates * H, H)),
+    }
+    arrays |= more
+    make = onnx.helper
+    node = make.make_node(kind, list(inputs), ["Y"], name="node", **attributes)
+    double = onnx.TensorProto.DOUBLE
+    graph = make.make_graph(
+        [node],
+        "one",
+        [make.make_tensor_value_info("X", double, ["t", "b", N])],
+        [make.make_tensor_value_info("Y", double, None)],
+        [onnx.numpy_helper.from_array(a, k) for k, a in arrays.items() if k in inputs],
+    )
+    return make.make_model(graph, opset_imports=[make.make_opsetid("", 14)], ir_version=8)
+
+
+@pytest.mark.parametrize("arrangement", ["layer", "stack", "bidirectional"])
+@pytest.mark.parametrize(
+    "cell",
+    [cells.lstm, cells.gru, cells.gru_reset_before, cells.rnn_relu, cells.peephole_lstm,
+     cells.coupled_input_lstm(peephole=True, clip=2.0),
+     cells.rnn_variant(activation=("scaled_tanh", 0.5, 2.0))],
+    ids=lambda cell: cell.name,
+)  # fmt: skip
+def test_there_and_back(cell, arrangement, tmp_path):
+    params = network(cell, arrangement)
+    model = convert.to_onnx(params, tmp_path / "model.onnx")
+    kinds = {node.op_type for node in model.graph.node}
+    assert kinds <= {"RNN", "GRU", "LSTM", "Transpose", "Reshape"}
+    equal(convert.from_onnx(tmp_path / "model.onnx"), params)
+    equal(convert.from_onnx(model.SerializeToString()), params)
+
+
+def test_a_node_by_name_and_several_by_names():
+    params = network(jaxlstm.lstm, "stack")
+    model = convert.to_onnx(params)
+    equal(convert.from_onnx(model, node="layers.1"), params.layers[1])
+    equal(convert.from_onnx(model, node=["layers.0", "layers.1"]), params)
+    with pytest.raises(ValueError, match=r"must name nodes among \['layers.0', 'layers.1'\]"):
+        convert.from_onnx(model, node="lstm")
+
+
+def test_a_reverse_node():
+    params = jaxlstm.Reverse(network(jaxlstm.gru))
+    again = convert.from_onnx(convert.to_onnx(params))
+    equal(again, params)
+    xs = jnp.ones((3, 2, N))
+    ys, _ = jaxlstm.apply(params.node, xs, reverse=True)
+    np.testing.assert_array_equal(jaxlstm.apply(again, xs)[0], ys)
+
+
+def test_two_biases_are_summed_or_kept():
+    b = np.random.default_rng(1).normal(size=(1, 8 * H))
+    model = one(inputs=("X", "W", "R", "B"), more={"B": b})
+    summed, kept = convert.from_onnx(model), convert.from_onnx(model, sum_biases=False)
+    np.testing.assert_array_equal(summed.b, kept.b + kept.recurrent_bias)
+
+
+def test_a_constant_initial_state_is_not_lost():
+    h = np.full((1, 2, H), 0.5)
+    model = one(inputs=("X", "W", "R", "", "", "h"), more={"h": h})
+    with pytest.raises(ValueError, match="starts from constants that are not zero"):
+        convert.from_onnx(model)
+    params, state = convert.from_onnx(model, state=True)
+    np.testing.assert_array_equal(state.h, h[0])
+    ys, _ = jaxlstm.apply(params, jnp.ones((3, 2, N)), state)
+    assert ys.shape == (3, 2, H)
+
+
+ELU = {"activations": ["Sigmoid", "Elu", "Tanh"], "activation_alpha": [0.5]}
+LENGTHS = {"lengths": np.asarray([1, 2], np.int32)}
+CASES = {
+    "attribute": (one(attributes={"layout": 2}), "a layout of 0 or 1"),
+    "direction": (one(attributes={"direction": "sideways"}), "a direction of"),
+    "size": (one(attributes={"hidden_size": 3}), "`hidden_size` is 3"),
+    "shape": (one(gates=3), "`W` must have shape"),
+    "activation": (one(attributes={"activations": ["Sin"] * 3}), "must be one of.*'Sin'"),
+    "count": (one(attributes={"activations": ["Tanh"]}), "must be 3 for each of 1 directions"),
+    "alpha": (one(attributes={"activation_alpha": [0.5]}), "takes the `activation_alpha`"),
+    "input": (one(inputs=("X", "X", "R")), "input `W` of `node` must be a constant"),
+    "lengths": (one(inputs=("X", "W", "R", "", "lengths"), more=LENGTHS), "sequence lengths as"),
+    "nothing": (one("Gemm"), "has no node RNN, GRU or LSTM"),
+    "source": (3, "must be a path, bytes or a model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_refused(name):
+    model, said = CASES[name]
+    with pytest.raises((TypeError, ValueError), match=said):
+        convert.from_onnx(model)
+
+
+def test_alpha_goes_to_the_activation_that_takes_one():
+    params = convert.from_onnx(one(attributes=ELU))
+    assert params.cell == cells.lstm_variant(candidate=("elu", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (cells.coupled_forget_lstm, "no operator that computes `coupled_forget_lstm`"),
+        (cells.lstm_variant(cell_clip=1.0), "no operator that computes"),
+        (cells.lstm_variant(gate="gelu"), "they have no activation"),
+        (cells.minlstm, "no operator that computes `minlstm`"),
+    ],
+)
+def test_what_onnx_has_not(cell, said):
+    with pytest.raises(ValueError, match=said):
+        convert.to_onnx(network(cell))
