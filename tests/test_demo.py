@@ -1,5 +1,6 @@
 """The demo: what it computes, what it writes, and what it says to bad arguments."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -22,6 +23,13 @@ from jaxlstm.demo.text import Text, entropies, load, streams
 from jaxlstm.demo.train import Run, evaluate, train
 
 SMALL = ["--hidden", "6", "--steps", "9", "--batch", "4", "--chunk", "8", "--sample", "20"]
+
+
+@contextlib.contextmanager
+def promoting():
+    """The demo and optax promote as JAX does by default."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture
@@ -65,13 +73,12 @@ def test_equal_parameter_count(layers):
 def test_the_loss_is_that_of_the_equations():
     """And a text read in chunks with the state carried has the loss of the whole."""
     model = lm.init(jax.random.key(0), jaxlstm.gru, 5, 4, 1)
-    model = model._replace(w=jax.random.normal(jax.random.key(1), model.w.shape))
     symbols = np.random.default_rng(0).integers(0, 5, 2 * 41)
-    ys, _ = jaxlstm.apply(model.network, jax.nn.one_hot(streams(symbols, 2)[:-1], 5))
+    ys, _ = jaxlstm.apply(model.network, model.embedding[streams(symbols, 2)[:-1]])
     logits = np.asarray(ys @ model.w + jnp.broadcast_to(model.b, (40, 2, 5)))
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     picked = np.take_along_axis(p, streams(symbols, 2)[1:, :, None], -1)
-    with jax.numpy_rank_promotion("allow"):
+    with promoting():
         bits = evaluate(model, symbols, 2, 7)
     np.testing.assert_allclose(bits, -np.log2(picked).mean(), rtol=1e-10)
 
@@ -81,7 +88,7 @@ def test_the_gates_that_are_drawn_are_those_of_the_network():
     run = Run(model, 4, 0, 0.0, [], [], False)
     symbols = np.array([0, 3, 1, 4])
     gates, memory = picture.activations(run, symbols)
-    ys, last = jaxlstm.apply(model.network, jax.nn.one_hot(symbols, 5))
+    ys, last = jaxlstm.apply(model.network, model.embedding[symbols])
     close(jnp.asarray(memory[-1]), last.c)
     close(jnp.asarray(gates["o"] * np.tanh(memory)), ys)
 
@@ -89,7 +96,7 @@ def test_the_gates_that_are_drawn_are_those_of_the_network():
 def test_it_learns_and_writes_everything(small_text, tmp_path, capsys):
     out = tmp_path / "out"
     small = [*SMALL, "--steps", "150", "--rate", "0.03", "--temperature", "0.1"]
-    with jax.numpy_rank_promotion("allow"):
+    with promoting():
         assert main(["--text", str(small_text), "--output", str(out), *small]) == 0
     results = json.loads((out / "results.json").read_text())
     assert [r["cell"] for r in results["runs"]] == ["rnn", "gru", "lstm"]
@@ -158,7 +165,7 @@ def test_an_interrupted_run_keeps_what_it_has(monkeypatch):
 
     monkeypatch.setattr(module, "tqdm", Stopping)
     text = Text("text", "ab", np.array([0, 1] * 200, np.int32), 300)
-    with jax.numpy_rank_promotion("allow"):
+    with promoting():
         model = lm.init(jax.random.key(0), jaxlstm.lstm, 2, 3, 1)
         run = train("lstm", model, 3, text, 50, 2, 5, 1e-2)
     assert run.interrupted

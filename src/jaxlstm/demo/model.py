@@ -10,18 +10,24 @@ from jaxtyping import Array, Float, Int
 
 import jaxlstm
 
+WIDTH = 64  # of the vector that stands for a character
+
 
 class Model(NamedTuple):
-    """A network and what reads the next character's logits from its output."""
+    """A vector for each character, a network, and what reads the next one's logits from it."""
 
+    embedding: Float[Array, "vocabulary width"]
     network: Any
     w: Float[Array, "hidden vocabulary"]
     b: Float[Array, " vocabulary"]
 
 
 def init(key: Any, cell: jaxlstm.Cell, vocabulary: int, hidden: int, layers: int) -> Model:
-    network = jaxlstm.init(key, cell, vocabulary, hidden, layers=layers)
-    return Model(network, jnp.zeros((hidden, vocabulary)), jnp.zeros(vocabulary))
+    first, inner, last = jax.random.split(key, 3)
+    embedding = jax.random.normal(first, (vocabulary, WIDTH))
+    network = jaxlstm.init(inner, cell, WIDTH, hidden, layers=layers)
+    w = jax.nn.initializers.lecun_normal()(last, (hidden, vocabulary))
+    return Model(embedding, network, w, jnp.zeros(vocabulary))
 
 
 def parameters(model: Any) -> int:
@@ -48,8 +54,7 @@ def loss(
     model: Model, state: Any, symbols: Int[Array, "steps batch"]
 ) -> tuple[Float[Array, ""], Any]:
     """Mean negative log-likelihood of each next character, in nats; and the last state."""
-    xs = jax.nn.one_hot(symbols[:-1], model.b.size)
-    ys, state = jaxlstm.apply(model.network, xs, state)
+    ys, state = jaxlstm.apply(model.network, model.embedding[symbols[:-1]], state)
     logits = ys @ model.w + model.b
     each = optax.softmax_cross_entropy_with_integer_labels(logits, symbols[1:])
     return each.mean(), state
@@ -63,7 +68,7 @@ def sample(
 
     def write(carry: Any, key: Any) -> tuple[Any, Array]:
         symbol, state = carry
-        y, state = jaxlstm.step(model.network, jax.nn.one_hot(symbol, model.b.size), state)
+        y, state = jaxlstm.step(model.network, model.embedding[symbol], state)
         logits = (y @ model.w + model.b) / temperature
         symbol = jax.random.categorical(key, logits).astype(symbol.dtype)
         return (symbol, state), symbol

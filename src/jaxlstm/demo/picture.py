@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import matplotlib
 import matplotlib.ticker
 import numpy as np
@@ -78,8 +77,7 @@ def sentence(text: Text, length: int = 60) -> np.ndarray:
 
 def activations(run: Run, symbols: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The gates i, f, o and the memory cell c of the last layer, `(time, hidden)` each."""
-    xs = jax.nn.one_hot(symbols, run.model.b.size)
-    _, _, seen = jaxlstm.record(run.model.network, xs)
+    _, _, seen = jaxlstm.record(run.model.network, run.model.embedding[symbols])
     top = seen.layers[-1] if hasattr(seen, "layers") else seen
     return {k: np.asarray(top.gates[k]) for k in "ifo"}, np.asarray(top.states.c)
 
