@@ -67,6 +67,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_rtype = False
 nitpicky = False
 linkcheck_ignore = [r"https://(doi\.org|www\.jstor\.org)/.*"]
 
@@ -112,6 +113,12 @@ def cells():
 cells()
 
 
+def fields(app, what, name, obj, skip, options):
+    """The fields of a NamedTuple that say nothing of themselves are left to its signature."""
+    return skip or (getattr(obj, "__doc__", None) or "").startswith("Alias for field")
+
+
 def setup(app):
     # After napoleon, which has its own reading of indented sections.
     app.connect("autodoc-process-docstring", markdown, priority=100)
+    app.connect("autodoc-skip-member", fields)

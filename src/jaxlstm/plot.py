@@ -18,6 +18,7 @@ from ._record import Record
 try:
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
+    from matplotlib.ticker import MaxNLocator
 except ImportError as error:
     raise ImportError("`jaxlstm.plot` needs matplotlib: pip install 'jaxlstm[plot]'") from error
 
@@ -70,7 +71,7 @@ def heatmap(values: Any, ax: Axes | None = None, *, row: Any = (), label: str = 
     units = _units(values, row)
     image = ax.imshow(units.T, aspect="auto", cmap="cividis", interpolation="nearest")
     ax.set(xlabel="time (steps)", ylabel="unit")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.figure.colorbar(image, ax=ax, label=_name(label))
     return ax
 
