@@ -230,7 +230,7 @@ WRONG = {
     "scheme": (
         lambda: jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H, scheme="best"),
         ValueError,
-        ["'default', 'keras', 'torch'", "'best'"],
+        ["'default'", "'torch'", "'best'"],
     ),
     "a cell called like a layer": (
         lambda: jaxlstm.lstm(XS, None),
