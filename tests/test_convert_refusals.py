@@ -1,5 +1,8 @@
 """A conversion that cannot be exact says why, and so does a mapping that is no network."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -58,3 +61,16 @@ def test_float64_is_not_truncated():
     jax.config.update("jax_enable_x64", False)
     with pytest.raises(TypeError, match="which JAX would truncate"):
         c.from_torch(WEIGHTS)
+
+
+ALONE = """
+import sys, jaxlstm
+assert "jaxlstm.convert" not in sys.modules
+from jaxlstm import convert
+found = {"torch", "keras", "flax", "haiku", "equinox", "onnx", "safetensors"} & set(sys.modules)
+assert not found, found
+"""
+
+
+def test_no_framework_is_imported_and_convert_only_by_its_user():
+    subprocess.run([sys.executable, "-c", ALONE], check=True)
