@@ -72,6 +72,8 @@ def test_compare_draws_mean_and_range():
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [2, 2, 2])
     assert len(ax.collections) == 1
     assert labels(ax) == ["lstm", "gru"]
+    ax = plot.compare({"lstm": [3, 2, 1]}, steps=[10, 20, 30])
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), [10, 20, 30])
 
 
 def test_what_cannot_be_drawn_says_so():

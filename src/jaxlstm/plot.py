@@ -129,9 +129,16 @@ def saturation(record: Record, ax: Axes | None = None, *, within: float = 0.1) -
 
 
 def compare(
-    curves: Mapping[str, Any], ax: Axes | None = None, *, xlabel: str = "step", ylabel: str = "loss"
+    curves: Mapping[str, Any],
+    ax: Axes | None = None,
+    *,
+    steps: Any = None,
+    xlabel: str = "step",
+    ylabel: str = "loss",
 ) -> Axes:
-    """Curves of several cells beside each other; of runs `(seeds, steps)`, mean and range.
+    """Curves of several cells beside each other; of runs `(seeds, time)`, mean and range.
+
+    `steps` says where along the axis the values stand, 0, 1, 2, ... unless told.
 
     ```python
     ax = jaxlstm.plot.compare({"lstm": [[3, 2, 1], [3, 1, 1]], "gru": [[3, 2, 2], [2, 2, 1]]})
@@ -140,12 +147,12 @@ def compare(
     ax = _axes(ax)
     for style, (name, runs) in zip(_styles(), curves.items()):
         runs = np.atleast_2d(np.asarray(runs))
-        steps = np.arange(runs.shape[1])
+        at = np.arange(runs.shape[1]) if steps is None else np.asarray(steps)
         if len(runs) > 1:
             ax.fill_between(
-                steps, runs.min(0), runs.max(0), color=style["color"], alpha=0.15, linewidth=0
+                at, runs.min(0), runs.max(0), color=style["color"], alpha=0.15, linewidth=0
             )
-        ax.plot(steps, runs.mean(0), label=name, **style)
+        ax.plot(at, runs.mean(0), label=name, **style)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.margins(x=0)
     _legend(ax)
