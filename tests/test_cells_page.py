@@ -1,0 +1,14 @@
+"""The page of all cells is what its generator makes."""
+
+import importlib.util
+import pathlib
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+
+
+def test_the_page_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("make_cells", DOCS / "make_cells.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    message = "run `python docs/make_cells.py`"
+    assert (DOCS / "cells.md").read_text() == made.page(), message
