@@ -220,6 +220,19 @@ def test_default_names_come_back(framework, arrangement):
     equal(getattr(convert, f"from_{framework}")(weights, **options), params)
 
 
+@pytest.mark.parametrize("framework", ["keras", "flax"])
+def test_activations_are_the_cell_s(framework):
+    come, go = getattr(convert, f"from_{framework}"), getattr(convert, f"to_{framework}")
+    weights = go(network(jaxlstm.lstm))
+    cell = jaxlstm.cells.lstm_variant(gate=("hard_sigmoid", 1 / 6, 0.5), candidate="softsign")
+    params = come(weights, cell=cell)
+    assert params.cell == cell
+    equal(params._replace(cell=jaxlstm.lstm), come(weights))
+    jax.tree.map(np.testing.assert_array_equal, go(params), weights)
+    with pytest.raises(ValueError, match="PyTorch has no `lstm_variant"):
+        convert.to_torch(params)
+
+
 def test_two_biases_are_summed_or_kept():
     weights = shapes(torch_shapes(4))
     summed, kept = convert.from_torch(weights), convert.from_torch(weights, sum_biases=False)

@@ -117,6 +117,10 @@ def _keras(task: Task) -> Run:
         "gru_reset_before": (keras.layers.GRU, {"reset_after": False}),
         "rnn": (keras.layers.SimpleRNN, {}),
         "rnn_relu": (keras.layers.SimpleRNN, {"activation": "relu"}),
+        "lstm_variant": (
+            keras.layers.LSTM,
+            {"activation": "softsign", "recurrent_activation": "hard_sigmoid"},
+        ),
     }
     kind, options = kinds[task.cell]
     always = {"return_sequences": True, "return_state": True, "use_bias": task.bias}
@@ -128,7 +132,7 @@ def _keras(task: Task) -> Run:
         layer.build((3, 7, n))
         stack.append(layer)
         n = task.hidden_size * (1 + task.bidirectional)
-    fields = 2 if task.cell == "lstm" else 1
+    fields = 2 if "lstm" in task.cell else 1
 
     def f(weights, xs):
         xs, states = jnp.swapaxes(xs, 0, 1), []

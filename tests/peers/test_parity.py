@@ -24,7 +24,7 @@ CONVERTERS = {
 }
 CELLS = {
     "torch": ("lstm", "projected_lstm", "gru", "rnn", "rnn_relu"),
-    "keras": ("lstm", "gru", "gru_reset_before", "rnn", "rnn_relu"),
+    "keras": ("lstm", "lstm_variant", "gru", "gru_reset_before", "rnn", "rnn_relu"),
     "linen": ("lstm", "gru", "mgu_reset_after", "rnn", "rnn_relu"),
     "nnx": ("lstm", "gru", "rnn", "rnn_relu"),
     "haiku": ("lstm", "gru_reset_before", "rnn_relu"),
@@ -62,7 +62,11 @@ def converters(framework, task):
     come, go, options = CONVERTERS[framework]
     if framework == "linen":  # `SimpleCell_0` and `SimpleCell_1` do not say their directions
         options = {**options, "bidirectional": task.bidirectional}
-    return functools.partial(come, cell=getattr(jaxlstm.cells, task.cell), **options), go
+    cell = getattr(jaxlstm.cells, task.cell)
+    if task.cell == "lstm_variant":
+        hard = ("hard_sigmoid", 1 / 6, 0.5)
+        cell = cell(gate=hard, candidate="softsign", output="softsign")
+    return functools.partial(come, cell=cell, **options), go
 
 
 @pytest.mark.parametrize(("framework", "task"), list(tasks()))

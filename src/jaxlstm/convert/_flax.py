@@ -41,18 +41,18 @@ def _joined(gates: str, bias: str) -> tuple[Part, ...]:
 _NNX_LSTM = tuple(part._replace(name=part.name.replace("if/", "if_/")) for part in _LINEN_LSTM)
 
 LINEN = (
-    Table(lstm, _LINEN_LSTM, always=True),
-    Table(gru, _LINEN_GRU, inside="n", always=True),
-    Table(mgu_reset_after, _LINEN_MGU, inside="n", always=True),
-    Table(rnn, _LINEN_SIMPLE, always=True),
-    Table(rnn_relu, _LINEN_SIMPLE, always=True),
+    Table(lstm, _LINEN_LSTM, always=True, free=True),
+    Table(gru, _LINEN_GRU, inside="n", always=True, free=True),
+    Table(mgu_reset_after, _LINEN_MGU, inside="n", always=True, free=True),
+    Table(rnn, _LINEN_SIMPLE, always=True, free=True),
+    Table(rnn_relu, _LINEN_SIMPLE, always=True, free=True),
 )
 NNX = (
-    Table(lstm, _joined("ifgo", "dense_h"), always=True),
-    Table(lstm, _NNX_LSTM, always=True),
-    Table(gru, _joined("rzn", "dense_i"), inside="n", always=True),
-    Table(rnn, _joined("h", "dense_i"), always=True),
-    Table(rnn_relu, _joined("h", "dense_i"), always=True),
+    Table(lstm, _joined("ifgo", "dense_h"), always=True, free=True),
+    Table(lstm, _NNX_LSTM, always=True, free=True),
+    Table(gru, _joined("rzn", "dense_i"), inside="n", always=True, free=True),
+    Table(rnn, _joined("h", "dense_i"), always=True, free=True),
+    Table(rnn_relu, _joined("h", "dense_i"), always=True, free=True),
 )
 FLAX = Framework(
     "Flax",
@@ -77,7 +77,8 @@ def from_flax(
         params: of linen, what `module.init` returns; of nnx, `nnx.to_pure_dict(nnx.state(module))`.
             Of a module `RNN` or `Bidirectional`, of several, or of a cell alone.
         prefix: of the modules that are meant, such as `"params/encoder"`.
-        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation_fn=relu`.
+        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation_fn=relu`, or
+            such as `jaxlstm.cells.gru_variant(candidate="softsign")` for other activations.
         bidirectional: that forward and backward cells alternate, where names such as
             `SimpleCell_0`, `SimpleCell_1` do not say so.  `forward_rnn` says so itself.
 

@@ -18,7 +18,7 @@ def _table(cell: Cell, gates: str, bias: str = "b", inside: str = "") -> Table:
         Part("recurrent_kernel", "r", gates),
         Part("bias", bias, gates),
     )
-    return Table(cell, parts, inside=inside)
+    return Table(cell, parts, inside=inside, free=True)
 
 
 KERAS = Framework(
@@ -47,8 +47,11 @@ def from_keras(
         weights: the list of `layer.get_weights()`, or a mapping of weight names to arrays,
             `{w.path: w.numpy() for w in layer.weights}`, both in Keras's order.
         prefix: of the names that are meant, such as `"sequential/lstm"`.
-        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation="relu"`, and for
-            a GRU without biases `jaxlstm.gru_reset_before` if `reset_after=False`.
+        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation="relu"`, such as
+            `jaxlstm.cells.lstm_variant(candidate="softsign", output="softsign")` for other
+            activations (Keras 3 calls `("hard_sigmoid", 1 / 6, 0.5)` by the name
+            `hard_sigmoid`), and for a GRU without biases `jaxlstm.gru_reset_before` if
+            `reset_after=False`.
         bidirectional: of a list, that forward and backward layers alternate in it.  Names say
             so themselves.  `Bidirectional` must join its outputs (`merge_mode="concat"`).
 

@@ -98,7 +98,7 @@ def choose(entry: Entry, arrays: Mapping[Any, Any], of: Framework, cell: Cell | 
         asked = f"`{cell!r}`" if cell is not None else f"any of {known}"
         shapes = {of.said(v): np.shape(arrays[v]) for v in entry.keys.values()}
         raise ValueError(f"these are not the weights that {of.name} has for {asked}: {shapes}.")
-    return fit[0]
+    return fit[0]._replace(cell=cell) if cell is not None and fit[0].free else fit[0]
 
 
 def _gates_fit(table: Table, shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -8,6 +8,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._cell import Cell, Layer
+from ..cells import (
+    gru,
+    gru_reset_before,
+    gru_reset_before_variant,
+    gru_variant,
+    lstm,
+    lstm_variant,
+    rnn,
+    rnn_variant,
+)
+
+ACTIVATIONS = {"gate", "candidate", "output", "activation"}  # the options that are activations
+
+
+PLAIN = {
+    lstm_variant: lstm,
+    gru_variant: gru,
+    gru_reset_before_variant: gru_reset_before,
+    rnn_variant: rnn,
+}
+
+
+def plain(cell: Cell) -> Cell:
+    """The cell with the usual activations, if its activations are all that is unusual in it."""
+    told = {k: v for k, v in cell.defaults().items() if k in ACTIVATIONS}
+    return PLAIN.get(cell(**told), cell) if told else cell
 
 
 class Part(NamedTuple):
@@ -34,6 +60,7 @@ class Table(NamedTuple):
     inside: str = ""  # the gates whose recurrent bias stands inside a product with another gate
     always: bool = False  # it knows no layer without a bias
     sized: tuple[str, ...] = ()  # the options of the cell that are widths of the state
+    free: bool = False  # it takes any activations, which are not among its weights
 
     @property
     def names(self) -> frozenset[str]:
@@ -50,6 +77,7 @@ class Table(NamedTuple):
 
     def fits(self, cell: Cell) -> bool:
         """Whether this is the cell; widths are read from the weights."""
+        cell = plain(cell) if self.free else cell
         known = cell.defaults().keys() & set(self.sized)
         return cell(**dict.fromkeys(known)) == self.cell if known else cell == self.cell
 
