@@ -1,0 +1,52 @@
+"""What the compiler makes of it: compiled and not compiled are the same."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxlstm
+from networks import CELLS, CORE, close, inputs, network, normal_like, some_mask, some_reset
+
+XS = inputs()
+
+
+def results(params, xs):
+    """Outputs, last state and gradients, with mask and reset."""
+    run = lambda *a: jaxlstm.apply(*a, mask=some_mask(), reset=some_reset())
+    out, pull = jax.vjp(run, params, xs)
+    return out, pull(normal_like(out))
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_jit_is_no_jit(name):
+    params = network(CELLS[name])
+    compiled = jax.jit(results)(params, XS)
+    with jax.disable_jit():
+        close(compiled, results(params, XS))
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_jit_of_an_ensemble_is_no_jit_of_each(name):
+    networks = [network(CELLS[name], seed=seed) for seed in (0, 5)]
+    ensemble = jax.tree.map(lambda *a: jnp.stack(a), *networks)
+    compiled = jax.jit(jax.vmap(results, (0, None)))(ensemble, XS)
+    with jax.disable_jit():
+        for i, params in enumerate(networks):
+            close(jax.tree.map(lambda a, i=i: a[i], compiled), results(params, XS))
+
+
+# JAX 0.10.2 compiles a vmapped product that is summed at once to wrong numbers on CPU, for rows
+# of 3 and many of them: https://github.com/jax-ml/jax/issues/39103.
+ROWS = 16_385
+
+
+def of_rows(x):
+    return jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))(x)
+
+
+def test_the_known_miscompile_is_where_it_is_known():
+    """On 0.10.2 and CPU only; the laws above show that what the library compiles is right."""
+    x = jnp.zeros((ROWS, 3)).at[:, 0].set(jnp.arange(ROWS, dtype=float))
+    wrong = float(jax.jit(of_rows)(x)[-1]) != (ROWS - 1) ** 2
+    on_cpu = jax.default_backend() == "cpu"
+    assert wrong == (on_cpu and jax.__version__ == "0.10.2")
