@@ -45,8 +45,20 @@ def of_rows(x):
 
 
 def test_the_known_miscompile_is_where_it_is_known():
-    """On 0.10.2 and CPU only; the laws above show that what the library compiles is right."""
+    """On 0.10.2 and CPU only; the test below shows that the library is right there."""
     x = jnp.zeros((ROWS, 3)).at[:, 0].set(jnp.arange(ROWS, dtype=float))
     wrong = float(jax.jit(of_rows)(x)[-1]) != (ROWS - 1) ** 2
     on_cpu = jax.default_backend() == "cpu"
     assert wrong == (on_cpu and jax.__version__ == "0.10.2")
+
+
+@pytest.mark.parametrize("rows", ["batch", "vmap"])
+def test_sums_over_many_rows_are_those_of_few(rows):
+    """In the shape of that miscompile: width 3, as many rows, summed at once, all compiled."""
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 3)
+    xs = inputs(shape=(2, ROWS, 3))
+    outputs = lambda x: jaxlstm.apply(params, x)[0]
+    run = outputs if rows == "batch" else jax.vmap(outputs, 1, 1)
+    sums = jax.jit(lambda xs: jnp.sum(run(xs) ** 2, (0, 2)))
+    some = jnp.array([0, 1, ROWS // 2, ROWS - 2, ROWS - 1])
+    close(sums(xs)[some], sums(xs[:, some]))
