@@ -284,3 +284,11 @@ def test_numpy_doubles_follow_jax_where_it_has_no_doubles():
     jax.config.update("jax_enable_x64", False)
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
     assert jaxlstm.apply(params, np.ones((T, B, N)))[0].dtype == jnp.float32
+
+
+def test_known_lengths_are_checked_inside_jit():
+    lengths = jnp.array([3, 1])
+    assert jax.jit(lambda: jaxlstm.lengths_to_mask(lengths, 4))().sum() == 4
+    assert jax.jit(jaxlstm.lengths_to_mask, static_argnums=1)(lengths, 4).sum() == 4
+    with pytest.raises(ValueError, match="3 to 8"):
+        jax.jit(lambda: jaxlstm.lengths_to_mask([3, 8], 7))()

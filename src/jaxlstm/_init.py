@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Integer
 
 from . import _door
@@ -144,16 +145,19 @@ def lengths_to_mask(
     assert mask.T.tolist() == [[True, True, True, False], [True, False, False, False]]
     ```
     """
-    lengths = jnp.asarray(lengths)
+    known = not isinstance(lengths, jax.core.Tracer)
+    # In NumPy, so that known lengths are checked inside `jit` too.
+    lengths = np.asarray(lengths) if known else jnp.asarray(lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"`lengths` must be integers; got {lengths.dtype}.")
     _door.count("time", time, least=0)
-    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
+    if known and lengths.size:
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > time:
             raise ValueError(
                 f"`lengths` must lie between 0 and the time {time}; got {low} to {high}."
             )
+    lengths = jnp.asarray(lengths)
     steps = jnp.arange(time).reshape(time, *(1,) * lengths.ndim)
     mask = jnp.broadcast_to(steps, (time, *lengths.shape)) < jnp.broadcast_to(
         lengths[None], (time, *lengths.shape)

@@ -1,0 +1,242 @@
+"""The same job in every library: a forward pass, and one with all gradients.
+
+A peer is made for a case and data and gives its results in one form, whatever its own is:
+`ys`, the last state, and the gradients of `w`, of `r` and of `xs`.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from cases import Case, Data
+
+import jaxlstm
+from jaxlstm import convert
+
+
+class Result(NamedTuple):
+    ys: np.ndarray
+    last: tuple[np.ndarray, ...]
+    dw: np.ndarray | None = None
+    dr: np.ndarray | None = None
+    dxs: np.ndarray | None = None
+
+
+class Job(NamedTuple):
+    """One thing to time: `run` does it and waits; `result` is what the last run gave."""
+
+    run: Callable[[], Any]
+    result: Callable[[], Result]
+    compile_seconds: float | None = None
+    temporary_bytes: int | None = None
+
+
+def _jobs(f: Any, back: Any, weights: Any, data: Data) -> dict[str, Job]:
+    """Of a JAX library: `f(weights, xs) -> (ys, last)`; `back(gradients)` gives a layer."""
+    import time
+
+    xs = jnp.asarray(data.xs)
+    cotangents = (jnp.asarray(data.dys), tuple(map(jnp.asarray, data.dlast)))
+
+    def both(weights: Any, xs: Any, cotangents: Any) -> Any:
+        out, pull = jax.vjp(f, weights, xs)
+        return out, pull(cotangents)
+
+    jobs = {}
+    for name, function, args in (
+        ("forward", f, (weights, xs)),
+        ("forward+backward", both, (weights, xs, cotangents)),
+    ):
+        lowered = jax.jit(function).lower(*args)
+        start = time.perf_counter()
+        program = lowered.compile()
+        seconds = time.perf_counter() - start
+        box: dict[str, Any] = {}
+
+        def run(program: Any = program, args: Any = args, box: Any = box) -> None:
+            box["out"] = jax.block_until_ready(program(*args))
+
+        def result(name: str = name, box: Any = box) -> Result:
+            out = jax.tree.map(np.asarray, box["out"])
+            if name == "forward":
+                return Result(out[0], tuple(out[1]))
+            (ys, last), (dweights, dxs) = out
+            layer = back(dweights)
+            return Result(ys, tuple(last), np.asarray(layer.w), np.asarray(layer.r), dxs)
+
+        memory = program.memory_analysis().temp_size_in_bytes
+        jobs[name] = Job(run, result, seconds, memory)
+    return jobs
+
+
+def ours(case: Case, data: Data, implementation: Any = None) -> dict[str, Job]:
+    mask = None if data.lengths is None else jaxlstm.lengths_to_mask(data.lengths, case.time)
+
+    def f(params: Any, xs: Any) -> Any:
+        ys, last = jaxlstm.apply(params, xs, mask=mask, implementation=implementation)
+        return ys, tuple(last)
+
+    return _jobs(f, lambda params: params, data.params, data)
+
+
+def scan(case: Case, data: Data) -> dict[str, Job]:
+    return ours(case, data, "scan")
+
+
+def flax(case: Case, data: Data) -> dict[str, Job]:
+    import flax.linen as nn
+
+    kinds = {"rnn": nn.SimpleCell, "lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
+    network = nn.RNN(kinds[case.cell](case.hidden))
+    lengths = None if data.lengths is None else jnp.asarray(data.lengths)
+    like = network.init(jax.random.key(0), jnp.zeros((case.time, case.batch, case.input)))
+    weights = jax.tree.map(jnp.asarray, convert.to_flax(data.params, like=like))
+
+    def f(weights: Any, xs: Any) -> Any:
+        last, ys = network.apply(
+            weights, xs, time_major=True, return_carry=True, seq_lengths=lengths
+        )
+        last = last[::-1] if case.cell == "lstm" else (last,)  # Flax keeps (c, h)
+        if lengths is not None:  # Flax leaves what is past the length as it came
+            mask = jaxlstm.lengths_to_mask(lengths, case.time)
+            ys = jnp.where(mask[..., None], ys, 0.0)
+        return ys, last
+
+    return _jobs(f, lambda d: convert.from_flax(d), weights, data)
+
+
+def equinox(case: Case, data: Data) -> dict[str, Job]:
+    import equinox as eqx
+
+    if data.lengths is not None:
+        raise NotImplementedError("Equinox's cells take no lengths")
+    if case.cell == "rnn":
+        raise NotImplementedError("Equinox has no simple cell")
+    kind = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[case.cell]
+    cell = kind(case.input, case.hidden, key=jax.random.key(0))
+    weights = {k: jnp.asarray(v) for k, v in convert.to_equinox(data.params).items()}
+    zeros = jnp.zeros((case.batch, case.hidden))
+
+    def f(weights: Any, xs: Any) -> Any:
+        new = eqx.tree_at(lambda c: [getattr(c, k) for k in weights], cell, [*weights.values()])
+
+        def step(s: Any, x: Any) -> Any:
+            s = jax.vmap(new)(x, s)
+            return s, s[0] if case.cell == "lstm" else s
+
+        last, ys = jax.lax.scan(step, (zeros, zeros) if case.cell == "lstm" else zeros, xs)
+        return ys, last if case.cell == "lstm" else (last,)
+
+    return _jobs(f, lambda d: convert.from_equinox(d), weights, data)
+
+
+def keras(case: Case, data: Data) -> dict[str, Job]:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    import keras
+
+    kinds = {"rnn": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU}
+    layer = kinds[case.cell](case.hidden, return_sequences=True, return_state=True)
+    layer.build((case.batch, case.time, case.input))
+    weights = [jnp.asarray(a) for a in convert.to_keras(data.params)]
+    mask = None
+    if data.lengths is not None:
+        mask = jaxlstm.lengths_to_mask(data.lengths, case.time, axis=1)
+    others = [v.value for v in layer.non_trainable_variables]
+
+    def f(weights: Any, xs: Any) -> Any:
+        out, _ = layer.stateless_call(weights, others, jnp.swapaxes(xs, 0, 1), mask=mask)
+        ys = jnp.swapaxes(out[0], 0, 1)
+        if mask is not None:  # Keras repeats the last output where the mask is False
+            ys = jnp.where(mask.T[..., None], ys, 0.0)
+        return ys, tuple(out[1:])
+
+    return _jobs(f, lambda d: convert.from_keras([np.asarray(a) for a in d]), weights, data)
+
+
+def torch(case: Case, data: Data) -> dict[str, Job]:
+    import torch
+
+    kinds = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+    module = kinds[case.cell](case.input, case.hidden)
+    state = {k: torch.tensor(np.asarray(v)) for k, v in convert.to_torch(data.params).items()}
+    module.load_state_dict(state)
+    tensor = lambda a: torch.tensor(np.asarray(a))
+    xs, dys = tensor(data.xs), tensor(data.dys)
+    dlast = [tensor(a)[None] for a in data.dlast]
+    box: dict[str, Any] = {}
+
+    def call(xs: Any) -> Any:
+        given = xs
+        if data.lengths is not None:
+            given = torch.nn.utils.rnn.pack_padded_sequence(
+                xs, tensor(data.lengths), enforce_sorted=False
+            )
+        ys, last = module(given)
+        if data.lengths is not None:
+            ys, _ = torch.nn.utils.rnn.pad_packed_sequence(ys, total_length=case.time)
+        return ys, last if isinstance(last, tuple) else (last,)
+
+    def forward() -> None:
+        with torch.no_grad():
+            box["forward"] = call(xs)
+
+    def both() -> None:
+        wanted = xs.clone().requires_grad_()
+        module.zero_grad(set_to_none=True)
+        ys, last = call(wanted)
+        torch.autograd.backward([ys, *last], [dys, *dlast])
+        box["both"] = ys, last, wanted.grad
+
+    def array(a: Any) -> np.ndarray:
+        return a.detach().numpy()
+
+    def result_forward() -> Result:
+        ys, last = box["forward"]
+        return Result(array(ys), tuple(array(s)[0] for s in last))
+
+    def result_both() -> Result:
+        ys, last, dxs = box["both"]
+        grads = {k: array(p.grad) for k, p in module.named_parameters()}
+        layer = convert.from_torch(grads)
+        last = tuple(array(s)[0] for s in last)
+        return Result(array(ys), last, np.asarray(layer.w), np.asarray(layer.r), array(dxs))
+
+    return {"forward": Job(forward, result_forward), "forward+backward": Job(both, result_both)}
+
+
+def onnxruntime(case: Case, data: Data) -> dict[str, Job]:
+    import onnxruntime as ort
+
+    model = convert.to_onnx(data.params, lengths=data.lengths is not None)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feeds = {"xs": data.xs}
+    if data.lengths is not None:
+        feeds["lengths"] = data.lengths
+    box: dict[str, Any] = {}
+
+    def forward() -> None:
+        box["out"] = session.run(None, feeds)
+
+    def result() -> Result:
+        ys, *last = box["out"]
+        return Result(ys, tuple(a[0] for a in last))
+
+    return {"forward": Job(forward, result)}
+
+
+PEERS = {
+    "jaxlstm": ours,
+    "scan": scan,
+    "torch": torch,
+    "flax": flax,
+    "equinox": equinox,
+    "keras": keras,
+    "onnxruntime": onnxruntime,
+}

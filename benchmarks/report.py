@@ -1,0 +1,99 @@
+"""The table and the picture of a benchmark's results."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def geometric(values: list[float]) -> float:
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def _size(line: dict[str, Any]) -> str:
+    sizes = ",".join(str(line[k]) for k in ("batch", "time", "input", "hidden"))
+    return f"({sizes}{', masked' if line['masked'] else ''})"
+
+
+def markdown(found: dict[str, Any]) -> str:
+    env = found["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in env["versions"].items() if v)
+    text = [
+        "# Beside the peers",
+        "",
+        f"Made by `make bench` on {env['date']}: {env['cpu']}, {env['cores']} cores, "
+        f"{env['threads']} threads, Python {env['python']}, {versions}; "
+        f"XLA_FLAGS=`{env['xla_flags']}`; medians of {env['rounds']} interleaved rounds.",
+        "",
+        "Ratios are `t_peer / t_jaxlstm`: above 1 jaxlstm is faster. *chain* and *product* are the "
+        "limits: the time of the dependent chain of the small products alone, and of one large "
+        "product with all the FLOPs of the forward pass, over that of jaxlstm. Memory is what the "
+        "compiled program needs beside arguments and results.",
+    ]
+    for what in ("forward", "forward+backward"):
+        for cell in dict.fromkeys(line["cell"] for line in found["lines"]):
+            lines = [x for x in found["lines"] if x["what"] == what and x["cell"] == cell]
+            peers = list(dict.fromkeys(n for line in lines for n in line["ratio"]))
+            text += ["", f"## {cell}, {what}", ""]
+            head = ["(batch, time, input, hidden)", "ms", *peers, "chain", "product"]
+            head += ["compile s (scan)", "temporary MiB (scan)"]
+            text += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+            for line in lines:
+                median = line["median"]
+                mine = median["jaxlstm"]
+                row = [_size(line), f"{mine * 1e3:.2f}"]
+                row += [f"{line['ratio'][n]:.2f}" if n in line["ratio"] else "" for n in peers]
+                row += [f"{median[n] / mine:.2f}" for n in ("chain", "product")]
+                for key, scale in (("compile_seconds", 1.0), ("temporary_bytes", 2.0**20)):
+                    pair = [line[key].get(n) for n in ("jaxlstm", "scan")]
+                    row.append(" ".join(
+                        "" if v is None else f"{v / scale:.2f}" if n == 0 else f"({v / scale:.2f})"
+                        for n, v in enumerate(pair)
+                    ))  # fmt: skip
+                text.append(f"| {' | '.join(row)} |")
+            for name, pick in (("geometric mean", geometric), ("worst", min)):
+                ratios = [[x["ratio"][n] for x in lines if n in x["ratio"]] for n in peers]
+                row = [name, "", *[f"{pick(r):.2f}" for r in ratios], "", "", "", ""]
+                text.append(f"| {' | '.join(row)} |")
+    failed = [f"{x['cell']} {_size(x)} {x['what']}" for x in found["lines"] if not x["accurate"]]
+    said = "; ".join(failed) if failed else "none"
+    text += ["", f"Lines further from float64 than 1.5 times the worst peer: {said}.", ""]
+    return "\n".join(text)
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cells = list(dict.fromkeys(line["cell"] for line in found["lines"]))
+    whats = ("forward", "forward+backward")
+    figure, axes = plt.subplots(
+        len(cells), 2, figsize=(11, 1 + 2.6 * len(cells)), squeeze=False, sharex=True,
+        layout="constrained",
+    )  # fmt: skip
+    colours = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    peers = list(dict.fromkeys(n for line in found["lines"] for n in line["ratio"]))
+    style = dict(zip(peers, zip(colours, "os^vD*")))
+    for row, cell in zip(axes, cells):
+        for ax, what in zip(row, whats):
+            lines = [x for x in found["lines"] if x["what"] == what and x["cell"] == cell]
+            for name in peers:
+                at = [i for i, x in enumerate(lines) if name in x["ratio"]]
+                values = [lines[i]["ratio"][name] for i in at]
+                colour, marker = style[name]
+                ax.plot(values, at, marker, color=colour, label=name, markersize=6)
+            ax.axvline(1, color="0.4", linewidth=0.8)
+            ax.set(xscale="log", title=f"{cell}, {what}", yticks=range(len(lines)))
+            ax.set_yticklabels([_size(x) for x in lines])
+            ax.invert_yaxis()
+            ax.grid(axis="x", color="0.9")
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter("{x:g}")
+            ax.tick_params(axis="x", which="both", labelsize=7)
+    for ax in axes[-1]:
+        ax.set_xlabel("t_peer / t_jaxlstm (right of 1: jaxlstm is faster)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.savefig(path, dpi=110)
