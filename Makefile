@@ -69,4 +69,4 @@ format: $(VENV)/.ready ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## remove what make made
-	rm -rf .venv .venv-* demo-output docs/_build docs/notebooks docs/jupyter_execute docs/*.rst docs/[A-Z]*.md
+	rm -rf .venv .venv-* demo-output docs/_build docs/notebooks docs/jupyter_execute docs/[A-Z]*.md

@@ -1,6 +1,5 @@
 """The documentation site: docstrings, the README and the executed notebooks (`make docs`)."""
 
-import inspect
 import pathlib
 import re
 import shutil
@@ -45,7 +44,13 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "README.md", "jupyter_execute", "notebooks/.ipynb_checkpoints"]
+exclude_patterns = [
+    "_build",
+    ".jupyter_cache",
+    "README.md",
+    "jupyter_execute",
+    "notebooks/.ipynb_checkpoints",
+]
 html_theme = "furo"
 html_title = f"jaxlstm {release}"
 html_static_path = ["_static"]
@@ -96,22 +101,6 @@ def markdown(app, what, name, obj, options, lines):
         found.append(line)
         before_blank = not line.strip()
     lines[:] = found
-
-
-def cells():
-    """A page with every exported cell: its name, and its equations."""
-    page = ["Cells", "=====", "", "Each cell is its equations; `init` draws their weights.", ""]
-    for name, cell in sorted(vars(jaxlstm.cells).items()):
-        if isinstance(cell, jaxlstm.Cell):
-            lines = [*inspect.getdoc(cell.equations).split("\n"), ""]
-            lines += [f"Its shape is `{type(cell).__name__.lower()}`."]
-            markdown(None, None, name, cell, None, lines)
-            page += [f".. py:data:: jaxlstm.cells.{name}", ""]
-            page += [f"    {line}" for line in lines] + [""]
-    (HERE / "all_cells.rst").write_text("\n".join(page))
-
-
-cells()
 
 
 def fields(app, what, name, obj, skip, options):
