@@ -4,6 +4,9 @@ import pathlib
 import re
 import shutil
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 import jaxlstm
 
 HERE = pathlib.Path(__file__).parent
@@ -40,7 +43,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
@@ -75,6 +77,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 nitpicky = False
+html_math_renderer = "mathml"
 linkcheck_ignore = [r"https://(doi\.org|www\.jstor\.org)/.*"]
 
 
@@ -108,7 +111,15 @@ def fields(app, what, name, obj, skip, options):
     return skip or (getattr(obj, "__doc__", None) or "").startswith("Alias for field")
 
 
+def mathml(translator, node):
+    """Formulas that a browser draws by itself: no script, nothing fetched."""
+    block = isinstance(node, nodes.math_block)
+    translator.body.append(tex2mathml(node.astext(), as_block=block))
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     # After napoleon, which has its own reading of indented sections.
     app.connect("autodoc-process-docstring", markdown, priority=100)
     app.connect("autodoc-skip-member", fields)
