@@ -15,7 +15,7 @@ SHAPE = (40, 3, 50)
 
 def fits(sample, distribution):
     """The Kolmogorov-Smirnov test, with the seed fixed: it passes or fails for good."""
-    assert stats.kstest(np.asarray(sample).ravel(), distribution.cdf).pvalue > 0.01
+    assert stats.kstest(np.asarray(sample).ravel(), distribution.cdf, method="asymp").pvalue > 0.01
 
 
 UNIFORM = {
@@ -76,7 +76,7 @@ def test_forget_biases_by_cell_default():
 
 
 def test_chrono_spreads_memories_over_the_range():
-    params = jaxlstm.init(KEY, jaxlstm.lstm, 3, 2000, layers=2, bidirectional=True)
+    params = jaxlstm.init(KEY, jaxlstm.lstm, 3, 500, layers=2, bidirectional=True, scheme="irnn")
     for level in initializers.chrono(KEY, params, longest=100).layers:
         for layer in level:
             i, f = layer.b[0], layer.b[1]
