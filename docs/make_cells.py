@@ -50,7 +50,7 @@ def ways(cell):
 def source(cell):
     """Authors and year of the first paper that the docstring names."""
     text = " ".join(inspect.cleandoc(cell.__doc__).split())
-    found = re.search(r"((?:[A-Z][\w-]+,? |and |et al\. |der )+)((?:19|20)\d\d)", text)
+    found = re.search(r"((?:[A-Z][\w-]+,? |and |von |et al\. |der )+)((?:19|20)\d\d)", text)
     assert found, cell.name
     return found[0].removeprefix("After ")
 

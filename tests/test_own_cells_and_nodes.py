@@ -26,7 +26,9 @@ def scaling(rate):
     return decayed(rate=rate)
 
 
-@jaxlstm.gated("n", jaxlstm.Hidden, weights={"p": jaxlstm.Weight("hidden", jaxlstm.initializers.ones)})
+@jaxlstm.gated(
+    "n", jaxlstm.Hidden, weights={"p": jaxlstm.Weight("hidden", jaxlstm.initializers.ones)}
+)
 def decayed(s, u, v, *, p, rate=0.5):
     (n,) = u + v
     return (rate * s.h + jnp.broadcast_to(p, n.shape) * jnp.tanh(n),)
