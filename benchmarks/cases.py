@@ -8,7 +8,8 @@ import numpy as np
 
 import jaxlstm
 
-CELLS = ("rnn", "lstm", "gru")
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+CELLS = tuple(GATES)
 
 
 class Case(NamedTuple):
@@ -70,5 +71,4 @@ def draw(case: Case, seed: int = 0) -> Data:
 
 def flops(case: Case) -> int:
     """Of the matrix products of one forward pass; backward takes twice as many."""
-    gates = {"rnn": 1, "lstm": 4, "gru": 3}[case.cell]
-    return 2 * case.batch * case.time * gates * case.hidden * (case.input + case.hidden)
+    return 2 * case.batch * case.time * GATES[case.cell] * case.hidden * (case.input + case.hidden)

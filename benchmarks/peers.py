@@ -90,10 +90,13 @@ def flax(case: Case, data: Data) -> dict[str, Job]:
     import flax.linen as nn
 
     kinds = {"rnn": nn.SimpleCell, "lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
-    network = nn.RNN(kinds[case.cell](case.hidden))
+    dtype, kind = data.xs.dtype, kinds[case.cell]
+    network = nn.RNN(kind(case.hidden, param_dtype=dtype))
     lengths = None if data.lengths is None else jnp.asarray(data.lengths)
-    like = network.init(jax.random.key(0), jnp.zeros((case.time, case.batch, case.input)))
-    weights = jax.tree.map(jnp.asarray, convert.to_flax(data.params, like=like))
+    # Flax draws orthogonal weights in float32 and float64 alone.
+    like = nn.RNN(kind(case.hidden)).init(jax.random.key(0), jnp.zeros(data.xs.shape))
+    weights = convert.to_flax(data.params, like=like)
+    weights = jax.tree.map(lambda a: jnp.asarray(a, dtype), weights)
 
     def f(weights: Any, xs: Any) -> Any:
         last, ys = network.apply(
@@ -118,7 +121,7 @@ def equinox(case: Case, data: Data) -> dict[str, Job]:
     kind = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[case.cell]
     cell = kind(case.input, case.hidden, key=jax.random.key(0))
     weights = {k: jnp.asarray(v) for k, v in convert.to_equinox(data.params).items()}
-    zeros = jnp.zeros((case.batch, case.hidden))
+    zeros = jnp.zeros((case.batch, case.hidden), data.xs.dtype)
 
     def f(weights: Any, xs: Any) -> Any:
         new = eqx.tree_at(lambda c: [getattr(c, k) for k in weights], cell, [*weights.values()])
@@ -156,32 +159,33 @@ def keras(case: Case, data: Data) -> dict[str, Job]:
     return _jobs(f, lambda d: convert.from_keras([np.asarray(a) for a in d]), weights, data)
 
 
-def torch(case: Case, data: Data) -> dict[str, Job]:
+def torch(case: Case, data: Data, device: str = "cpu") -> dict[str, Job]:
     import torch
 
+    dtype = getattr(torch, data.xs.dtype.name)
+    tensor = lambda a: torch.tensor(np.asarray(a, np.float32)).to(device, dtype)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     kinds = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-    module = kinds[case.cell](case.input, case.hidden)
-    state = {k: torch.tensor(np.asarray(v)) for k, v in convert.to_torch(data.params).items()}
-    module.load_state_dict(state)
-    tensor = lambda a: torch.tensor(np.asarray(a))
+    module = kinds[case.cell](case.input, case.hidden).to(device, dtype)
+    module.load_state_dict({k: tensor(v) for k, v in convert.to_torch(data.params).items()})
+    lengths = None if data.lengths is None else torch.tensor(data.lengths)  # PyTorch's on the host
     xs, dys = tensor(data.xs), tensor(data.dys)
     dlast = [tensor(a)[None] for a in data.dlast]
     box: dict[str, Any] = {}
 
     def call(xs: Any) -> Any:
         given = xs
-        if data.lengths is not None:
-            given = torch.nn.utils.rnn.pack_padded_sequence(
-                xs, tensor(data.lengths), enforce_sorted=False
-            )
+        if lengths is not None:
+            given = torch.nn.utils.rnn.pack_padded_sequence(xs, lengths, enforce_sorted=False)
         ys, last = module(given)
-        if data.lengths is not None:
+        if lengths is not None:
             ys, _ = torch.nn.utils.rnn.pad_packed_sequence(ys, total_length=case.time)
         return ys, last if isinstance(last, tuple) else (last,)
 
     def forward() -> None:
         with torch.no_grad():
             box["forward"] = call(xs)
+        wait()
 
     def both() -> None:
         wanted = xs.clone().requires_grad_()
@@ -189,9 +193,10 @@ def torch(case: Case, data: Data) -> dict[str, Job]:
         ys, last = call(wanted)
         torch.autograd.backward([ys, *last], [dys, *dlast])
         box["both"] = ys, last, wanted.grad
+        wait()
 
     def array(a: Any) -> np.ndarray:
-        return a.detach().numpy()
+        return a.detach().cpu().float().numpy().astype(data.xs.dtype)
 
     def result_forward() -> Result:
         ys, last = box["forward"]
@@ -204,7 +209,17 @@ def torch(case: Case, data: Data) -> dict[str, Job]:
         last = tuple(array(s)[0] for s in last)
         return Result(array(ys), last, np.asarray(layer.w), np.asarray(layer.r), array(dxs))
 
-    return {"forward": Job(forward, result_forward), "forward+backward": Job(both, result_both)}
+    def temporary(run: Callable[[], Any]) -> int | None:
+        if device != "cuda":
+            return None
+        run()
+        box.clear()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+
+    ways = {"forward": (forward, result_forward), "forward+backward": (both, result_both)}
+    return {name: Job(*way, temporary_bytes=temporary(way[0])) for name, way in ways.items()}
 
 
 def onnxruntime(case: Case, data: Data) -> dict[str, Job]:
