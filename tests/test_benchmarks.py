@@ -1,0 +1,84 @@
+"""The benchmarks run to their end, without peers; and refuse what computes something else."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+pytestmark = pytest.mark.skipif(not BENCHMARKS.exists(), reason="the source tree has benchmarks")
+
+
+def run(*args):
+    call = [sys.executable, *args]
+    return subprocess.run(call, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+
+
+def found(path):
+    return json.loads(path.with_suffix(".json").read_text()), path.with_suffix(".md").read_text()
+
+
+def test_the_gpu_benchmark_runs_tiny_and_says_that_it_measured_nothing(tmp_path):
+    output = tmp_path / "gpu"
+    options = "--tiny --cells gru --dtypes bfloat16 --sizes 2,3,4,5 --peers scan cudnn --rounds 1"
+    done = run("gpu.py", *options.split(), "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    results, page = found(output)
+    assert not results["environment"]["measured"]
+    assert "These are not GPU numbers" in page
+    assert [x["what"] for x in results["lines"]] == ["forward", "forward+backward"]
+    for line in results["lines"]:
+        assert {"jaxlstm", "scan", "chain", "product"} == set(line["us_per_step"])
+        assert set(line["left_out"]) == {"cudnn"}
+        assert 0 < max(line["error"]["jaxlstm"].values()) < 0.05  # bfloat16, not float32
+
+
+def test_streaming_runs_without_peers(tmp_path):
+    output = tmp_path / "streaming"
+    options = "--cells lstm --sizes 3,4 --blocks 1 2 --calls 1 --peers"
+    done = run("streaming.py", "--output", str(output), *options.split())
+    assert done.returncode == 0, done.stderr
+    results, page = found(output)
+    assert [set(x["latency_us"]) for x in results["lines"]] == [{"step", "block"}, {"block"}]
+    assert "| 3, 4 | 2 |" in page
+
+
+REFUSALS = """
+import gpu, numpy as np, streaming
+from cases import Case, draw
+from peers import Job
+
+case = Case("lstm", 2, 3, 4, 5)
+data = draw(case)
+true = gpu.truth(case, data)["forward"]
+job = gpu.ours(case, data)["forward"]
+assert gpu.judge(job, true, np.float32, 1e-5)
+for change, reason in (
+    (lambda r: r._replace(ys=r.ys + 1e-2), "does not compute the same"),
+    (lambda r: r._replace(last=(r.last[0], r.last[1] * np.nan)), "does not compute the same"),
+    (lambda r: r._replace(ys=r.ys.astype(np.float16)), "computes in float16"),
+):
+    _, said = gpu.attempt(
+        lambda: gpu.judge(Job(job.run, lambda: change(job.result())), true, np.float32, 1e-3)
+    )
+    assert said and reason in said, said
+
+blocks = np.ones((1, 2, 1, 4), np.float32)
+streaming.same({"block": lambda x: x, "other": lambda x: x + 1e-5}, blocks, "here")
+for other in (lambda x: x + 1e-3, lambda x: x * np.nan, lambda x: x[0]):
+    try:
+        streaming.same({"block": lambda x: x, "other": other}, blocks, "here")
+    except SystemExit as e:
+        assert "other does not compute the same" in str(e)
+    else:
+        raise AssertionError("not refused")
+print("all refused")
+"""
+
+
+def test_what_computes_something_else_is_refused():
+    done = run("-c", REFUSALS)
+    assert done.stdout == "all refused\n", done.stderr
