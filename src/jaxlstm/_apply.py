@@ -13,7 +13,7 @@ from ._cell import State
 from ._control import Controls, vary_alike, where
 from ._unroll import AUTOMATIC, IMPLEMENTATIONS, unroll
 
-Implementation: TypeAlias = Literal["associative", "deferred", "scan"]
+Implementation: TypeAlias = Literal["associative", "cudnn", "deferred", "scan"]
 Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
 
 
@@ -161,13 +161,16 @@ def step(
 
 
 def implementations(
-    params: Any, xs: Float[ArrayLike, "time *batch input"], state: State = None, **options: Any
+    params: Any,
+    xs: Float[ArrayLike | jax.ShapeDtypeStruct, "time *batch input"],
+    state: State = None,
+    **options: Any,
 ) -> dict[str, str | None]:
     """Who would run `apply(params, xs, state, **options)`, and why the others would not.
 
     Returns a dict from the name of every implementation to `None`, if it can run this call,
-    or to its reason.  Nothing is computed.  The default takes the first that can of those
-    that agree with `scan` to rounding.
+    or to its reason.  Nothing is computed: an array may be a `jax.ShapeDtypeStruct`.  The
+    default takes the first that can of those that agree with `scan` to rounding.
     """
     found: dict[str, str | None] = {}
     for name in IMPLEMENTATIONS:

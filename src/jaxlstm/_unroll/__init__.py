@@ -10,10 +10,16 @@ from .._cell import State
 from .._control import Controls
 from .associative import associative as associative
 from .checkpoint import segments
+from .cudnn import cudnn as cudnn
 from .deferred import deferred as deferred
 from .scan import scan as scan
 
-IMPLEMENTATIONS = {"associative": associative, "deferred": deferred, "scan": scan}
+IMPLEMENTATIONS = {
+    "associative": associative,
+    "cudnn": cudnn,
+    "deferred": deferred,
+    "scan": scan,
+}
 
 # What `implementation=None` tries, in order: only those that agree with `scan` to rounding.
 AUTOMATIC = ("deferred", "scan")
