@@ -52,6 +52,6 @@ def test_the_cell_is_its_equations(name):
     for row in range(B):
         start = [np.asarray(a[row]) for a in state]
         expected, end = run(layer, xs[:, row], start)
-        np.testing.assert_allclose(ys[:, row], expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(ys[:, row], expected, rtol=1e-12, atol=1e-12)
         for a, b in zip(last, end, strict=True):
-            np.testing.assert_allclose(a[row], b, rtol=1e-10, atol=1e-12)
+            np.testing.assert_allclose(a[row], b, rtol=1e-12, atol=1e-12)

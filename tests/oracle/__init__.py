@@ -43,11 +43,41 @@ def dense(r, heads):
     return full
 
 
-def run(layer, xs, state):
-    """`(ys, state)` of inputs `(time, features)`, from a state that is a tuple of arrays."""
+def run(layer, xs, state, mask=None, reset=None, initial=None, reverse=False):
+    """`(ys, state)` of inputs `(time, features)`, from a state that is a tuple of arrays.
+
+    Where `reset`, the state first becomes `initial`; where not `mask`, the step does not
+    happen and its output is zero.
+    """
     p, step = Weights(layer), ORACLES[layer.cell.name]
-    outputs = []
-    for x in np.asarray(xs):
-        state = step(p, x, *state)
-        outputs.append(state[0])
-    return np.stack(outputs), state
+    xs = np.asarray(xs)
+    outputs = np.zeros((len(xs), len(state[0])))
+    order = range(len(xs))
+    for t in reversed(order) if reverse else order:
+        if reset is not None and reset[t]:
+            state = initial
+        if mask is None or mask[t]:
+            state = step(p, xs[t], *state)
+            outputs[t] = state[0]
+    return outputs, state
+
+
+def run_network(node, xs, state, mask, reset, initial, reverse):
+    """The same of a tree of layers, with a state for each; `run` is its leaf."""
+    go = lambda node, xs, s, s0, reverse: run_network(node, xs, s, mask, reset, s0, reverse)
+    match type(node).__name__:
+        case "Layer":
+            ys, end = run(node, xs, state, mask, reset, initial, reverse)
+            return ys, type(state)(*end)
+        case "Reverse":
+            return go(node.node, xs, state, initial, not reverse)
+        case "Bidirectional":
+            yf, sf = go(node.forward, xs, state[0], initial[0], reverse)
+            yb, sb = go(node.backward, xs, state[1], initial[1], not reverse)
+            return np.concatenate([yf, yb], -1), (sf, sb)
+        case "Stack":
+            ends = []
+            for layer, s, s0 in zip(node.layers, state, initial, strict=True):
+                xs, end = go(layer, xs, s, s0, reverse)
+                ends.append(end)
+            return xs, tuple(ends)
