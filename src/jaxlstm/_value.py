@@ -136,7 +136,7 @@ class Cell:
                 given[name] = given[name].reshape(*shape[:at], *[1] * rank, *shape[at:])
         return given
 
-    def step(self, p: "Layer", s: State, u: Array) -> State:
+    def step(self, p: Weights, s: State, u: Array) -> State:
         """One time step; `u` is `(*batch, gates, hidden)`."""
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ it agrees with `scan` to about 1e-3 and not to rounding.
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def cudnn(node: Any, xs: Any, state: State, controls: Controls, reverse: bool) -
     order, lengths = _steps_first(mask.reshape(time, rows), reverse)
     xs = jnp.take_along_axis(xs, order[..., None], axis=0)
     begun = [a.reshape(1, rows, hidden) for a in state]
-    ys, *last = rnn.lstm(
+    ys, *last = cast(Any, rnn.lstm)(
         jnp.swapaxes(xs, 0, 1),
         *begun,
         _packed(node),
@@ -86,5 +86,6 @@ def _packed(node: Layer) -> Array:
 
 def _precision() -> Any:
     """What `precision` asks for, told outright: the gradient is traced after it is gone."""
-    told = jax.config.jax_default_matmul_precision
+    config: Any = jax.config
+    told = config.jax_default_matmul_precision
     return jax.lax.Precision(told) if told in ("high", "highest", "float32") else None
