@@ -26,7 +26,7 @@ from jaxtyping import Array
 
 from .._cell import Gated, State, front, recurrent
 from .._control import Controls, where
-from .._layer import Layer
+from .._layer import Layer, product
 
 
 def deferred(
@@ -126,12 +126,12 @@ def _rule(reverse: bool, primals: Any, tangents: Any) -> Any:
     into_v = lambda q: recurrent(q, steps.before[0], p.cell.recurrent)
     dvs = jax.jvp(into_v, (p,), (dp,))[1]
     dsteps = (dus + dvs, None) if steps.v is None else (dus, dvs)
+    through = _through(p, ys.shape[-1])
 
     def body(ds: State, at: Any) -> tuple[State, Array]:
         step, (du, dv), now = at
         ds = ds if now.reset is None else where(now.reset, dinitial, ds)
-        through_h = lambda h: recurrent(p, h, p.cell.recurrent)
-        dv_of_h = jax.jvp(through_h, (step.before[0],), (ds[0],))[1]
+        dv_of_h = through(ds[0])
         du, dv = (du + dv_of_h, None) if dv is None else (du, dv + dv_of_h)
         dnew = jax.jvp(_point, (p, *step), (dp, ds, du, dv))[1]
         ds = where(now.mask, dnew, ds)
@@ -140,3 +140,21 @@ def _rule(reverse: bool, primals: Any, tangents: Any) -> Any:
     body = jax.checkpoint(body, prevent_cse=False)
     dlast, dys = jax.lax.scan(body, dstate, (steps, dsteps, ways), reverse=reverse)
     return (last, ys), (dlast, dys)
+
+
+def _through(p: Any, width: int) -> Any:
+    """`dh -> dh r`, with `r` laid out for the way back.
+
+    JAX makes `dz r^T` of it, in every step of the backward pass; with `r^T` in memory that
+    product runs 1.4 times as fast on CPU at width 256 (benchmarks/NOTES.md).
+    """
+    n, gates, hidden = p.r.shape
+    if n != width:  # block by block, for cells of several heads
+        return lambda dh: product(dh, p.r, None)
+    across = p.r.reshape(n, -1).T
+
+    def through(dh: Array) -> Array:
+        along = (((dh.ndim - 1,), (1,)), ((), ()))
+        return jax.lax.dot_general(dh, across, along).reshape(*dh.shape[:-1], gates, hidden)
+
+    return through
