@@ -7,7 +7,7 @@ WORKERS ?= auto
 JAX ?= jax
 FLOOR = jax==0.7.0
 
-.PHONY: help demo test test-slow test-all test-peers goldens notebooks docs lint types format clean
+.PHONY: help demo test test-slow test-all test-peers bench bench-gpu notebooks docs lint types format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,21 @@ PEERS = .venv-peers/bin
 
 test-peers: .venv-peers/.ready ## beside PyTorch, Keras, Flax, Haiku, Equinox, ONNX Runtime, silero-vad
 	$(PEERS)/python -m pytest -m peers
+
+# What is measured, as options of the script: make bench BENCH='--cells lstm --sizes 16,113,128,128'
+bench: .venv-peers/.ready ## speed beside the peers on CPU, and latency of streaming
+	$(PEERS)/python benchmarks/cpu.py $(BENCH)
+	$(PEERS)/python benchmarks/streaming.py
+
+# PyTorch is measured where it is installed already; its CUDA must be that of JAX.
+.venv-gpu/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-gpu
+	.venv-gpu/bin/python -m pip --quiet install --upgrade 'pip>=25.1'
+	.venv-gpu/bin/python -m pip --quiet install --editable . 'jax[cuda12]' flax equinox
+	touch $@
+
+bench-gpu: .venv-gpu/.ready ## speed beside JAX's peers and cuDNN on an NVIDIA GPU
+	.venv-gpu/bin/python benchmarks/gpu.py $(BENCH)
 
 notebooks: .venv-docs/.ready ## run all of them; a changed result fails
 	.venv-docs/bin/python -m pytest -m 'slow or not slow' tests/test_notebooks.py

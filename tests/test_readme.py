@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+FOUND = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+BLOCKS = [block for block in FOUND if "torch," not in block]  # which `make test-peers` runs
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
