@@ -59,10 +59,11 @@ def markdown(found: dict[str, Any]) -> str:
     text = [
         "# Parallel in time, beside `scan`",
         "",
-        f"Made by `python benchmarks/linear.py` on {env['date']}: {env['cpu']}, {env['cores']} cores, "
+        f"Made by `python benchmarks/linear.py` on {env['date']}: {env['cpu']}, "
+        f"{env['cores']} cores, "
         f"jax {env['versions']['jax']}, float32; medians of {env['rounds']} interleaved rounds.",
         "",
-        "`t_scan / t_associative`: above 1 `associative` is faster. Width is that of input and state.",
+        "`t_scan / t_associative`: above 1 `associative` is faster. Width: of input and state.",
         "",
         f"| batch | time | width | {' | '.join(f'{c}, {w}' for c, w in columns)} |",
         f"|{'---|' * (3 + len(columns))}",

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import random
 import time
 from importlib import metadata
 from pathlib import Path
@@ -19,15 +20,21 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jaxlstm", "jax", "jaxlib", "torch", "flax", "equinox", "keras", "onnxruntime", "numpy")
 
 
+PAUSE = 0.02  # seconds; threads of OpenMP and ONNX Runtime spin on for a while after their work
+
+
 def rounds(jobs: dict[str, Job], count: int) -> dict[str, list[float]]:
-    """Seconds of every job in every round, the jobs in turn; the first round warms up."""
+    """Seconds of every job in every round, each in another order; the first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    order, shuffled = list(jobs), random.Random(0)
     for i in range(count + 1):
-        for name, job in jobs.items():
+        for name in order:
+            time.sleep(PAUSE)
             start = time.perf_counter()
-            job.run()
+            jobs[name].run()
             if i:
                 seconds[name].append(time.perf_counter() - start)
+        shuffled.shuffle(order)
     return seconds
 
 

@@ -1,6 +1,5 @@
 """Truncated backpropagation through time: chunk by chunk, the state carried along."""
 
-import functools
 import math
 import sys
 import time
@@ -50,7 +49,7 @@ def train(
     chunks = (len(data) - 1) // chunk
     zeros = model.network.zeros((batch,))
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    @jax.jit  # gives no buffer away: Ctrl-C may come before the new ones have their names
     def update(model: Any, opt_state: Any, state: Any, symbols: Any) -> tuple[Any, ...]:
         (nats, state), grads = jax.value_and_grad(lm.loss, has_aux=True)(model, state, symbols)
         updates, opt_state = optimizer.update(grads, opt_state)
@@ -61,7 +60,6 @@ def train(
     seconds: list[float] = []
     held_out: list[tuple[int, float]] = []
     state, interrupted, done = zeros, False, 0
-    model = jax.tree.map(jnp.array, model)  # its buffers are given away
     columns = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
     every = 0.2 if sys.stderr.isatty() else 10.0
     with tqdm(total=steps, desc=f"{name:>5}", bar_format=columns, mininterval=every) as bar:
