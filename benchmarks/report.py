@@ -1,5 +1,10 @@
-"""The table and the picture of a benchmark's results."""
+"""The table and the picture of a benchmark's results.
 
+    python benchmarks/report.py benchmarks/results/cpu.json     # makes both anew
+"""
+
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,10 @@ def geometric(values: list[float]) -> float:
 def _size(line: dict[str, Any]) -> str:
     sizes = ",".join(str(line[k]) for k in ("batch", "time", "input", "hidden"))
     return f"({sizes}{', masked' if line['masked'] else ''})"
+
+
+def _ratios(line: dict[str, Any], names: tuple[str, ...]) -> list[float]:
+    return [line["ratio"][n] for n in names if n in line["ratio"]]
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -55,6 +64,18 @@ def markdown(found: dict[str, Any]) -> str:
                 ratios = [[x["ratio"][n] for x in lines if n in x["ratio"]] for n in peers]
                 row = [name, "", *[f"{pick(r):.2f}" for r in ratios], "", "", "", ""]
                 text.append(f"| {' | '.join(row)} |")
+    text += ["", "## Beside the best of each line", ""]
+    text += ["| cell | | best JAX peer: geometric mean (worst) | best of PyTorch, ONNX Runtime |"]
+    text += ["|---|---|---|---|"]
+    for cell in dict.fromkeys(line["cell"] for line in found["lines"]):
+        for what in ("forward", "forward+backward"):
+            lines = [x for x in found["lines"] if x["what"] == what and x["cell"] == cell]
+            row = [cell, what]
+            for names in (("flax", "equinox", "keras"), ("torch", "onnxruntime")):
+                best = [min(r) for x in lines if (r := _ratios(x, names))]
+                row.append(f"{geometric(best):.2f} ({min(best):.2f})" if best else "")
+            text.append(f"| {' | '.join(row)} |")
+    text += ["", "Where a number is below 1, [NOTES.md](../NOTES.md) says what bounds it."]
     failed = [f"{x['cell']} {_size(x)} {x['what']}" for x in found["lines"] if not x["accurate"]]
     said = "; ".join(failed) if failed else "none"
     text += ["", f"Lines further from float64 than 1.5 times the worst peer: {said}.", ""]
@@ -97,3 +118,10 @@ def plot(found: dict[str, Any], path: Path) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    results = json.loads(path.read_text())
+    path.with_suffix(".md").write_text(markdown(results), encoding="utf-8")
+    plot(results, path.with_suffix(".png"))
