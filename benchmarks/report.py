@@ -1,6 +1,6 @@
 """The table and the picture of a benchmark's results.
 
-    python benchmarks/report.py benchmarks/results/cpu.json     # makes both anew
+python benchmarks/report.py benchmarks/results/cpu.json     # makes both anew
 """
 
 import json
@@ -110,13 +110,14 @@ def plot(found: dict[str, Any], path: Path) -> None:
             ax.set_yticklabels([_size(x) for x in lines])
             ax.invert_yaxis()
             ax.grid(axis="x", color="0.9")
+            ax.set_xticks([0.5, 1, 2, 5, 10, 20, 50])
             ax.xaxis.set_major_formatter("{x:g}")
-            ax.xaxis.set_minor_formatter("{x:g}")
-            ax.tick_params(axis="x", which="both", labelsize=7)
+            ax.xaxis.set_minor_formatter("")
     for ax in axes[-1]:
         ax.set_xlabel("t_peer / t_jaxlstm (right of 1: jaxlstm is faster)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    axes[0, 0].set_xlim(0.4)
     figure.savefig(path, dpi=110)
 
 
