@@ -65,11 +65,19 @@ def product(x: Array, w: Array, b: Array | None) -> Array:
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
 
 
+def take(a: Any, names: str, gates: str) -> Any:
+    """The rows of some gates of an array whose rows (axis -2) have names; None of no gate."""
+    if a is None or not gates:
+        return None
+    at = [names.index(gate) for gate in gates]
+    if at == [*range(len(names))]:
+        return a
+    if at == [*range(at[0], at[-1] + 1)]:
+        return a[..., at[0] : at[-1] + 1, :]
+    return jnp.stack([a[..., i, :] for i in at], -2)
+
+
 def recurrent(p: Any, h: Array, gates: str) -> Array:
     """`h r` and its bias, for the gates that are named."""
-    assert p.r is not None
-    at = [p.cell.recurrent.index(gate) for gate in gates]
-    rows = slice(at[0], at[-1] + 1) if at == [*range(at[0], at[-1] + 1)] else at
-    r = p.r if len(at) == p.r.shape[-2] and isinstance(rows, slice) else p.r[..., rows, :]
-    b = None if p.recurrent_bias is None else p.recurrent_bias[rows]
+    r, b = (take(a, p.cell.recurrent, gates) for a in (p.r, p.recurrent_bias))
     return p.product(changed("recurrent product", h), r, b)

@@ -12,21 +12,24 @@ with `J_t` the derivative of the cell's equations at step t.  JAX transposes it:
 backwards in time that gives the cotangents of the gates, and one product for the gradient of
 `r`.  The rule is plain JAX, so forward mode, second derivatives and `vmap` work on.
 
-Kept for the backward pass: the states, and `v` (their sum with `u` where the cell sees only
-that).  What the equations make of them is computed again.
+Kept for the backward pass: the states, and `u` and `v`, which is one sum for the gates that
+the equations take by their sum alone: all of an LSTM's, two of a GRU's.  What the equations
+make of them is computed again.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._cell import Gated, State, front, recurrent
+from .._cell import Gated, State, recurrent
 from .._control import Controls, where
-from .._layer import Layer, product
+from .._layer import Layer, product, take
+from ._parts import Parts, add, groups, of_u, of_v, whole
 
 
 def deferred(
@@ -38,107 +41,121 @@ def deferred(
             "`deferred` needs a layer of a gated cell, whose one product with the state is "
             f"`v = h r`; this is {cell or type(node).__name__}."
         )
-    initial = node.zeros(xs.shape[1:-1])
+    batch, cpu = xs.shape[1:-1], jax.default_backend() == "cpu"
+    rows = math.prod(batch)
+    # One row and weights that stay in the cache: a step is so little that calls count.
+    light = cpu and rows == 1 and max(node.w.size, node.r.size) < 2**16
+    if light and batch:
+        cut = lambda tree, at: _reshape(tree, lambda n: n[:at] + n[at + len(batch) :])
+        paste = lambda tree, at: _reshape(tree, lambda n: n[:at] + batch + n[at:])
+        ys, last = deferred(node, cut(xs, 1), cut(state, 0), cut(controls, 1), reverse)
+        return paste(ys, 1), paste(last, 0)
+    gates = groups(node)
+    if light and gates.u:
+        gates = Parts("", cell.gates, cell.recurrent)  # two arrays in place of three
+    initial = node.zeros(batch)
     ways = Controls(controls.mask, controls.reset)  # a layer draws no noise
-    if _early(math.prod(xs.shape[1:-1])):
+    if not (light or (cpu and rows >= 16)):
+        # One large product before the loop.  On CPU those in the loop are as fast or faster
+        # from some rows on, and take no memory and no pass over it (benchmarks/NOTES.md).
         # The bias is added in the loop: it is worth no pass over `u` of its own.
-        xs = node._replace(b=None).project(xs)
+        xs = _inputs(gates, node._replace(b=None), xs)
         node = node._replace(w=None)
-    last, ys = _recurrence(reverse, node, initial, state, xs, ways)
+    last, ys = _recurrence(reverse, gates, Job(node, initial, state, xs, ways))
     return ys, last
 
 
-def _early(rows: int) -> bool:
-    """Whether `x w` is one product before the loop, or one in every step.
+def _reshape(tree: Any, new: Callable[[Any], Any]) -> Any:
+    return jax.tree.map(lambda a: a.reshape(new(a.shape)), tree)
 
-    Before the loop it is a large product; in the loop it takes no memory and no pass over
-    it.  On CPU the loop is as fast or faster from some rows on, since its products are of a
-    fair size then (benchmarks/NOTES.md).
+
+class Job(NamedTuple):
+    """What a loop runs on; also its tangents."""
+
+    p: Any
+    initial: State
+    state: State
+    xs: Any
+    ways: Controls
+
+
+def _inputs(gates: Parts, p: Any, xs: Any) -> Parts:
+    """`u`, of one step or of all, by a product for each group.
+
+    For all steps two products are as fast as one, and their cotangents come in parts too, not
+    copied to be joined.  Where `w` is gone, `xs` is the parts of `x w` already.
     """
-    return rows < 16 or jax.default_backend() != "cpu"
+
+    def one(group: str, x: Any) -> Array | None:
+        if not group:
+            return None
+        w, b = (take(a, p.cell.gates, group) for a in (p.w, p.b))
+        if w is not None:
+            return p._replace(w=w, b=b).project(x)
+        return x if b is None else x + jnp.broadcast_to(b, x.shape)
+
+    x = Parts(xs, xs, None) if p.w is not None else xs
+    return Parts(one(gates.sums, x.sums), one(gates.u, x.u), None)
 
 
-def _project(p: Any, x: Array) -> Array:
-    """`u`, of one step or of all: where `w` is gone, `x` is `x w` already."""
-    if p.w is not None:
-        return p.project(x)
-    return x if p.b is None else x + jnp.broadcast_to(p.b, x.shape)
+def _products(gates: Parts, p: Any, h: Array) -> Parts:
+    """`v`, of one step or of all, by a product for each group."""
+    one = lambda group: recurrent(p, h, group) if group else None
+    return Parts(one(gates.sums), None, one(gates.v))
 
 
-class Step(NamedTuple):
-    """What the rule keeps of a step."""
-
-    before: State  # the state that the step starts from
-    u: Array
-    v: Array | None  # None where `u` is already `u + v`
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _recurrence(
-    reverse: bool, p: Any, initial: State, state: State, xs: Array, ways: Controls
-) -> tuple[State, Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _recurrence(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
     """`(last state, outputs)`."""
-    return _loop(reverse, p, initial, state, xs, ways, lambda s, step: s[0])
+    return _loop(reverse, gates, job, lambda before, parts, after: after[0])
 
 
-def _loop(
-    reverse: bool, p: Any, initial: State, state: State, xs: Array, ways: Controls, emit: Any
-) -> tuple[State, Any]:
-    only_sum = _sees_only_the_sum(p, state)
+def _loop(reverse: bool, gates: Parts, job: Job, emit: Callable[..., Any]) -> tuple[State, Any]:
+    p, cell = job.p, job.p.cell
 
-    def body(s: State, at: tuple[Array, Controls]) -> tuple[State, Any]:
+    def body(s: State, at: tuple[Any, Controls]) -> tuple[State, Any]:
         x, now = at
-        s = s if now.reset is None else where(now.reset, initial, s)
-        u = _project(p, x)
-        v = recurrent(p, s[0], p.cell.recurrent)
-        step = Step(s, u + v, None) if only_sum else Step(s, u, v)
-        s = where(now.mask, _point(p, *step), s)
-        return s, emit(s, step)
+        s = s if now.reset is None else where(now.reset, job.initial, s)
+        # In a step one product is faster than one for each group.
+        u = _inputs(gates, p, x) if p.w is None else of_u(gates, cell, p.project(x))
+        parts = add(u, of_v(gates, cell, recurrent(p, s[0], cell.recurrent)))
+        new = where(now.mask, _point(gates, p, s, parts), s)
+        return new, emit(s, parts, new)
 
-    return jax.lax.scan(body, state, (xs, ways), reverse=reverse)
-
-
-def _point(p: Any, s: State, u: Array, v: Array | None) -> State:
-    v = jnp.zeros_like(u) if v is None else v
-    return p.cell.point(p, s, front(u), front(v))
+    return jax.lax.scan(body, job.state, (job.xs, job.ways), reverse=reverse)
 
 
-def _sees_only_the_sum(p: Any, s: State) -> bool:
-    """Whether the equations take `u` and `v` by `u + v` alone, which is then kept in one."""
-    if p.cell.recurrent != p.cell.gates:
-        return False
-    v = jax.eval_shape(lambda p, s: front(recurrent(p, s[0], p.cell.recurrent)), p, s)
-    jaxpr = jax.make_jaxpr(lambda u, v: p.cell.point(p, s, u, v))(v, v).jaxpr
-    taken = {id(x) for x in jaxpr.invars}
-    uses = [e for e in jaxpr.eqns if taken & {id(x) for x in e.invars}]
-    only = len(uses) == 1 and uses[0].primitive.name == "add"
-    return only and taken == {id(x) for x in uses[0].invars}
+def _point(gates: Parts, p: Any, s: State, parts: Parts) -> State:
+    return p.cell.point(p, s, *whole(gates, p.cell, parts))
 
 
 @_recurrence.defjvp
-def _rule(reverse: bool, primals: Any, tangents: Any) -> Any:
-    p, initial, state, xs, ways = primals
-    dp, dinitial, dstate, dxs, _ = tangents
-    last, (ys, steps) = _loop(reverse, p, initial, state, xs, ways, lambda s, step: (s[0], step))
+def _rule(reverse: bool, gates: Parts, primals: tuple[Job], tangents: tuple[Job]) -> Any:
+    (job,), (d,) = primals, tangents
+    p, dp = job.p, d.p
+    keep = lambda before, parts, after: (after[0], before, parts)
+    last, (ys, before, parts) = _loop(reverse, gates, job, keep)
 
     # The tangents of the inputs and of the weights, for all time at once.
-    dus = jax.jvp(_project, (p, xs), (dp, dxs))[1]
-    into_v = lambda q: recurrent(q, steps.before[0], p.cell.recurrent)
-    dvs = jax.jvp(into_v, (p,), (dp,))[1]
-    dsteps = (dus + dvs, None) if steps.v is None else (dus, dvs)
+    into_u = functools.partial(_inputs, gates)
+    into_v = lambda p: _products(gates, p, before[0])
+    du = jax.jvp(into_u, (p, job.xs), (dp, d.xs))[1]
+    dv = jax.jvp(into_v, (p,), (dp,))[1]
+    dparts = add(du, dv)
     through = _through(p, ys.shape[-1])
+    point = functools.partial(_point, gates)
 
     def body(ds: State, at: Any) -> tuple[State, Array]:
-        step, (du, dv), now = at
-        ds = ds if now.reset is None else where(now.reset, dinitial, ds)
-        dv_of_h = through(ds[0])
-        du, dv = (du + dv_of_h, None) if dv is None else (du, dv + dv_of_h)
-        dnew = jax.jvp(_point, (p, *step), (dp, ds, du, dv))[1]
+        before, parts, dparts, now = at
+        ds = ds if now.reset is None else where(now.reset, d.initial, ds)
+        dparts = add(dparts, of_v(gates, p.cell, through(ds[0])))
+        dnew = jax.jvp(point, (p, before, parts), (dp, ds, dparts))[1]
         ds = where(now.mask, dnew, ds)
         return ds, ds[0]
 
     body = jax.checkpoint(body, prevent_cse=False)
-    dlast, dys = jax.lax.scan(body, dstate, (steps, dsteps, ways), reverse=reverse)
+    along = (before, parts, dparts, job.ways)
+    dlast, dys = jax.lax.scan(body, d.state, along, reverse=reverse)
     return (last, ys), (dlast, dys)
 
 
