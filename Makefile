@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 WORKERS ?= auto
 JAX ?= jax
-FLOOR = jax==0.7.0
+FLOOR = $(shell sed -n 's/.*"jax>=\([0-9.]*\)".*/jax==\1/p' pyproject.toml)
 
 .PHONY: help demo test test-slow test-all test-peers bench bench-gpu notebooks docs lint types format clean
 
