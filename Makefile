@@ -7,7 +7,7 @@ WORKERS ?= auto
 JAX ?= jax
 FLOOR = $(shell sed -n 's/.*"jax>=\([0-9.]*\)".*/jax==\1/p' pyproject.toml)
 
-.PHONY: help demo test test-slow test-all test-peers bench bench-gpu notebooks docs lint types format clean
+.PHONY: help demo test test-slow test-all test-floor test-peers bench bench-gpu notebooks docs lint types format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,12 @@ test-slow: $(VENV)/.ready ## the full sweeps
 test-all: ## the fast tests on every Python found, each with its newest JAX, and with the oldest
 	for v in $(PYTHONS); do $(MAKE) test PYTHON=python$$v VENV=.venv-$$v || exit 1; done
 	$(MAKE) test VENV=.venv-floor JAX='$(FLOOR)'
+
+# Short enough for every commit: gradients, the ways to run, the README, with the oldest JAX.
+test-floor: ## derivatives and the README's snippets with the oldest JAX
+	$(MAKE) .venv-floor/.ready VENV=.venv-floor JAX='$(FLOOR)'
+	.venv-floor/bin/python -m pytest -n $(WORKERS) $(FLOOR_TESTS:%=tests/test_%.py)
+FLOOR_TESTS = derivatives doors readme own_cells_and_nodes
 
 # PyTorch comes first, at its pinned version, so that nothing else draws another build of it.
 PEERS = .venv-peers/bin
