@@ -13,7 +13,7 @@ from ._cell import State
 from ._control import Controls, vary_alike, where
 from ._unroll import AUTOMATIC, IMPLEMENTATIONS, unroll
 
-Implementation: TypeAlias = Literal["associative", "cudnn", "deferred", "scan"]
+Implementation: TypeAlias = Literal["associative", "cudnn", "deferred", "native", "scan"]
 Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
 
 

@@ -12,12 +12,14 @@ from .associative import associative as associative
 from .checkpoint import segments
 from .cudnn import cudnn as cudnn
 from .deferred import deferred as deferred
+from .native import native as native
 from .scan import scan as scan
 
 IMPLEMENTATIONS = {
     "associative": associative,
     "cudnn": cudnn,
     "deferred": deferred,
+    "native": native,
     "scan": scan,
 }
 

@@ -61,7 +61,7 @@ def deferred(
         # The bias is added in the loop: it is worth no pass over `u` of its own.
         xs = _inputs(gates, node._replace(b=None), xs)
         node = node._replace(w=None)
-    last, ys = _recurrence(reverse, gates, Job(node, initial, state, xs, ways))
+    last, ys = recurrence(PLAIN, reverse, gates, Job(node, initial, state, xs, ways))
     return ys, last
 
 
@@ -104,10 +104,43 @@ def _products(gates: Parts, p: Any, h: Array) -> Parts:
     return Parts(one(gates.sums), None, one(gates.v))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _recurrence(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
+class Engine(NamedTuple):
+    """What runs the loops: here by `jax.lax.scan`; a kernel may take their place."""
+
+    values: Callable[..., Any]  # (reverse, gates, job) -> (last, ys)
+    kept: Callable[..., Any]  # (reverse, gates, job) -> (last, ys), kept, outputs before
+    tangents: Callable[..., Any]  # (reverse, gates, kept, changes) -> tangents of (last, ys)
+
+
+class Changes(NamedTuple):
+    """Tangents that enter the loop, which is linear in them."""
+
+    p: Any
+    initial: State
+    state: State
+    parts: Parts  # of the gates, for all time
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def recurrence(engine: Engine, reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
     """`(last state, outputs)`."""
-    return _loop(reverse, gates, job, lambda before, parts, after: after[0])
+    return engine.values(reverse, gates, job)
+
+
+@recurrence.defjvp
+def _rule(
+    engine: Engine, reverse: bool, gates: Parts, primals: tuple[Job], tangents: tuple[Job]
+) -> Any:
+    (job,), (d,) = primals, tangents
+    p, dp = job.p, d.p
+    outs, kept, before = engine.kept(reverse, gates, job)
+
+    # The tangents of the inputs and of the weights, for all time at once.
+    into_u = functools.partial(_inputs, gates)
+    into_v = lambda p: _products(gates, p, before)
+    du = jax.jvp(into_u, (p, job.xs), (dp, d.xs))[1]
+    dv = jax.jvp(into_v, (p,), (dp,))[1]
+    return outs, engine.tangents(reverse, gates, kept, Changes(dp, d.initial, d.state, add(du, dv)))
 
 
 def _loop(reverse: bool, gates: Parts, job: Job, emit: Callable[..., Any]) -> tuple[State, Any]:
@@ -129,34 +162,44 @@ def _point(gates: Parts, p: Any, s: State, parts: Parts) -> State:
     return p.cell.point(p, s, *whole(gates, p.cell, parts))
 
 
-@_recurrence.defjvp
-def _rule(reverse: bool, gates: Parts, primals: tuple[Job], tangents: tuple[Job]) -> Any:
-    (job,), (d,) = primals, tangents
-    p, dp = job.p, d.p
+def values(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
+    return _loop(reverse, gates, job, lambda before, parts, after: after[0])
+
+
+class Kept(NamedTuple):
+    """What the way back needs of every step."""
+
+    p: Any
+    ways: Controls
+    before: State
+    parts: Parts
+
+
+def kept(reverse: bool, gates: Parts, job: Job) -> tuple[Any, Kept, Array]:
     keep = lambda before, parts, after: (after[0], before, parts)
     last, (ys, before, parts) = _loop(reverse, gates, job, keep)
+    return (last, ys), Kept(job.p, job.ways, before, parts), before[0]
 
-    # The tangents of the inputs and of the weights, for all time at once.
-    into_u = functools.partial(_inputs, gates)
-    into_v = lambda p: _products(gates, p, before[0])
-    du = jax.jvp(into_u, (p, job.xs), (dp, d.xs))[1]
-    dv = jax.jvp(into_v, (p,), (dp,))[1]
-    dparts = add(du, dv)
-    through = _through(p, ys.shape[-1])
+
+def tangents(reverse: bool, gates: Parts, kept: Kept, d: Changes) -> tuple[State, Array]:
+    p = kept.p
+    through = _through(p, kept.before[0].shape[-1])
     point = functools.partial(_point, gates)
 
     def body(ds: State, at: Any) -> tuple[State, Array]:
         before, parts, dparts, now = at
         ds = ds if now.reset is None else where(now.reset, d.initial, ds)
         dparts = add(dparts, of_v(gates, p.cell, through(ds[0])))
-        dnew = jax.jvp(point, (p, before, parts), (dp, ds, dparts))[1]
+        dnew = jax.jvp(point, (p, before, parts), (d.p, ds, dparts))[1]
         ds = where(now.mask, dnew, ds)
         return ds, ds[0]
 
     body = jax.checkpoint(body, prevent_cse=False)
-    along = (before, parts, dparts, job.ways)
-    dlast, dys = jax.lax.scan(body, d.state, along, reverse=reverse)
-    return (last, ys), (dlast, dys)
+    along = (kept.before, kept.parts, d.parts, kept.ways)
+    return jax.lax.scan(body, d.state, along, reverse=reverse)
+
+
+PLAIN = Engine(values, kept, tangents)
 
 
 def _through(p: Any, width: int) -> Any:

@@ -1,0 +1,170 @@
+"""The recurrence as one kernel for the CPU, compiled for each cell, and only when it is named.
+
+XLA multiplies a thin matrix anew in every step: it packs the weights each time, and calls a few
+kernels of a microsecond each.  Here the weights are packed once, and all of time is one call.
+The kernel is C++ (`loop.cc`), around a cell's own equations, which `_source.py` writes out from
+what JAX traces; so any gated cell runs, a user's too.  The machine's compiler makes it, once.
+
+Every transformation works: what JAX derives further (tangents, second derivatives) comes from
+`deferred`, whose loops these are.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..._cell import Gated, State
+from ..._control import Controls
+from ..._layer import Layer
+from .._parts import Parts, groups
+from ..deferred import Changes, Engine, Job, Kept, kept, recurrence, tangents, values
+from ._compiler import NAMES, compiler, register
+from ._linear import linear
+from ._source import source
+
+
+def native(
+    node: Any, xs: Any, state: State, controls: Controls, reverse: bool
+) -> tuple[Any, State]:
+    reason = _refusal(node, xs)
+    if reason:
+        raise NotImplementedError(f"`native` {reason}")
+    batch, rows = xs.shape[1:-1], math.prod(xs.shape[1:-1])
+    flat = lambda tree, at: jax.tree.map(
+        lambda a: a.reshape(*a.shape[:at], rows, *a.shape[at + len(batch) :]), tree
+    )
+    b = jnp.zeros(node.w.shape[1:], xs.dtype) if node.b is None else node.b
+    other = node.recurrent_bias
+    other = jnp.zeros(node.r.shape[1:], xs.dtype) if other is None else other
+    p = node._replace(b=b, recurrent_bias=other)
+    ways = flat(Controls(controls.mask, controls.reset), 1)
+    job = Job(p, flat(node.zeros(batch), 0), flat(state, 0), flat(xs, 1), ways)
+    last, ys = recurrence(ENGINE, reverse, groups(node), job)
+    unflat = lambda a, at: a.reshape(*a.shape[:at], *batch, a.shape[-1])
+    return unflat(ys, 1), jax.tree.map(lambda a: unflat(a, 0), last)
+
+
+def _refusal(node: Any, xs: Any) -> str | None:
+    cell = getattr(node, "cell", None)
+    if not (type(node) is Layer and isinstance(cell, Gated) and node.r is not None):
+        return f"needs a layer of a gated cell; this is {cell or type(node).__name__}."
+    if not (cell.pointwise and not cell.sizes and not node.weights):
+        return (
+            "needs a cell whose units see each other in `v = h r` alone, whose states are as "
+            f"wide as its gates and which has no further weights; {cell} is none."
+        )
+    if node.r.shape[0] != node.r.shape[-1]:
+        return f"has no block-diagonal weights; those of {cell} are."
+    if xs.dtype != jnp.float32:
+        return f"runs in float32 alone; this is {xs.dtype}."
+    if jax.default_backend() != "cpu":
+        return f"runs on the CPU; JAX runs on {jax.default_backend()!r} here."
+    if compiler() is None:
+        return "needs a C++ compiler (c++, g++, clang++, or what CXX names); none was found."
+    try:
+        _targets(cell, groups(node))
+    except NotImplementedError as reason:
+        return str(reason)
+    return None
+
+
+@functools.cache
+def _targets(cell: Gated, gates: Parts) -> dict[str, str]:
+    prefix = register(source(cell, gates))
+    return {name: f"{prefix}_{name}" for name in NAMES}
+
+
+def _call(name: str, gates: Parts, p: Layer, results: Any, *args: Any, aliases: Any = None) -> Any:
+    call = jax.ffi.ffi_call(
+        _targets(p.cell, gates)[name],
+        jax.tree.leaves(results),
+        vmap_method="sequential",
+        input_output_aliases=aliases,
+    )
+    return jax.tree.unflatten(jax.tree.structure(results), call(*jax.tree.leaves(args)))
+
+
+def _flags(ways: Controls, rows: int) -> list[Array]:
+    """None goes as an array of no steps."""
+    return [jnp.zeros((0, rows), bool) if a is None else a for a in (ways.mask, ways.reset)]
+
+
+def _like(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _forward(name: str, reverse: bool, gates: Parts, job: Job) -> Any:
+    p, (time, rows, _) = job.p, job.xs.shape
+    hidden = p.w.shape[-1]
+    of = lambda *shape: p.cell.state(*[_like(*shape, rows, hidden)] * len(job.state))
+    results: Any = (_like(time, rows, hidden), of())
+    if name == "kept":
+        parts = [_like(time, rows, len(g), hidden) if g else None for g in gates]
+        results = (*results, of(time), Parts(*parts))
+    weights = (p.w, p.b, p.r, p.recurrent_bias)
+    flags = _flags(job.ways, rows)
+    return _call(
+        name, gates, p, results, jnp.int32(reverse), job.xs, *weights, job.state, job.initial, flags
+    )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _values(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
+    ys, last = _forward("values", reverse, gates, job)
+    return last, ys
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _kept(reverse: bool, gates: Parts, job: Job) -> Any:
+    ys, last, before, parts = _forward("kept", reverse, gates, job)
+    return (last, ys), Kept(job.p, job.ways, before, parts), before[0]
+
+
+def _tangents(reverse: bool, gates: Parts, held: Kept, d: Changes) -> Any:
+    plain = functools.partial(tangents, reverse, gates)
+    return linear(plain, functools.partial(_back, reverse, gates), held, d)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _back(reverse: bool, gates: Parts, held: Kept, cotangents: tuple[State, Array]) -> Changes:
+    """The transpose of the tangents' loop: from those of `(last, ys)` to those of what entered."""
+    dlast, dys = cotangents
+    p, like = held.p, lambda tree: jax.tree.map(lambda a: _like(*a.shape), tree)
+    results = (like(held.parts), like(dlast), like(dlast))
+    args = (jnp.int32(reverse), p.r, held.before, held.parts, dys, dlast)
+    count = len(jax.tree.leaves(held.parts))
+    first = 2 + len(dlast)  # the gates' cotangents are written in the place of the gates
+    dparts, dstate, dinitial = _call(
+        "back", gates, p, results, *args, _flags(held.ways, dys.shape[1]),
+        aliases={first + i: i for i in range(count)},
+    )  # fmt: skip
+    return Changes(jax.tree.map(jnp.zeros_like, p), dinitial, dstate, dparts)
+
+
+def _plainly_back(reverse: bool, gates: Parts, held: Kept, cotangents: Any) -> Changes:
+    zero = lambda a: jnp.zeros(a.shape, a.dtype)
+    one_step = jax.tree.map(lambda a: zero(a[0]), held.before)
+    entering = Changes(
+        jax.tree.map(zero, held.p), one_step, one_step, jax.tree.map(zero, held.parts)
+    )
+    return jax.linear_transpose(lambda d: tangents(reverse, gates, held, d), entering)(cotangents)[
+        0
+    ]
+
+
+def _as(plain: Any) -> Any:
+    """The rule of a kernel's tangents: those of what it computes."""
+    return lambda reverse, gates, primals, tangents: jax.jvp(
+        functools.partial(plain, reverse, gates), primals, tangents
+    )
+
+
+_values.defjvp(_as(values))
+_kept.defjvp(_as(kept))
+_back.defjvp(_as(_plainly_back))
+
+ENGINE = Engine(_values, _kept, _tangents)

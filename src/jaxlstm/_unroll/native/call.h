@@ -1,0 +1,82 @@
+// What a call hands over, and which part of it a thread has.
+#pragma once
+#include "product.h"
+#include "xla/ffi/api/c_api.h"
+
+namespace {
+
+constexpr int SLOTS = SUMS + INPUTS + PRODUCTS;  // rows of gates that are kept of a step
+constexpr int OF_X = SUMS + INPUTS, OF_H = SUMS + PRODUCTS;
+int slot_of_h(int i) { return i < SUMS ? i : INPUTS + i; }
+
+// `u + v`, `u` and `v` of gates that the equations take by their sum, or apart; (rows, n, hidden).
+struct Gates {
+  float* base[3];
+  long hidden;
+  static int group(int slot) { return slot < SUMS ? 0 : slot < OF_X ? 1 : 2; }
+  static int count(int group) { return group == 0 ? SUMS : group == 1 ? INPUTS : PRODUCTS; }
+  long stride(int slot) const { return count(group(slot)) * hidden; }
+  float* at(int slot, long row) const {
+    int g = group(slot), first = g == 0 ? 0 : g == 1 ? SUMS : OF_X;
+    return base[g] + row * stride(slot) + (slot - first) * hidden;
+  }
+};
+
+typedef float* Fields[FIELDS];
+
+// The units of one thread, and which step of time is the n-th to be done.
+struct Share {
+  long time, batch, hidden;
+  int from, to;
+  bool reverse;
+
+  Share(long time, long batch, long hidden, bool reverse, int thread, int threads)
+      : time(time), batch(batch), hidden(hidden), reverse(reverse) {
+    int all = panels(hidden);
+    from = std::min<long>(hidden, (long)all * thread / threads * PANEL);
+    to = std::min<long>(hidden, (long)all * (thread + 1) / threads * PANEL);
+  }
+  int units() const { return to - from; }
+  long step(long n) const { return reverse ? time - 1 - n : n; }
+
+  template <class F>
+  void vectors(F f) const {
+    for (int u = from; u < to; u += LANES) f(u, std::min(LANES, to - u));
+  }
+  // The state that step t starts from: the one after the step before it, or, where it is reset,
+  // the initial one.
+  void start(const uint8_t* reset, long t, float* const* initial, float* const* after,
+             float* const* before) const {
+    for (long row = 0; row < batch; row++) {
+      float* const* s = reset && reset[t * batch + row] ? initial : after;
+      for (int f = 0; f < FIELDS; f++)
+        std::memcpy(before[f] + row * hidden + from, s[f] + row * hidden + from, 4 * units());
+    }
+  }
+};
+
+struct Buffers {
+  XLA_FFI_CallFrame* frame;
+  int next = 0, out = 0;
+  explicit Buffers(XLA_FFI_CallFrame* frame) : frame(frame) {}
+  XLA_FFI_Buffer& arg() { return *(XLA_FFI_Buffer*)frame->args.args[next++]; }
+  float* in() { return (float*)arg().data; }
+  float* result() { return (float*)((XLA_FFI_Buffer*)frame->rets.rets[out++])->data; }
+  const uint8_t* flags() {  // None comes as an array of no steps
+    auto& b = arg();
+    return b.dims[0] ? (const uint8_t*)b.data : nullptr;
+  }
+};
+
+// XLA asks a handler first which interface it was built for.
+bool asked(XLA_FFI_CallFrame* frame) {
+  auto* base = frame->extension_start;
+  if (!base || base->type != XLA_FFI_Extension_Metadata) return false;
+  auto* metadata = ((XLA_FFI_Metadata_Extension*)base)->metadata;
+  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+  metadata->traits = 0;
+  return true;
+}
+
+}  // namespace

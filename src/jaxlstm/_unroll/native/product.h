@@ -1,0 +1,223 @@
+// Products with a matrix that is packed once and used in every step; threads, and their barrier.
+#pragma once
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "vector.h"
+
+constexpr int PANEL = 2 * LANES;  // columns that lie together, row after row
+constexpr int DEPTH = 256;        // rows of a panel that stay in the first cache
+
+static inline int panels(int columns) { return (columns + PANEL - 1) / PANEL; }
+
+// Keeps a value in a register; else it is loaded anew for each of its uses, and loads are what
+// bounds a tile.
+static inline V hold(V x) {
+#if defined(__x86_64__)
+  asm("" : "+v"(x));
+#elif defined(__aarch64__)
+  asm("" : "+w"(x));
+#endif
+  return x;
+}
+
+// c (MR, NP panels) += a (MR, depth) b; KU sums side by side where a row alone would wait for
+// its own sum.
+template <int MR, int NP, int KU>
+static inline void tile(int depth, const float* a, long lda, const float* b, long next, float* c,
+                        long ldc) {
+  V sum[KU][MR][2 * NP] = {};
+  auto add = [&](int k, int u) {
+    V row[2 * NP];
+    for (int j = 0; j < 2 * NP; j++) {
+      row[j] = load(b + (j / 2) * next + (long)k * PANEL + (j % 2) * LANES);
+      if (MR > 1) row[j] = hold(row[j]);
+    }
+    for (int i = 0; i < MR; i++) {
+      V x = all(a[i * lda + k]);
+      for (int j = 0; j < 2 * NP; j++) sum[u][i][j] += x * row[j];
+    }
+  };
+  int k = 0;
+  for (; k + KU <= depth; k += KU)
+    for (int u = 0; u < KU; u++) add(k + u, u);
+  for (; k < depth; k++) add(k, 0);
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < 2 * NP; j++) {
+      V total = sum[0][i][j];
+      for (int u = 1; u < KU; u++) total += sum[u][i][j];
+      float* at = c + i * ldc + j * LANES;
+      store(at, load(at) + total);
+    }
+}
+
+// As `tile`, for `columns` of c, which may end inside a panel.
+template <int MR, int NP, int KU>
+static inline void part(int depth, const float* a, long lda, const float* b, long next, float* c,
+                        long ldc, int columns) {
+  if (columns >= NP * PANEL) return tile<MR, NP, KU>(depth, a, lda, b, next, c, ldc);
+  float whole[MR * NP * PANEL] = {};
+  tile<MR, NP, KU>(depth, a, lda, b, next, whole, NP * PANEL);
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < columns; j++) c[i * ldc + j] += whole[i * NP * PANEL + j];
+}
+
+// As many panels at once as give eight to twelve sums.
+template <int MR>
+static void rows_of(int depth, const float* a, long lda, const float* b, long next, float* c,
+                    long ldc, int columns) {
+  constexpr int NP = MR == 1 ? 4 : MR <= 3 ? 2 : 1;
+  int j = 0;
+  for (; columns - j > (NP - 1) * PANEL; j += NP * PANEL, b += NP * next)
+    part<MR, NP, 1>(depth, a, lda, b, next, c + j, ldc, columns - j);
+  for (; j < columns; j += PANEL, b += next)
+    part<MR, 1, MR == 1 ? 4 : 1>(depth, a, lda, b, next, c + j, ldc, columns - j);
+}
+
+// A packed matrix: panel after panel, each (rows, PANEL), the last filled up with zeros.
+struct Packed {
+  float* data;
+  int rows, columns;
+
+  static size_t size(int rows, int columns) { return (size_t)panels(columns) * rows * PANEL; }
+  Packed(float* data, int rows, int columns) : data(data), rows(rows), columns(columns) {}
+
+  // Takes entry (k, j) from m[k * by_row + j * by_column].
+  void pack(const float* m, long by_row, long by_column) const {
+    for (int p = 0; p < panels(columns); p++)
+      for (int k = 0; k < rows; k++)
+        for (int j = 0; j < PANEL; j++) {
+          int column = p * PANEL + j;
+          data[((size_t)p * rows + k) * PANEL + j] =
+              column < columns ? m[k * by_row + column * by_column] : 0;
+        }
+  }
+
+  // c (n, columns) += a (n, rows) times this.
+  void add_to(int n, const float* a, long lda, float* c, long ldc) const {
+    long next = (long)rows * PANEL;
+    long blocks = (n + 5L) / 6;
+    for (int k = 0; k < rows; k += DEPTH) {
+      int depth = std::min(DEPTH, rows - k);
+      int group = n > 3 ? PANEL : columns;  // few rows: several panels side by side
+      for (int j = 0; j < columns; j += group) {
+        const float* b = data + j / PANEL * next + (long)k * PANEL;
+        int width = std::min(group, columns - j);
+        for (long block = 0, i = 0; block < blocks; block++) {
+          int m = n * (block + 1) / blocks - i;  // blocks of nearly equal height, six at most
+          const float* at = a + i * lda + k;
+          float* to = c + i * ldc + j;
+          switch (m) {
+            case 1: rows_of<1>(depth, at, lda, b, next, to, ldc, width); break;
+            case 2: rows_of<2>(depth, at, lda, b, next, to, ldc, width); break;
+            case 3: rows_of<3>(depth, at, lda, b, next, to, ldc, width); break;
+            case 4: rows_of<4>(depth, at, lda, b, next, to, ldc, width); break;
+            case 5: rows_of<5>(depth, at, lda, b, next, to, ldc, width); break;
+            case 6: rows_of<6>(depth, at, lda, b, next, to, ldc, width); break;
+          }
+          i += m;
+        }
+      }
+    }
+  }
+};
+
+static inline size_t lines(size_t floats) { return (floats + 15) / 16 * 16; }  // of the cache
+
+// Room for packed matrices, kept from call to call: fresh pages cost more than a small product.
+class Room {
+  struct Kept {
+    std::mutex lock;
+    float* data = nullptr;
+    size_t size = 0;
+  };
+  static Kept& kept() {
+    static Kept one;
+    return one;
+  }
+  float* data = nullptr;
+  size_t size = 0, used = 0;
+
+ public:
+  explicit Room(size_t floats) : size(floats) {
+    {
+      std::lock_guard<std::mutex> hold(kept().lock);
+      if (kept().size >= floats) {
+        std::swap(data, kept().data);
+        std::swap(size, kept().size);
+        kept().size = 0;
+      }
+    }
+    if (!data) {
+      void* p = nullptr;
+      if (posix_memalign(&p, 64, std::max<size_t>(floats, 1) * sizeof(float))) std::abort();
+      data = (float*)p;
+      size = floats;
+    }
+  }
+  ~Room() {
+    std::lock_guard<std::mutex> hold(kept().lock);
+    if (size > kept().size) {
+      std::swap(data, kept().data);
+      std::swap(size, kept().size);
+    }
+    std::free(data);
+  }
+  Room(const Room&) = delete;
+  float* take(size_t floats) {
+    float* p = data + used;
+    used += lines(floats);
+    return p;
+  }
+};
+
+class Barrier {
+  const int count;
+  std::atomic<int> waiting{0}, round{0};
+
+ public:
+  explicit Barrier(int count) : count(count) {}
+  void wait() {
+    if (count == 1) return;
+    int now = round.load(std::memory_order_relaxed);
+    if (waiting.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
+      waiting.store(0, std::memory_order_relaxed);
+      round.store(now + 1, std::memory_order_release);
+      return;
+    }
+    for (int i = 0; round.load(std::memory_order_acquire) == now; i++)
+      if (i > 4096) std::this_thread::yield();  // somebody else has our core
+  }
+};
+
+// How many threads: no more than cores, than panels of units, or than the work of a step fills.
+static inline int threads_for(long work, int units, int time) {
+  int cores = std::max(1u, std::thread::hardware_concurrency());
+#ifdef __linux__
+  cpu_set_t set;
+  if (!sched_getaffinity(0, sizeof set, &set)) cores = CPU_COUNT(&set);
+#endif
+  if (work * time < 1 << 21) return 1;  // starting a thread would take as long
+  return (int)std::max(1L, std::min({(long)cores, (long)panels(units), work >> 16}));
+}
+
+// All of them treat numbers below the normal ones as XLA has told this thread to: as zero.
+template <class F>
+static void in_parallel(int count, F f) {
+  std::vector<std::thread> others;
+#if defined(__x86_64__)
+  unsigned mode = __builtin_ia32_stmxcsr();
+  auto g = [=](int i) { __builtin_ia32_ldmxcsr(mode), f(i); };
+#else
+  auto g = f;
+#endif
+  for (int i = 1; i < count; i++) others.emplace_back(g, i);
+  f(0);
+  for (auto& t : others) t.join();
+}

@@ -1,0 +1,75 @@
+// Vectors of float, as GCC and Clang know them, and the functions that equations are made of.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float V __attribute__((vector_size(4 * LANES)));
+typedef int32_t M __attribute__((vector_size(4 * LANES)));  // a truth a lane, or an integer
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
+
+static inline V all(float x) { return x - V{}; }
+static inline V load(const float* p) { return *(const Unaligned*)p; }
+static inline void store(float* p, V x) { *(Unaligned*)p = x; }
+
+// The first n lanes; the others are zero.
+static inline V load(const float* p, int n) {
+  if (n >= LANES) return load(p);
+  V x = {};
+  std::memcpy(&x, p, 4 * n);
+  return x;
+}
+static inline void store(float* p, V x, int n) {
+  if (n >= LANES) return store(p, x);
+  std::memcpy(p, &x, 4 * n);
+}
+
+// Comparisons with NaN are false, so each of these hands a NaN on, as JAX does.
+static inline V where(M m, V a, V b) { return m ? a : b; }
+static inline V max(V a, V b) { return a != a ? a : (b > a || b != b) ? b : a; }
+static inline V min(V a, V b) { return a != a ? a : (b < a || b != b) ? b : a; }
+static inline V abs(V x) { return (V)((M)x & 0x7fffffff); }
+static inline V sign(V x) { return x > 0 ? all(1) : x < 0 ? all(-1) : x; }
+
+static inline V sqrt(V x) {
+  for (int i = 0; i < LANES; i++) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+
+// exp, after Cephes: x = n log 2 + r, and a polynomial in r. To 1 unit in the last place.
+static inline V exp(V x) {
+  x = x < -104.0f ? all(-104.0f) : x > 89.0f ? all(89.0f) : x;
+  V n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounds to an integer
+  V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  V y = all(1.9875691500e-4f);
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  M whole = __builtin_convertvector(n, M), half = whole >> 1, rest = whole - half;
+  return y * (V)((half + 127) << 23) * (V)((rest + 127) << 23);  // no power of two overflows
+}
+
+static inline V logistic(V x) { return 1.0f / (1.0f + exp(-x)); }
+
+// tanh, after Cephes: a polynomial near zero, where 1 - 2 / (exp(2 x) + 1) would lose digits.
+static inline V tanh(V x) {
+  V z = x * x, a = abs(x);
+  V p = all(-5.70498872745e-3f);
+  p = p * z + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  V near = p * z * x + x;
+  V far = 1.0f - 2.0f / (exp(2.0f * a) + 1.0f);
+  return a < 0.625f ? near : x < 0 ? -far : far;
+}

@@ -1,0 +1,277 @@
+"""The kernel for the CPU computes what `scan` computes, with everything that JAX derives of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from jaxlstm._unroll.native import _compiler
+from networks import CELLS, close, normal_like, some_mask, some_reset
+
+pytestmark = pytest.mark.skipif(not _compiler.compiler(), reason="this machine has no C++ compiler")
+
+F32 = jnp.float32
+CORE = ("rnn", "rnn_relu", "lstm", "gru")
+CONTROLS = {
+    "plain": {},
+    "mask-reverse": {"mask": True, "reverse": True},
+    "reset": {"reset": True},
+    "both-reverse": {"mask": True, "reset": True, "reverse": True},
+}
+
+
+def network(cell, hidden=5, inputs=4, **options):
+    params = jaxlstm.init(jax.random.key(0), cell, inputs, hidden, dtype=F32, **options)
+    return jax.tree.map(lambda a, n: a + F32(0.2) * n, params, normal_like(params))
+
+
+def some(params, time=7, batch=(3,), inputs=4):
+    xs = jax.random.normal(jax.random.key(1), (time, *batch, inputs), F32)
+    return xs, normal_like(jaxlstm.apply(params, xs)[1], 9)
+
+
+def controls(told, time, batch):
+    shape = (time, *batch)
+    given = dict(told)
+    if "mask" in given:
+        given["mask"] = some_mask(shape=shape)
+    if "reset" in given:
+        given["reset"] = some_reset(shape=shape)
+    return given
+
+
+def pulled(name, params, xs, state, **options):
+    """Values without gradients, values with them, and the gradients of everything."""
+    run = lambda *a: jaxlstm.apply(*a, implementation=name, **options)
+
+    @jax.jit
+    def all_of_it(*args):
+        out, pull = jax.vjp(run, *args)
+        return run(*args), out, pull(normal_like(out))
+
+    return all_of_it(params, xs, state)
+
+
+def reason(cell):
+    params = network(cell)
+    return jaxlstm.implementations(params, some(params)[0])["native"]
+
+
+@pytest.mark.parametrize("name", CORE)
+@pytest.mark.parametrize("told", CONTROLS.values(), ids=CONTROLS)
+def test_it_agrees_with_scan(name, told):
+    params = network(getattr(jaxlstm, name))
+    xs, state = some(params)
+    options = controls(told, 7, (3,))
+    got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
+    close(got, expected, rtol=3e-6, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
+def test_every_gated_cell_agrees_with_scan_or_says_why_not(name):
+    params = network(CELLS[name])
+    xs, state = some(params)
+    reason = jaxlstm.implementations(params, xs)["native"]
+    if reason:
+        assert reason.startswith("`native` ")
+        return
+    options = controls({"mask": True, "reset": True}, 7, (3,))
+    got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
+    close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_most_gated_cells_run():
+    """Every way of the equations to use their gates is among these."""
+    names = ("cfn", "nbrc", "star")
+    assert {name: reason(CELLS[name]) for name in names} == dict.fromkeys(names)
+
+
+# Sizes at the ends of panels, tiles and blocks, of one thread and of two.
+@pytest.mark.parametrize(
+    ("time", "batch", "hidden"),
+    [(5, (), 7), (60, (1,), 130), (9, (17,), 37), (3, (2, 3), 16), (40, (33,), 64), (2, (1,), 300)],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_any_size(name, time, batch, hidden):
+    params = network(getattr(jaxlstm, name), hidden, scheme="torch")
+    xs, state = some(params, time, batch)
+    options = controls({"mask": True, "reset": True}, time, batch)
+    got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
+    close(got, expected, rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("time", "batch"), [(0, (3,)), (1, (3,)), (4, (0,)), (0, ())], ids=str)
+def test_no_steps_and_no_rows(time, batch):
+    params = network(jaxlstm.gru)
+    xs, state = some(params, time, batch)
+    got, expected = (pulled(n, params, xs, state) for n in ("native", "scan"))
+    close(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_layers_and_directions_with_a_mask(name):
+    params = network(getattr(jaxlstm, name), layers=2, bidirectional=True)
+    xs, state = some(params)
+    options = controls({"mask": True}, 7, (3,))
+    got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
+    close(got, expected, rtol=3e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_forward_mode_and_second_derivatives(name):
+    params = network(getattr(jaxlstm, name), 3)
+    xs, _ = some(params, 4, (2,))
+    direction = normal_like((params, xs), 8)
+
+    def derived(n):
+        def loss(params, xs):
+            ys, last = jaxlstm.apply(params, xs, mask=some_mask(shape=(4, 2)), implementation=n)
+            return jnp.sum(jnp.sin(3 * ys)) + jnp.sum(last[0] ** 2)
+
+        tangent = jax.jvp(loss, (params, xs), direction)
+        grad = jax.grad(loss, (0, 1))
+        along = lambda *a: sum(
+            jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(grad(*a)), jax.tree.leaves(direction))
+        )
+        forward_over_reverse = jax.jvp(grad, (params, xs), direction)[1]
+        reverse_over_reverse = jax.grad(along, (0, 1))(params, xs)
+        hessian = jax.hessian(loss, 1)(params, xs)
+        return tangent, forward_over_reverse, reverse_over_reverse, hessian
+
+    got, expected = (
+        jax.jit(derived, static_argnums=0)("native"),
+        jax.jit(derived, static_argnums=0)("scan"),
+    )
+    close(got, expected, rtol=2e-5, atol=1e-5)
+    close(got[1], got[2], rtol=2e-5, atol=1e-5)
+
+
+def test_vmap_over_data_and_over_networks():
+    cell = jaxlstm.lstm
+    keys = jax.random.split(jax.random.key(0), 3)
+    ensemble = jax.vmap(lambda k: jaxlstm.init(k, cell, 4, 5, dtype=F32))(keys)
+    one = jax.tree.map(lambda a: a[0], ensemble)
+    xs = jax.random.normal(jax.random.key(1), (3, 7, 2, 4), F32)
+
+    def all_of_it(name):
+        run = lambda p, x: jaxlstm.apply(p, x, implementation=name)
+        loss = lambda p, x: jnp.sum(run(p, x)[0] ** 2)
+        over_data = jax.vmap(run, (None, 0))(one, xs), jax.vmap(jax.grad(loss), (None, 0))(one, xs)
+        over_both = jax.vmap(run)(ensemble, xs), jax.vmap(jax.grad(loss))(ensemble, xs)
+        together = jax.grad(lambda p: jnp.sum(jax.vmap(loss)(p, xs)))(ensemble)
+        return over_data, over_both, together
+
+    close(jax.jit(all_of_it, static_argnums=0)("native"), all_of_it("scan"), rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoint_and_remat_change_nothing():
+    params = network(jaxlstm.gru)
+    xs, state = some(params, 10)
+    plain = pulled("native", params, xs, state)
+    close(pulled("native", params, xs, state, checkpoint=3), plain, rtol=1e-5, atol=1e-6)
+    run = jax.checkpoint(lambda *a: jaxlstm.apply(*a, implementation="native"))
+    out, pull = jax.vjp(run, params, xs, state)
+    close((out, pull(normal_like(out))), plain[1:], rtol=1e-5, atol=1e-6)
+
+
+@jaxlstm.gated("abc", jaxlstm.Hidden)
+def functions(s, u, v):
+    """What no other cell here asks of C++: powers, roots, comparisons, constants."""
+    a, b, c = u + v
+    x = jnp.where(a > b, a**3, b**-2) + jnp.sqrt(jnp.abs(c) + 1) + jnp.sign(a)
+    x = jnp.clip(x, -1.5, 2.0) + jnp.minimum(jnp.exp(-jnp.square(b)), 0.7) / (1 + jax.nn.relu(c))
+    return (jnp.where((a <= b) & ~(c == 0) | (b != b), jnp.maximum(x, 0.1 * a), x),)
+
+
+def test_a_cell_of_ones_own():
+    params = network(functions)
+    xs, state = some(params)
+    got, expected = (pulled(n, params, xs, state) for n in ("native", "scan"))
+    close(got, expected, rtol=2e-5, atol=1e-5)
+
+
+@jaxlstm.gated("h", jaxlstm.Hidden, bias=False)
+def wavy(s, u, v):
+    return (jnp.sin((u + v)[0]),)
+
+
+def refused(cell, **options):
+    params = jaxlstm.init(jax.random.key(0), cell, 4, 5, **{"dtype": F32, **options})
+    xs = jax.ShapeDtypeStruct((7, 3, 4), jax.tree.leaves(params)[0].dtype)
+    return jaxlstm.implementations(params, xs)["native"]
+
+
+def test_it_says_why_it_cannot(monkeypatch):
+    assert "gated cell" in refused(jaxlstm.gru_reset_before)
+    assert "float32 alone; this is float64" in refused(jaxlstm.lstm, dtype=jnp.float64)
+    assert "'sin'" in refused(wavy)
+    for name in ("layer_norm_lstm", "peephole_lstm", "projected_lstm"):
+        assert "further weights" in refused(CELLS[name])
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "needs a C++ compiler" in refused(jaxlstm.lstm)
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
+    script = tmp_path / "c++"
+    script.write_text("#!/bin/sh\necho 'out of order' >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"(?s)CXX.*out of order"):
+        _compiler.register.__wrapped__("// no equations")
+    assert list((tmp_path / "jaxlstm").iterdir()) == []
+
+
+def test_what_was_compiled_is_found_again(monkeypatch, tmp_path):
+    """In another process too; and nobody else's folder is trusted."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = _compiler._folder()
+    assert folder == tmp_path / "jaxlstm"
+    assert folder.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(_compiler.os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert _compiler._folder() == _compiler._own()
+
+
+@jaxlstm.gated("h", jaxlstm.Hidden, bias=False)
+def exponential(s, u, v):
+    return (jnp.exp((u + 0 * v)[0]),)
+
+
+@jaxlstm.gated("h", jaxlstm.Hidden, bias=False)
+def sigmoid(s, u, v):
+    return (jax.nn.sigmoid((u + 0 * v)[0]),)
+
+
+@jaxlstm.gated("h", jaxlstm.Hidden, bias=False)
+def tangent(s, u, v):
+    return (jnp.tanh((u + 0 * v)[0]),)
+
+
+@pytest.mark.parametrize(
+    ("cell", "f"),
+    [
+        (exponential, np.exp),
+        (sigmoid, lambda x: 1 / (1 + np.exp(-x))),
+        (tangent, np.tanh),
+    ],
+    ids=["exp", "logistic", "tanh"],
+)
+def test_functions_to_two_units_in_the_last_place(cell, f):
+    """Over every magnitude, infinities and NaN."""
+    x = np.concatenate([s * np.logspace(-30, 2, 100_000) for s in (-1, 1)])
+    x = np.concatenate([x, np.linspace(-90, 90, 100_000), [0.0, np.inf, -np.inf, np.nan]])
+    x = x.astype(np.float32)
+    x = x[~(x < -87)]  # XLA takes what is smaller than a normal number for zero
+    params = jaxlstm.init(jax.random.key(0), cell, 1, 1, dtype=F32)
+    params = params._replace(w=jnp.ones_like(params.w), r=jnp.zeros_like(params.r))
+    ys, _ = jaxlstm.apply(params, jnp.asarray(x)[None, :, None], implementation="native")
+    with np.errstate(over="ignore"):
+        true = f(x.astype(np.float64))
+        rounded = true.astype(np.float32)
+    got = np.asarray(ys)[0, :, 0]
+    same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
+    ulp = np.abs(got[~same] - true[~same]) / np.spacing(np.abs(rounded[~same]))
+    assert np.all(ulp <= 2.5), (x[~same][np.argmax(ulp)], ulp.max())
