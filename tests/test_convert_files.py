@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxlstm
-from jaxlstm import convert
+from jaxlstm import convert, wrappers
 from networks import network, over_cells
 from test_wrappers import ALL
 
@@ -84,6 +84,30 @@ def test_every_wrapper_comes_back(name, tmp_path):
     params = ALL[name](network(jaxlstm.lstm, "bidirectional"))
     convert.save(tmp_path / "a", params)
     equal(convert.load(tmp_path / "a"), params)
+
+
+def test_what_cannot_be_loaded_is_not_saved(tmp_path):
+    params = network(jaxlstm.lstm)
+    deep = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 4, 4)
+    for _ in range(40):
+        deep = wrappers.residual(deep)
+    for tree, said in (
+        (deep, "at most 32 levels"),
+        ({"rnn": params, "head": jnp.ones(3)}, r"`architecture=False`, `like=`"),
+        (jax.tree.map(lambda a: a.astype(int), params), "weights of a dtype"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            convert.save(tmp_path / "a", tree)
+        assert not list(tmp_path.iterdir())
+        convert.save(tmp_path / "a", tree, architecture=False)
+        equal(convert.load(tmp_path / "a", like=tree), tree)
+        (tmp_path / "a").unlink()
+
+
+def test_a_likeness_that_differs_names_the_tensor(tmp_path):
+    convert.save(tmp_path / "a", network(jaxlstm.lstm))
+    with pytest.raises(convert.FileError, match=r"tensor `r`: .*\[5, 3, 5\]; found.*\[5, 4, 5\]"):
+        convert.load(tmp_path / "a", like=network(jaxlstm.gru)._replace(b=jnp.ones((4, 5))))
 
 
 def test_a_convolution_comes_back(tmp_path):
@@ -191,6 +215,10 @@ def field(path, value):
     return change
 
 
+def stack(layers, dropout=0.0):
+    return {"layers": {"tuple": layers}, "dropout": {"static": dropout}}
+
+
 # what is done to the header of a file of one `lstm`, and what the error says
 BAD = {
     "overlap": (entry("r", "data_offsets", [0, 800]), "tensor `r`: expected bytes from"),
@@ -214,6 +242,14 @@ BAD = {
     "no node": (lambda h, a: a.clear(), "a part of an architecture"),
     "option": (field(["fields", "cell"], {"cell": "lstm_variant", "options": [["clip", "x"]]}),
                "a network that can run"),
+    "empty stack": (lambda h, a: a.update(node="Stack", fields=stack([])), "that can run"),
+    "rate": (lambda h, a: a.update(node="Stack", fields=stack([a.copy()], 1.5)), "as `dropout`"),
+    "no rate": (lambda h, a: a.update(node="Zoneout", fields={"node": a.copy(), "rates": None}),
+                "expected two probabilities below 1 as `rates`; found None"),
+    "integers": (field(["fields", "w", "array"], "int64"), "tensor `w`: expected weights of a dt"),
+    "many": (lambda h, a: a.update(node="Stack", fields=stack([a.copy()] * 5000)), "4096 nodes"),
+    "surrogate": (lambda h, _: h["__metadata__"].update(n="\ud800"), "what safetensors reads"),
+    "minus zero": (lambda h, _: json.dumps(h).replace("[0, ", "[-0, ").encode(), "what safetens"),
     "deep": (field(["fields", "w"], json.loads('{"tuple":[' * 200 + "]}" * 200)), "at most 32"),
     "version": (lambda h, _: h["__metadata__"].update(version="2"), "version 1; found version 2"),
     "no version": (lambda h, _: h["__metadata__"].pop("version") and None, "version none"),
@@ -231,8 +267,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_headers(name, tmp_path):
-    path = tmp_path / "bad.safetensors"
-    convert.save(path, network(jaxlstm.lstm))
+    convert.save(path := tmp_path / "bad.safetensors", network(jaxlstm.lstm))
     change, said = BAD[name]
     rewritten(path, change)
     with pytest.raises(convert.FileError, match=said) as error:

@@ -14,8 +14,9 @@ import jax
 import pytest
 
 import jaxlstm
-from jaxlstm import convert
+from jaxlstm import convert, wrappers
 from networks import network
+from test_wrappers import NOISY
 
 pytest.importorskip("safetensors")
 ODD = [-1, 0, 1, 2**31, 2**63 - 1, 2**63, 2**80, 1.5, 1e308, True, None, "", "w", "lstm", "rnn"]
@@ -89,8 +90,27 @@ def tried(path, rng, raw):
         params = convert.load(path)
     except convert.FileError:
         return 1
-    assert isinstance(params, (jaxlstm.Layer, jaxlstm.Stack, jaxlstm.Bidirectional))
+    assert hasattr(params, "zeros")
     return 0
+
+
+def networks():
+    """Every node and every kind of option that a file can hold is in one of them."""
+    lstm, key = jaxlstm.lstm, jax.random.key(0)
+    noisy = NOISY["all"](network(lstm))
+    quiet = wrappers.layer_norm(wrappers.clip_gradient(wrappers.learn_initial_state(noisy), 1.0))
+    wide = wrappers.highway(key, wrappers.residual(jaxlstm.init(key, lstm, 4, 4)))
+    options = {"peephole": True, "gate": ("hard_sigmoid", 0.25, 0.5), "clip": 3.0}
+    return [
+        network(jaxlstm.rnn),
+        network(lstm, "stack"),
+        network(jaxlstm.cells.projected_lstm(projection=2), "bidirectional"),
+        jaxlstm.Reverse(quiet),
+        wrappers.dense(wrappers.window(network(jaxlstm.cells.lstm_variant(**options)), 2)),
+        jaxlstm.Stack((wide, jaxlstm.init(key, jaxlstm.gru, 4, 2)), jaxlstm.Static(0.25)),
+        jaxlstm.init_conv(key, jaxlstm.cells.peephole_lstm, 2, 3, (3,)),
+        jax.vmap(lambda k: jaxlstm.init(k, jaxlstm.cells.mingru, 3, 2))(jax.random.split(key, 2)),
+    ]
 
 
 SLOW = [pytest.param(seed, 3000, marks=pytest.mark.slow) for seed in range(1, 8)]
@@ -99,8 +119,7 @@ SLOW = [pytest.param(seed, 3000, marks=pytest.mark.slow) for seed in range(1, 8)
 @pytest.mark.parametrize(("seed", "count"), [(0, 300), *SLOW])
 def test_broken_files(seed, count, tmp_path):
     rng = random.Random(seed)
-    cells = (jaxlstm.rnn, jaxlstm.lstm, jaxlstm.cells.projected_lstm(projection=2))
-    params = network(cells[seed % 3], ("layer", "stack", "bidirectional")[seed % 3])
+    params = networks()[seed]
     path = tmp_path / "broken"
     convert.save(path, params)
     raw = path.read_bytes()
@@ -121,7 +140,7 @@ def test_broken_files(seed, count, tmp_path):
 
 WRITER = """
 import sys, jax, jaxlstm
-from jaxlstm import convert
+from jaxlstm import convert, wrappers
 nets = [jaxlstm.init(jax.random.key(k), jaxlstm.lstm, 64, 64) for k in range(2)]
 print("ready", flush=True)
 while True:

@@ -1,7 +1,7 @@
 """An architecture as plain data: cells by name from a closed list, nodes from a closed table."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from .._apply import apply
 from .._cell import Cell, Layer
 from .._conv import ConvLayer
 from .._value import shape_of
-from ._header import FileError, short
+from ._header import DTYPES, FileError, short
 
 NODES: dict[str, type[Any]] = {
     "Layer": Layer,
@@ -24,6 +24,31 @@ NODES: dict[str, type[Any]] = {
 }
 STATES = {c.state.__name__: c.state for c in vars(_cells).values() if isinstance(c, Cell)}
 DEPTH = 32
+PARTS = 4096  # nodes of a network; each takes milliseconds to check
+FLOATING = {str(dtype) for name, dtype in DTYPES.items() if "F" in name}
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _rate(value: Any) -> bool:
+    return _number(value) and 0 <= value < 1
+
+
+# the static fields of nodes: what they hold, in words and as a test
+STATICS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "dropout": ("a probability below 1", _rate),
+    "rate": ("a probability below 1", _rate),
+    "rates": (
+        "two probabilities below 1",
+        lambda v: isinstance(v, tuple) and len(v) == 2 and all(map(_rate, v)),
+    ),
+    "limit": ("a positive number", lambda v: _number(v) and v > 0),
+    "epsilon": ("a positive number", lambda v: _number(v) and v > 0),
+    "before": ("true or false", lambda v: isinstance(v, bool)),
+    "gate": ("the letter of a gate", lambda v: isinstance(v, str)),
+}
 
 
 def known_cells(more: Mapping[str, Cell] | None) -> dict[str, Cell]:
@@ -87,7 +112,7 @@ class Reader:
     """Builds a network of `described` data; arrays are `jax.ShapeDtypeStruct` still."""
 
     def __init__(self, file: str, known: Mapping[str, Cell]) -> None:
-        self.file, self.known = file, known
+        self.file, self.known, self.parts = file, known, 0
 
     def wrong(self, at: str, expected: str, found: Any) -> FileError:
         return FileError(self.file, at or None, expected, short(found))
@@ -114,6 +139,9 @@ class Reader:
                 node = {**STATES, **NODES}.get(name)
                 if node is None:
                     raise self.wrong(at, f"a node of {sorted(NODES)}", name)
+                self.parts += 1
+                if self.parts > PARTS:
+                    raise self.wrong(at, f"an architecture of at most {PARTS} nodes", "more")
                 if tuple(fields) != node._fields:
                     raise self.wrong(at, f"a {name} with the fields {node._fields}", tuple(fields))
                 made = {k: self.build(v, under(k), depth + 1) for k, v in fields.items()}
@@ -142,10 +170,9 @@ class Reader:
     def array(self, at: str, dtype: str, shape: list[Any]) -> jax.ShapeDtypeStruct:
         if not all(type(n) is int and 0 <= n < 2**63 for n in shape):
             raise self.wrong(at, "a shape", shape)
-        try:
-            return jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-        except TypeError:
-            raise self.wrong(at, "the name of a dtype", dtype) from None
+        if dtype not in FLOATING:
+            raise self.wrong(at, f"weights of a dtype of {sorted(FLOATING)}", dtype)
+        return jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
 
     def checked(self, at: str, node: Any) -> Any:
         """A node whose parts are of the kind that it runs with."""
@@ -157,6 +184,10 @@ class Reader:
         for name, value in zip(node._fields, node, strict=True):
             if name in ("node", "forward", "backward") and not self.runs(value):
                 raise self.wrong(at, f"a node as `{name}`", type(value).__name__)
+            if type(node).__annotations__[name] is _nodes.Static:
+                words, allowed = STATICS[name]
+                if not isinstance(value, _nodes.Static) or not allowed(value.value):
+                    raise self.wrong(at, f"{words} as `{name}`", value)
         return node
 
     def runs(self, value: Any) -> bool:
@@ -197,8 +228,8 @@ class Reader:
         if any(hasattr(a, "w") and len(a.w.shape) != 3 for a in parts):
             return
         params = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, np.float32), network)
-        xs = jax.ShapeDtypeStruct((1, params.input_size), np.float32)
         try:
+            xs = jax.ShapeDtypeStruct((1, params.input_size), np.float32)
             jax.eval_shape(lambda p, x: apply(p, x, implementation="scan"), params, xs)
         except Exception as e:  # equations refuse their options in any way
             raise self.wrong("", "a network that can run", str(e)) from None

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from .._cell import Cell
@@ -14,7 +13,6 @@ from ._architecture import Reader, described, known_cells
 from ._extra import extra
 from ._header import DTYPES, FileError, Tensor, parsed, read, short
 from ._paths import from_dict, named_leaves, to_dict
-from ._table import device
 
 FORMAT, VERSION = "jaxlstm", 1
 
@@ -39,8 +37,8 @@ def save(
         architecture: False writes the arrays of any tree at all, for `load(path, like=...)`.
 
     Raises:
-        ValueError, TypeError: a cell or a node that a file cannot describe, or a leaf that is
-            no array of numbers.
+        ValueError, TypeError: a cell or a node that a file cannot describe, a network that
+            `load` would refuse, or a leaf that is no array of numbers.
         ImportError: safetensors is missing: `pip install 'jaxlstm[safetensors]'`.
 
     ```python
@@ -55,6 +53,7 @@ def save(
     if architecture:
         data = described(params, known_cells(cells))
         metadata["architecture"] = json.dumps(data, separators=(",", ":"), allow_nan=False)
+        _network(os.fspath(path), metadata, cells)  # what cannot be loaded is not written
     arrays = {}
     for name, a in to_dict(params).items():
         if a.dtype not in DTYPES.values():
@@ -112,19 +111,14 @@ def load(
     file = os.fspath(path)
     metadata, tensors, content = read(file)
     _check_version(file, metadata)
-    network = None
-    if like is None:
-        network = _network(file, metadata, cells)
-        _check_names(file, tensors, named_leaves(network))
-    raw = {name: entry["data"] for name, entry in deserialize(content)}
+    network = _network(file, metadata, cells) if like is None else like
+    _check_names(file, tensors, named_leaves(network))
+    try:
+        raw = {name: entry["data"] for name, entry in deserialize(content)}
+    except Exception as e:  # JSON that Python takes and safetensors does not, such as -0
+        raise FileError(file, None, "what safetensors reads", short(str(e))) from None
     arrays = {k: np.frombuffer(raw[k], t.dtype).reshape(t.shape) for k, t in tensors.items()}
-    if like is not None:
-        try:
-            return from_dict(arrays, like)
-        except ValueError as e:
-            raise FileError(file, None, "the arrays of `like`", str(e)) from None
-    leaves = [device(name, arrays[name]) for name in named_leaves(network)]
-    return jax.tree.unflatten(jax.tree.structure(network), leaves)
+    return from_dict(arrays, network)
 
 
 def _check_version(file: str, metadata: Mapping[str, str]) -> None:
@@ -149,14 +143,13 @@ def _network(file: str, metadata: Mapping[str, str], cells: Mapping[str, Cell] |
         said = short(f"{type(e).__name__}: {e}")
         raise FileError(file, None, "an architecture that can be built", said) from None
     if not reader.runs(network):
-        raise FileError(file, None, "a network", type(network).__name__)
+        said = "a network (of another tree, the weights alone: `architecture=False`, `like=`)"
+        raise FileError(file, None, said, type(network).__name__)
     reader.check_run(network)
     return network
 
 
-def _check_names(
-    file: str, tensors: Mapping[str, Tensor], expected: Mapping[str, jax.ShapeDtypeStruct]
-) -> None:
+def _check_names(file: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Any]) -> None:
     for name in sorted(expected.keys() | tensors.keys()):
         a, t = expected.get(name), tensors.get(name)
         wanted = "no tensor of this name" if a is None else f"{a.dtype}{list(a.shape)}"
