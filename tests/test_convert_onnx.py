@@ -117,6 +117,28 @@ def test_what_is_refused(name):
         convert.from_onnx(model)
 
 
+def test_peepholes_of_one_direction_are_kept():
+    plain, seeing = network(cells.lstm), network(cells.peephole_lstm)
+    xs = jnp.linspace(-1, 1, 5 * N).reshape(5, 1, N)
+    for params in (jaxlstm.Bidirectional(plain, seeing), jaxlstm.Bidirectional(seeing, plain)):
+        again = convert.from_onnx(convert.to_onnx(params))
+        ys = [jaxlstm.apply(p, xs)[0] for p in (params, again)]
+        np.testing.assert_allclose(*ys, rtol=1e-13)
+
+
+def test_what_is_no_network_of_onnx():
+    params, other = network(jaxlstm.lstm), jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H + 1)
+    with pytest.raises(ValueError, match="with one clip, one size and one dtype"):
+        convert.to_onnx(jaxlstm.Bidirectional(params, other))
+    with pytest.raises(TypeError, match="no bfloat16"):
+        convert.to_onnx(jax.tree.map(lambda a: a.astype(jnp.bfloat16), params))
+    model = convert.to_onnx(network(jaxlstm.lstm, "stack"))
+    with pytest.raises(ValueError, match="each once; got"):
+        convert.from_onnx(model, node=["layers.0", "layers.0"])
+    with pytest.raises(ValueError, match="layer 0 gives 5 outputs and layer 1 takes 4 inputs"):
+        convert.from_onnx(model, node=["layers.1", "layers.0"])
+
+
 def test_alpha_goes_to_the_activation_that_takes_one():
     params = convert.from_onnx(one(attributes=ELU))
     assert params.cell == cells.lstm_variant(candidate=("elu", 0.5))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._cell import Cell, Layer
-from .._nodes import Bidirectional, Stack
+from .._nodes import Bidirectional, Reverse, Stack
 from ._names import DIRECTION, Framework, choose, entries
 from ._table import Table, array, decode, encode
 
@@ -22,6 +22,8 @@ def network(
     bidirectional: bool = False,
 ) -> Any:
     """The network that a framework's mapping holds."""
+    if cell is not None and not isinstance(cell, Cell):
+        raise TypeError(f"`cell` must be a cell such as `jaxlstm.lstm`; got {cell!r}.")
     found, arrays = entries(of, tree, prefix)
     pairs = []
     for entry in found:
@@ -54,7 +56,7 @@ def assemble(pairs: Sequence[tuple[tuple[str, ...], Any]], bidirectional: bool =
         if len(levels) % 2:
             raise ValueError(f"`bidirectional` takes layers in pairs; got {len(levels)} of them.")
         levels = [Bidirectional(*pair) for pair in zip(levels[::2], levels[1::2])]
-    return _stacked(levels)
+    return stacked(levels)
 
 
 def _side(pairs: Sequence[Any], path: tuple[str, ...], side: str) -> Any:
@@ -63,13 +65,14 @@ def _side(pairs: Sequence[Any], path: tuple[str, ...], side: str) -> Any:
     return assemble(pairs)
 
 
-def _stacked(levels: list[Any]) -> Any:
+def stacked(levels: Sequence[Any]) -> Any:
+    """Nodes that feed each other as one network."""
     widths = [(_width(node), after.input_size) for node, after in itertools.pairwise(levels)]
     for k, (output, taken) in enumerate(widths):
         if output != taken:
             raise ValueError(
                 f"layer {k} gives {output} outputs and layer {k + 1} takes {taken} inputs: they "
-                "are no stack. Convert each by a call of its own with `prefix=`."
+                "are no stack. Convert each by a call of its own."
             )
     return levels[0] if len(levels) == 1 else Stack(tuple(levels))
 
@@ -79,6 +82,8 @@ def _width(node: Any) -> int:
         return _width(node.forward) + _width(node.backward)
     if isinstance(node, Stack):
         return _width(node.layers[-1])
+    if isinstance(node, Reverse):
+        return _width(node.node)
     return node.cell.output_size(node.w.shape[-1])
 
 

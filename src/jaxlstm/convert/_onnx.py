@@ -11,8 +11,9 @@ import numpy as np
 from .._apply import apply
 from .._cell import Layer
 from .._init import lengths_to_mask
-from .._nodes import Bidirectional, Reverse, Stack
+from .._nodes import Bidirectional, Reverse
 from ._extra import extra
+from ._network import stacked
 from ._onnx_cells import LETTERS, PEEPHOLES, Said, activations, cell_of, table
 from ._onnx_graph import Node, recurrent_nodes
 from ._table import array, decode, device
@@ -147,7 +148,7 @@ def from_onnx(
     nodes = recurrent_nodes(onnx, source, node)
     operators = [_operator(one, sum_biases) for one in nodes]
     params = [one.params for one in operators]
-    whole = params[0] if len(params) == 1 else Stack(tuple(params))
+    whole = stacked(params)
     starts = [_start(one, made, state) for one, made in zip(nodes, operators)]
     if not state:
         return whole

@@ -70,11 +70,15 @@ class _Builder:
         """Adds the nodes of one level; returns the name of its output."""
         direction, layers = _sides(level)
         said = [said_of(layer.cell) for layer in layers]
-        if len({one._replace(activations=()) for one in said}) > 1 or len(layers) > 2:
+        kinds = {one._replace(activations=()) for one in said}
+        shapes = {(layer.w.shape[0], layer.w.shape[2], str(layer.w.dtype)) for layer in layers}
+        if len(kinds) > 1 or len(shapes) > 1:
             raise ValueError(
-                "both directions of a level must be one operator of ONNX with one clip; got "
-                f"{[layer.cell for layer in layers]}."
+                "both directions of a level must be one operator of ONNX, with one clip, one "
+                f"size and one dtype; got {[layer.cell for layer in layers]} of {sorted(shapes)}."
             )
+        if layers[0].w.dtype == "bfloat16":
+            raise TypeError("ONNX's RNN, GRU and LSTM take no bfloat16: cast the network first.")
         arrays = _arrays(layers, said)
         kind, width = said[0].operator, layers[0].w.shape[-1]
         fields = ("h", "c") if kind == "LSTM" else ("h",)
@@ -148,6 +152,9 @@ def _sides(level: Any) -> tuple[str, list[Layer]]:
 def _arrays(layers: Sequence[Layer], said: Sequence[Said]) -> dict[str, np.ndarray]:
     """`W`, `R`, `B` and `P`, directions first."""
     sides = [_side(layer, one) for layer, one in zip(layers, said)]
+    if any("P" in side for side in sides):  # a direction without peepholes has those of zero
+        zeros = np.zeros(3 * layers[0].w.shape[-1], layers[0].w.dtype)
+        sides = [{"P": zeros, **side} for side in sides]
     return {role: np.stack([side[role] for side in sides]) for role in sides[0]}
 
 

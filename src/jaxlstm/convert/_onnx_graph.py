@@ -106,7 +106,7 @@ def recurrent_nodes(onnx: Any, source: Any, told: str | Sequence[str] | None) ->
     names = [node.name for node in found]
     if told is not None:
         asked = [told] if isinstance(told, str) else list(told)
-        if not asked or not set(asked) <= set(names) or any(names.count(n) > 1 for n in asked):
+        if not asked or any(names.count(n) != 1 or asked.count(n) > 1 for n in asked):
             raise ValueError(f"`node` must name nodes among {names}, each once; got {told!r}.")
         return [found[names.index(name)] for name in asked]
     if not found:
