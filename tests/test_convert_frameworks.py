@@ -208,6 +208,17 @@ def test_names_prefixes_and_directions():
         convert.from_torch(whole, prefix="decoder")
 
 
+def test_stacks_in_a_stack_lose_no_layer():
+    whole = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H, layers=3)
+    nested = jaxlstm.Stack((jaxlstm.Stack(whole.layers[:2]), whole.layers[2]))
+    equal(convert.from_torch(convert.to_torch(nested)), whole)
+
+
+def test_a_variant_without_options_is_the_cell_itself():
+    params = network(jaxlstm.cells.lstm_variant)
+    equal(convert.from_torch(convert.to_torch(params)), params._replace(cell=jaxlstm.lstm))
+
+
 @pytest.mark.parametrize("framework", ["keras", "flax", "equinox"])
 @pytest.mark.parametrize("arrangement", ["layer", "stack", "bidirectional"])
 def test_default_names_come_back(framework, arrangement):

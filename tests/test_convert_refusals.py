@@ -25,6 +25,15 @@ NARROW = {k: a.astype("float32") if "ih" in k else a for k, a in WEIGHTS.items()
 SHORT = {**WEIGHTS, "weight_ih_l0": np.ones((15, 3))}
 UNEVEN = {**c.to_flax(GRU), "ir": {"kernel": np.ones((2, 5)), "bias": np.ones(5)}}
 
+GAP = {**WEIGHTS, **{k.replace("l0", "l2"): a for k, a in WEIGHTS.items()}}
+DENSE = {"lstm/linear": {"w": np.ones((8, 20)), "b": np.ones(20)}, "linear": {"w": np.ones((5, 2))}}
+STACKS = jaxlstm.Bidirectional(network(lstm, "stack"), network(lstm, "stack"))
+
+
+def without(name):
+    return {k: a for k, a in WEIGHTS.items() if name not in k}
+
+
 CASES = {
     "reset": (lambda: c.to_torch(network(gru_reset_before)), "resets after the recurrent"),
     "haiku": (lambda: c.to_haiku(GRU), "Haiku has no `gru`: its GRU resets before"),
@@ -35,6 +44,12 @@ CASES = {
     "no gates": (lambda: c.from_torch(SHORT), "must hold 4 gates"),
     "half": (lambda: c.from_torch(HALF), "one direction and no backward one"),
     "cell": (lambda: c.from_torch(WEIGHTS, cell=gru), "not the weights that PyTorch has for `gru`"),
+    "cell's name": (lambda: c.from_torch(WEIGHTS, cell="lstm"), "`cell` must be a cell such as"),
+    "no bias_hh": (lambda: c.from_torch(without("bias_hh")), r"missing \['bias_hh'\]. Of a larger"),
+    "no weight": (lambda: c.from_torch(without("weight_hh")), r"missing \['weight_hh'\]"),
+    "a gap": (lambda: c.from_torch(GAP), r"the layers \[1\] are missing"),
+    "dense": (lambda: c.from_haiku(DENSE), "Of a larger model, name the recurrent layers with"),
+    "stacks": (lambda: c.to_torch(STACKS), "must hold layers; got one that holds stacks"),
     "order": (lambda: c.from_equinox(CELLS), "do not say which layer comes first"),
     "integers": (lambda: c.from_torch(INTEGERS), "must be of a floating dtype"),
     "dtypes": (lambda: c.from_torch(NARROW), "of one dtype"),

@@ -101,6 +101,22 @@ def test_outputs_states_and_gradients(framework, task, measured):
     assert max(found) < BOUNDS[task.dtype]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_tensors_as_they_are(dtype):
+    import torch
+
+    module = torch.nn.LSTM(3, 5, num_layers=2, bidirectional=True, dtype=getattr(torch, dtype))
+    params = convert.from_torch(dict(module.named_parameters()))  # they ask for gradients
+    wide = {k: v.double().numpy() for k, v in module.state_dict().items()}
+    w = convert.from_torch(wide).layers[1].forward.w
+    np.testing.assert_array_equal(params.layers[1].forward.w.astype(float), w)
+    back = convert.to_torch(params)
+    assert {str(a.dtype) for a in back.values()} == {dtype}
+    module.load_state_dict({k: torch.tensor(a.astype("float64")) for k, a in back.items()})
+    again = convert.from_torch(module.state_dict())
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
 @pytest.mark.parametrize(("framework", "task"), list(tasks()))
 def test_there_and_back_changes_no_bit(framework, task):
     come, go = converters(framework, task)

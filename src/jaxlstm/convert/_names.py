@@ -90,14 +90,20 @@ def entries(
 def choose(entry: Entry, arrays: Mapping[Any, Any], of: Framework, cell: Cell | None) -> Table:
     """The first table that these names and shapes fit."""
     names = set(entry.keys)
-    fit = [t for t in of.tables if t.required <= names <= t.names]
+    whole = fit = [t for t in of.tables if names in (t.required, t.names)]
     fit = [t for t in fit if cell is None or t.fits(cell)]
     fit = [t for t in fit if _gates_fit(t, {k: np.shape(arrays[v]) for k, v in entry.keys.items()})]
     if not fit:
         known = sorted({repr(t.cell) for t in of.tables})
         asked = f"`{cell!r}`" if cell is not None else f"any of {known}"
-        shapes = {of.said(v): np.shape(arrays[v]) for v in entry.keys.values()}
-        raise ValueError(f"these are not the weights that {of.name} has for {asked}: {shapes}.")
+        shapes = {of.said(v): tuple(np.shape(arrays[v])) for v in entry.keys.values()}
+        larger = (sorted(t.names - names) for t in of.tables if names < t.names)
+        missing = None if whole else min(larger, key=len, default=None)
+        raise ValueError(
+            f"these are not the weights that {of.name} has for {asked}: {shapes}"
+            f"{f'; missing {missing}' if missing else ''}. Of a larger model, name the recurrent "
+            "layers with `prefix=`."
+        )
     return fit[0]._replace(cell=cell) if cell is not None and fit[0].free else fit[0]
 
 
@@ -112,6 +118,10 @@ def _gates_fit(table: Table, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         if part.roles == "r" and len(shape) == 2 and not table.sized:
             width, total = shape[::-1] if table.rows else shape
             if total != len(part.gates) * width:
+                return False
+        if part.roles == "wr" and len(shape) == 2:  # rows of the inputs, then a row for each unit
+            width, odd = divmod(shape[1], len(part.gates))
+            if odd or shape[0] <= width:
                 return False
     return True
 

@@ -77,7 +77,7 @@ class Table(NamedTuple):
 
     def fits(self, cell: Cell) -> bool:
         """Whether this is the cell; widths are read from the weights."""
-        cell = plain(cell) if self.free else cell
+        cell = plain(cell) if self.free else PLAIN.get(cell, cell)
         known = cell.defaults().keys() & set(self.sized)
         return cell(**dict.fromkeys(known)) == self.cell if known else cell == self.cell
 
@@ -98,7 +98,8 @@ def each(name: str, roles: str, gates: str) -> tuple[Part, ...]:
 def array(name: str, a: Any) -> np.ndarray:
     """A NumPy array of a floating dtype that nothing will truncate."""
     try:
-        a = np.asarray(a)
+        a = a.detach() if hasattr(a, "detach") else a  # PyTorch, where gradients are asked for
+        a = np.asarray(jnp.from_dlpack(a) if str(a.dtype) == "torch.bfloat16" else a)
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(f"`{name}` must be an array; got a {type(a).__name__}: {e}") from None
     if not jnp.issubdtype(a.dtype, jnp.floating):

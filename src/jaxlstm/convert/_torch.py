@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._cell import Cell, Layer
-from .._nodes import Bidirectional
 from ..cells import gru, gru_reset_before, lstm, projected_lstm, rnn, rnn_relu
 from ._names import Framework
 from ._network import filled, layers, named, network
@@ -34,6 +33,8 @@ TABLES = (
 
 _LACKS = ((gru_reset_before, "its GRU resets after the recurrent product, which no weights undo"),)
 
+LEVEL = r"(.*)_l(\d+)(_reverse)?"
+
 
 def _framework(names: Iterable[str] = (), prefix: str = "") -> Framework:
     """How these names are read: what is not `_reverse` is forward, if some of them are."""
@@ -41,7 +42,7 @@ def _framework(names: Iterable[str] = (), prefix: str = "") -> Framework:
 
     def parts(name: str) -> list[str]:
         *path, last = name.split(".")
-        match = re.fullmatch(r"(.*)_l(\d+)(_reverse)?", last)
+        match = re.fullmatch(LEVEL, last)
         if match is None:
             return [*path, last]
         side = ["backward" if match[3] else "forward"] if both else []
@@ -60,7 +61,8 @@ def from_torch(
     """The network of a `torch.nn.LSTM`, `GRU` or `RNN`, or of one of their cells.
 
     Args:
-        state_dict: names to arrays, as `module.state_dict()` has them; CPU tensors will do.
+        state_dict: names to arrays, as `module.state_dict()` has them; tensors will do, of
+            bfloat16 and with gradients too.
         prefix: of the names that are meant, such as `"encoder.rnn."`.
         cell: what the weights do not say: `jaxlstm.rnn_relu` for `nonlinearity="relu"`.
             Without it, one gate is `rnn`, three are `gru` and four `lstm`.
@@ -83,7 +85,9 @@ def from_torch(
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), params, again))
     ```
     """
-    of = _framework(state_dict if isinstance(state_dict, Mapping) else (), prefix)
+    names = state_dict if isinstance(state_dict, Mapping) else ()
+    of = _framework(names, prefix)
+    _check_levels(names, prefix)
     return network(of, state_dict, cell=cell, prefix=prefix, sums=sum_biases)
 
 
@@ -93,22 +97,41 @@ def to_torch(params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = 
     `module.load_state_dict({k: torch.from_numpy(a) for k, a in to_torch(params).items()})`.
     `prefix` is put before every name.  With `like`, a state dict of a larger module, a copy
     of it comes back with the arrays below `prefix` replaced.  A bias of a layer that has only one
-    becomes `bias_ih`, with a `bias_hh` of zeros.
+    becomes `bias_ih`, with a `bias_hh` of zeros.  PyTorch reads no NumPy array of bfloat16:
+    give it `a.astype("float32")`, which `load_state_dict` casts back and loses nothing.
 
     Raises:
         TypeError, ValueError: PyTorch has no such layer: a GRU that resets before the product,
-            a layer of its own width in the midst of a stack, a wrapper.
+            a layer of its own width in the midst of a stack, directions that are stacks of
+            their own, a wrapper.
     """
     if like is not None:
         return filled(_framework(like, prefix), params, like, prefix)
     stem = prefix if not prefix or prefix.endswith(".") else prefix + "."
 
+    seen: list[tuple[Any, ...]] = []
+
     def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
-        level = next((w for w in where if isinstance(w, int)), 0)
-        return (f"{stem}{name}_l{level}{'_reverse' if 'backward' in where else ''}",)
+        level = tuple(w for w in where if isinstance(w, int))
+        if level not in seen:
+            seen.append(level)
+        side = "_reverse" if "backward" in where else ""
+        return (f"{stem}{name}_l{seen.index(level)}{side}",)
 
     _check_uniform(params)
     return named(_framework(), params, place)
+
+
+def _check_levels(names: Iterable[str], prefix: str) -> None:
+    """PyTorch counts its layers from 0; one that is missing is not passed over."""
+    found: dict[str, set[int]] = {}
+    for name in names:
+        if name.startswith(prefix) and (match := re.fullmatch(LEVEL, name)):
+            stem = name[: name.rfind(".") + 1]
+            found.setdefault(stem, set()).add(int(match[2]))
+    for stem, levels in found.items():
+        if missing := sorted(set(range(max(levels))) - levels):
+            raise ValueError(f"the weights of the layers {missing} are missing below {stem!r}.")
 
 
 def _check_uniform(params: Any) -> None:
@@ -116,9 +139,15 @@ def _check_uniform(params: Any) -> None:
     kinds = {
         "cells": {repr(layer.cell) for _, layer in layers(params)},
         "widths": {layer.w.shape[-1] for _, layer in layers(params)},
-        "directions": {isinstance(node, Bidirectional) for node in getattr(params, "layers", ())},
+        "directions": {isinstance(path[-1], str) for path, _ in layers(params) if path},
         "biases": {layer.b is None for _, layer in layers(params)},
     }
+    where = [where for where, _ in layers(params)]
+    if any(isinstance(a, str) for path in where for a in path[:-1]):
+        raise ValueError(
+            "PyTorch joins both directions behind every layer: a `Bidirectional` must hold "
+            "layers; got one that holds stacks. Convert each direction by a call of its own."
+        )
     for what, kind in kinds.items():
         if len(kind) > 1:
             raise ValueError(
