@@ -39,11 +39,24 @@ def measured():
     return note
 
 
+ROWS = ("lstm", "peephole_lstm", "coupled_input_lstm", "lstm_variant", "projected_lstm")
+ROWS += ("gru", "gru_reset_before", "gru_variant", "gru_reset_before_variant", "mgu_reset_after")
+ROWS += ("rnn", "rnn_relu", "rnn_variant")
+COLUMNS = ("torch", "keras", "linen", "nnx", "haiku", "equinox", "ONNX Runtime")
+
+
 def table() -> list[str]:
-    lines = ["| framework | cell | dtype | largest difference |", "|---|---|---|---|"]
-    for (framework, cell), (dtype, difference) in sorted(MEASURED.items()):
-        lines.append(f"| {framework} | {cell} | {dtype} | {difference:.1e} |")
-    return lines
+    """The numbers of the table in the README, and below it whatever else was measured."""
+    columns = [c for c in COLUMNS if any(framework == c for framework, _ in MEASURED)]
+    lines = [f"| cell | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    left = dict(MEASURED)
+    for row in ROWS:
+        found = [left.pop((column, row), None) for column in columns]
+        if any(found):
+            said = [f"{f[1]:.1e} {f[0]}" if f else "" for f in found]
+            lines.append(f"| {row} | {' | '.join(said)} |")
+    rest = [f"{' '.join(name)}: {worst:.1e} {dtype}" for name, (dtype, worst) in left.items()]
+    return [*(lines if len(lines) > 2 else []), "", *sorted(rest)]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -123,7 +123,8 @@ def test_operators(case, direction, inputs, measured):
     sides = last if direction == "bidirectional" else (last,)
     for name, values in zip(("Y_h", "Y_c"), zip(*sides)):
         found.append(worst(jnp.stack(values), theirs[name]))
-    measured("ONNX Runtime", kind, "float32", max(found))
+    cell = jax.tree.leaves(params, is_leaf=lambda a: isinstance(a, jaxlstm.Layer))[0].cell
+    measured("ONNX Runtime", cell.name, "float32", max(found))
     assert max(found) < 1e-6
 
 
@@ -170,7 +171,7 @@ def test_exported_models(name, arrangement, bias, measured):
         for field in sides[0]._fields:
             values = jnp.stack([getattr(side, field) for side in sides])
             found.append(worst(values, theirs[f"state.{k}.{field}"]))
-    measured("ONNX Runtime", f"exported {name}", "float32", max(found))
+    measured("ONNX Runtime", cell.name, "float32", max(found))
     assert max(found) < 1e-6
     again = convert.from_onnx(model)
     if bias:
