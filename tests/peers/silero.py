@@ -1,7 +1,7 @@
 """The voice detector of the package silero-vad: its front end in JAX, its LSTM in jaxlstm.
 
-The package holds two trainings of one network: `silero_vad_16k.safetensors`, and another in
-all of its ONNX models.  Both are read here.
+The package holds several trainings of one network: `silero_vad_16k.safetensors` is another than
+`silero_vad.onnx` and the ONNX models like it.  Both are read here.
 """
 
 import importlib.util
