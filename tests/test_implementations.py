@@ -218,7 +218,7 @@ def straight(s, u, v):
         (jaxlstm.cells.peephole_lstm, ("ifgo", "", "")),
         (jaxlstm.cells.layer_norm_lstm, ("", "ifgo", "ifgo")),
         (jaxlstm.cells.cfn, ("fi", "n", "")),
-        (jaxlstm.cells.nas, ("abcefgk", "d", "d")),
+        (jaxlstm.cells.nas, ("abcefjk", "d", "d")),
         (twice, ("b", "a", "a")),
         (crossed, ("", "ab", "ab")),
         (straight, ("bc", "a", "")),

@@ -71,6 +71,9 @@ def test_forget_biases_by_cell_default():
     assert not lstm.b[jnp.array([0, 2, 3])].any()
     torch = jaxlstm.init(KEY, jaxlstm.lstm, 3, 5, scheme="torch")
     assert not (torch.b[1] > 0.9).any()
+    for cell in (cells.layer_norm_lstm, cells.gate_norm_lstm):
+        b = jaxlstm.init(KEY, cell, 3, 5).weights["b_z"]
+        assert jnp.array_equal(b, lstm.b)
     cfn = jaxlstm.init(KEY, cells.cfn, 3, 5)
     assert jnp.array_equal(cfn.b[:2], jnp.stack([jnp.ones(5), -jnp.ones(5)]))
 
@@ -91,8 +94,11 @@ def test_chrono_spreads_memories_over_the_range():
 def test_chrono_takes_letters_that_are_there():
     with pytest.raises(ValueError, match="letters of gates"):
         initializers.chrono(KEY, jaxlstm.init(KEY, jaxlstm.gru, 3, 5), 100)
-    with pytest.raises(ValueError, match="more than 2 steps"):
-        initializers.chrono(KEY, jaxlstm.init(KEY, jaxlstm.lstm, 3, 5), 2)
+    for longest in (2, float("inf")):
+        with pytest.raises(ValueError, match="more than 2 steps"):
+            initializers.chrono(KEY, jaxlstm.init(KEY, jaxlstm.lstm, 3, 5), longest)
+    with pytest.raises(TypeError, match="must be a network"):
+        initializers.chrono(KEY, jaxlstm.lstm, 100)
 
 
 def test_the_lru_starts_on_a_ring():

@@ -1,6 +1,7 @@
 """Every exported cell against its equations, transcribed from the paper gate by gate."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,6 +31,10 @@ OPTIONS = {
     "lem": cells.lem(step=0.6),
     "rg_lru": cells.rg_lru(c=3.0),
     "scrn": cells.scrn(alpha=0.4),
+    "ran": cells.ran(activation="linear"),
+    "gate_norm_lstm": cells.gate_norm_lstm(
+        peephole=True, projection=2, projection_clip=0.2, cell_clip=0.3, epsilon=0.1
+    ),
     "layer_norm_lstm": cells.layer_norm_lstm(epsilon=0.1),
 }
 TABLE = {**CELLS, **{f"{name} with options": cell for name, cell in OPTIONS.items()}}
@@ -55,3 +60,17 @@ def test_the_cell_is_its_equations(name):
         np.testing.assert_allclose(ys[:, row], expected, rtol=1e-12, atol=1e-12)
         for a, b in zip(last, end, strict=True):
             np.testing.assert_allclose(a[row], b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("closed", [-60.0, -200.0])
+def test_the_slstm_starts_behind_a_closed_gate(closed):
+    """In float32, where the exponential of what goes into the input gate is zero."""
+    layer = jaxlstm.init(jax.random.key(0), cells.slstm, N, 6, dtype=jnp.float32)
+    layer = layer._replace(b=layer.b.at[0].add(closed))
+    xs = inputs(dtype=jnp.float32)
+    ys, grads = jax.value_and_grad(lambda p: jaxlstm.apply(p, xs)[0].sum())(layer)
+    assert jnp.isfinite(ys)
+    assert all(jnp.isfinite(a).all() for a in jax.tree.leaves(grads))
+    first = jaxlstm.apply(layer, xs[:1])[0]
+    _, _, g, o = jnp.moveaxis(layer.project(xs[:1]), -2, 0)
+    np.testing.assert_allclose(first, jax.nn.sigmoid(o) * jnp.tanh(g), rtol=1e-6)

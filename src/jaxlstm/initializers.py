@@ -11,12 +11,14 @@ params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn_relu, 3, 5, scheme=irnn)
 """
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from . import _door
 from ._cell import Initializer
 
 
@@ -131,6 +133,15 @@ def constant(value: float) -> Initializer:
     return constant_of
 
 
+def by_gate(*values: float) -> Initializer:
+    """One value for each gate, of all its units."""
+
+    def values_of(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jnp.broadcast_to(jnp.array(values, dtype)[:, None], shape)
+
+    return values_of
+
+
 def orthogonal_stack(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """A random orthogonal matrix in the last two axes, one for each place in the others."""
     if len(shape) == 2:
@@ -191,11 +202,16 @@ def chrono(
     params = jaxlstm.initializers.chrono(jax.random.key(1), params, longest=100)
     ```
     """
-    if not longest > 2:
-        raise ValueError(f"`longest` must be more than 2 steps; got {longest!r}.")
+    if not isinstance(longest, numbers.Real) or not 2 < longest < math.inf:
+        raise ValueError(f"`longest` must be more than 2 steps, and finite; got {longest!r}.")
     has_biases = lambda node: hasattr(node, "cell") and hasattr(node, "b")
     nodes, tree = jax.tree.flatten(params, is_leaf=has_biases)
-    keys = jax.random.split(key, max(len(nodes), 1))
+    if not any(map(has_biases, nodes)):
+        raise TypeError(
+            "`params` must be a network, such as `jaxlstm.init` returns; got a "
+            f"{type(params).__name__}."
+        )
+    keys = jax.random.split(_door.key_of(key), len(nodes))
     return jax.tree.unflatten(
         tree,
         [

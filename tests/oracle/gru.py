@@ -66,7 +66,7 @@ def mgu_reset_after(p, x, h):
 def mut1(p, x, h):
     z = sigma(x @ p.w["z"] + p.b["z"])
     r = sigma(x @ p.w["r"] + h @ p.r["r"] + p.b["r"])
-    n = np.tanh((r * h) @ p.r["n"] + np.tanh(x @ p.w["n"] + p.b["n"]))
+    n = np.tanh((r * h) @ p.r["n"] + np.tanh(x @ p.w["n"] + p.b["n"]) + p.b_h)
     return (n * z + h * (1 - z),)
 
 

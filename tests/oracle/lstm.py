@@ -75,14 +75,26 @@ def layer_norm_lstm(p, x, h, c):
     return sigma(o) * np.tanh(normalised(c, p.epsilon) * p.a_c + p.b_c), c
 
 
+def gate_norm_lstm(p, x, h, c):
+    def at(k, g, peep=0):
+        z = x @ p.w[g] + h @ p.r[g] + peep
+        return normalised(z, p.epsilon) * p.a[k] + p.b_z[k]
+
+    see = lambda name, c: getattr(p, name) * c if p.peephole else 0
+    i, f = sigma(at(0, "i", see("pi", c))), sigma(at(1, "f", see("pf", c)))
+    c = limit(f * c + i * np.tanh(at(2, "g")), p.cell_clip)
+    m = sigma(at(3, "o", see("po", c))) * np.tanh(c)
+    return (m if p.projection is None else limit(m @ p.q, p.projection_clip)), c
+
+
 def multiplicative_lstm(p, x, h, c):
     m = (x @ p.w["m"] + p.b["m"]) * (h @ p.r["m"])
     return lstm(p, x, m, c)
 
 
 def nas(p, x, h, c):
-    u = [x @ p.w[g] for g in "abcdefgk"]
-    v = [h @ p.r[g] + p.d[g] for g in "abcdefgk"]
+    u = [x @ p.w[g] for g in "abcdefjk"]
+    v = [h @ p.r[g] + p.d[g] for g in "abcdefjk"]
     first = [
         sigma(u[0] + v[0]),
         np.maximum(0, u[1] + v[1]),
@@ -109,5 +121,5 @@ def slstm(p, x, h, c, n, m):
     real_c, real_n = c * np.exp(m), n * np.exp(m)
     real_c = sigma(f) * real_c + np.exp(i) * np.tanh(g)
     real_n = sigma(f) * real_n + np.exp(i)
-    m = np.maximum(np.log(sigma(f)) + m, i)
+    m = np.where(n > 0, np.maximum(np.log(sigma(f)) + m, i), i)
     return sigma(o) * real_c / real_n, real_c * np.exp(-m), real_n * np.exp(-m), m

@@ -36,7 +36,7 @@ def ran(p, x, h, c):
     i = sigma(h @ p.r["i"] + x @ p.w["i"] + p.b["i"])
     f = sigma(h @ p.r["f"] + x @ p.w["f"] + p.b["f"])
     c = i * content + f * c
-    return np.tanh(c), c
+    return {"tanh": np.tanh, "linear": lambda a: a}[p.activation](c), c
 
 
 def minimal_rnn(p, x, h):

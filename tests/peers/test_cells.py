@@ -99,6 +99,28 @@ def test_onnx_runtime(name):
     np.testing.assert_allclose(ys, onnx_run(kind, layer, **attributes), rtol=1e-5, atol=1e-6)
 
 
+ALL = {"peephole": True, "cell_clip": 0.3}
+TFLITE = [
+    cells.lstm,
+    cells.lstm_variant(**ALL),
+    cells.coupled_forget_lstm(**ALL),
+    cells.projected_lstm(projection=2),
+    cells.projected_lstm(projection=2, projection_clip=0.1, **ALL),
+    cells.gate_norm_lstm,
+    cells.gate_norm_lstm(projection=2, projection_clip=0.1, **ALL),
+]
+
+
+@pytest.mark.parametrize("cell", TFLITE, ids=repr)
+def test_tflite(cell):
+    pytest.importorskip("ai_edge_litert")
+    from .tflite import lstm_run
+
+    layer = network(cell, dtype=jnp.float32)
+    ys, _ = jaxlstm.apply(layer, XS)
+    np.testing.assert_allclose(ys, lstm_run(layer, XS), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_torch_projection():
     torch = pytest.importorskip("torch")

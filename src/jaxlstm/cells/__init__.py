@@ -55,6 +55,7 @@ from .lstm_family import (
 from .lstm_variants import (
     coupled_forget_lstm as coupled_forget_lstm,
     coupled_input_lstm as coupled_input_lstm,
+    gate_norm_lstm as gate_norm_lstm,
     lstm_variant as lstm_variant,
     peephole_lstm as peephole_lstm,
     projected_lstm as projected_lstm,

@@ -1,5 +1,6 @@
 """Activations by name: a cell's options are data, so its activations are names with numbers."""
 
+import inspect
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -37,12 +38,23 @@ def clipped(x: Array, limit: float | None) -> Array:
     return x if limit is None else jnp.clip(x, -limit, limit)
 
 
+def normalised(x: Array, axes: int | tuple[int, ...], epsilon: float) -> Array:
+    """`x` with mean 0 and variance 1 over some axes."""
+    x = x - x.mean(axes, keepdims=True)
+    return x * jax.lax.rsqrt((x * x).mean(axes, keepdims=True) + epsilon)
+
+
+def _numbers(name: str) -> int:
+    """How many numbers an activation takes."""
+    return len(inspect.signature(ACTIVATIONS[name]).parameters) - 1
+
+
 def activation(told: Named, clip: float | None = None) -> Callable[[Array], Array]:
     """The activation of this name, of what is first clipped to within `clip` of zero."""
-    name, *numbers = (told,) if isinstance(told, str) else told
-    if name not in ACTIVATIONS:
+    name, *numbers = told if isinstance(told, (tuple, list)) else (told,)
+    if name not in ACTIVATIONS or len(numbers) > _numbers(str(name)):
         raise ValueError(
             f"an activation must be one of {sorted(ACTIVATIONS)}, or a tuple of one and its "
-            f"numbers, such as ('hard_sigmoid', 0.2, 0.5); got {told!r}."
+            f"numbers, as many as it takes, such as ('hard_sigmoid', 0.2, 0.5); got {told!r}."
         )
     return lambda x: ACTIVATIONS[str(name)](clipped(x, clip), *numbers)

@@ -4,7 +4,8 @@ from jax.nn import sigmoid
 from jax.numpy import tanh
 
 from .._cell import Hidden, HiddenCell, Weight, gated, general, named
-from ..initializers import constant, orthogonal_stack, zeros
+from ..initializers import constant, ones, orthogonal_stack, zeros
+from . import activations
 
 
 @gated("gn", Hidden, bias={"g": 1.0})
@@ -24,21 +25,22 @@ def ugrnn(s, u, v):
 
 
 @gated("ifn", HiddenCell, recurrent="if", bias={"f": 1.0})
-def ran(s, u, v):
+def ran(s, u, v, *, activation="tanh"):
     """Recurrent additive network, whose memory is a weighted sum of inputs.
 
         i  = sigmoid(W_i x + R_i h + b_i)      input gate
         f  = sigmoid(W_f x + R_f h + b_f)      forget gate
         c' = f * c + i * (W_n x + b_n)         memory
-        h' = tanh(c')
+        h' = activation(c')
 
+    Options: `activation` by name, `"tanh"` or `"linear"` in the paper, which has no `b_n`.
     Gates: `i f n`.  State: `h c`.  Lee, Levy and Zettlemoyer 2017, "Recurrent additive
     networks", arXiv:1705.07393.
     """
     i, f = sigmoid(u[:2] + v)
     i, f, n = named(i=i, f=f, n=u[2])
     c = f * s.c + i * n
-    return tanh(c), c
+    return activations.activation(activation)(c), c
 
 
 @gated(
@@ -67,14 +69,15 @@ def minimal_rnn(s, u, v, *, m):
 
 @gated("fin", Hidden, recurrent="fi", bias={"f": 1.0, "i": -1.0})
 def cfn(s, u, v):
-    """Chaos-free network: without input its state decays to zero.
+    """Chaos-free network: without input (and `b_n`) its state decays to zero.
 
         f  = sigmoid(W_f x + R_f h + b_f)      forget gate
         i  = sigmoid(W_i x + R_i h + b_i)      input gate
         h' = f * tanh(h) + i * tanh(W_n x + b_n)
 
     Gates: `f i n`.  State: `h`.  Laurent and von Brecht 2016, "A recurrent neural network
-    without chaos", arXiv:1612.06212.
+    without chaos", arXiv:1612.06212, which has no `b_n`; the biases of the gates start at 1
+    and at -1, as there.
     """
     f, i = sigmoid(u[:2] + v)
     f, i, n = named(f=f, i=i, n=tanh(u[2]))
@@ -144,7 +147,7 @@ def star(s, u, v):
     "acn",
     Hidden,
     recurrent="",
-    weights={"r_a": Weight("... hidden", zeros), "r_c": Weight("... hidden", zeros)},
+    weights={"r_a": Weight("... hidden", ones), "r_c": Weight("... hidden", ones)},
 )
 def brc(s, u, recur, *, r_a, r_c):
     """Bistable recurrent cell: each unit sees of the state only itself.
@@ -153,8 +156,9 @@ def brc(s, u, recur, *, r_a, r_c):
         c  = sigmoid(W_c x + r_c * h + b_c)          update gate
         h' = c * h + (1 - c) * tanh(W_n x + a * h + b_n)
 
-    Gates: `a c n`.  State: `h`.  Vecoven, Ernst and Drion 2020, "A bio-inspired bistable
-    recurrent cell allows for long-lasting memory", arXiv:2006.05252.
+    `r_a` and `r_c` start at 1, as in the authors' code.  Gates: `a c n`.  State: `h`.  Vecoven,
+    Ernst and Drion 2020, "A bio-inspired bistable recurrent cell allows for long-lasting
+    memory", arXiv:2006.05252, without `b_n`.
     """
     a, c = named(a=1 + tanh(u[0] + r_a * s.h), c=sigmoid(u[1] + r_c * s.h))
     n = named(n=tanh(u[2] + a * s.h))

@@ -4,7 +4,7 @@ from jax.nn import relu, sigmoid
 from jax.numpy import tanh
 
 from .._cell import Hidden, HiddenCell, Weight, gated, general, named
-from ..initializers import hidden_uniform
+from ..initializers import hidden_uniform, zeros
 from . import activations
 
 
@@ -41,21 +41,21 @@ def mgu_reset_after(s, u, v):
     return ((1 - f) * n + f * s.h,)
 
 
-@general("zrn", Hidden, recurrent="rn")
-def mut1(s, u, recur):
+@general("zrn", Hidden, recurrent="rn", weights={"b_h": Weight("... hidden", zeros)})
+def mut1(s, u, recur, *, b_h):
     """The first mutant of an evolutionary search over GRU and LSTM.
 
         z  = sigmoid(W_z x + b_z)
         r  = sigmoid(W_r x + R_r h + b_r)
-        n  = tanh(R_n (r * h) + tanh(W_n x + b_n))
+        n  = tanh(R_n (r * h) + tanh(W_n x + b_n) + b_h)
         h' = z * n + (1 - z) * h
 
-    Where the paper adds `x` to the hidden vector, here `W_n x + b_n` stands, since sizes
-    differ.  Gates: `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An
-    empirical exploration of recurrent network architectures".
+    Where the paper has `tanh(x)`, `W_n x + b_n` stands for `x`, since sizes differ.  Gates:
+    `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An empirical exploration
+    of recurrent network architectures".
     """
     z, r = named(z=sigmoid(u[0]), r=sigmoid(u[1] + recur(s.h, "r")[0]))
-    n = named(n=tanh(recur(r * s.h, "n")[0] + tanh(u[2])))
+    n = named(n=tanh(recur(r * s.h, "n")[0] + tanh(u[2]) + b_h))
     return (z * n + (1 - z) * s.h,)
 
 

@@ -1,11 +1,11 @@
 """Cells that descend from the LSTM."""
 
-from jax.lax import rsqrt
 from jax.nn import relu, sigmoid
 from jax.numpy import tanh
 
 from .._cell import HiddenCell, Weight, gated, general, named
-from ..initializers import ones, zeros
+from ..initializers import by_gate, ones, zeros
+from .activations import normalised
 
 
 @gated("fn", HiddenCell, bias={"f": 1.0})
@@ -28,11 +28,6 @@ def janet(s, u, v, *, beta=1.0):
     return c, c
 
 
-def _norm(x, axes, epsilon):
-    x = x - x.mean(axes, keepdims=True)
-    return x * rsqrt((x * x).mean(axes, keepdims=True) + epsilon)
-
-
 @gated(
     "ifgo",
     HiddenCell,
@@ -42,7 +37,7 @@ def _norm(x, axes, epsilon):
         "a_v": Weight("gates ... hidden", ones),
         "a_c": Weight("... hidden", ones),
         "b_c": Weight("... hidden", zeros),
-        "b_z": Weight("gates ... hidden", zeros),
+        "b_z": Weight("gates ... hidden", by_gate(0.0, 1.0, 0.0, 0.0)),
     },
     pointwise=False,
 )
@@ -54,14 +49,16 @@ def layer_norm_lstm(s, u, v, *, a_u, a_v, a_c, b_c, b_z, epsilon=1e-5):
         h' = sigmoid(o) * tanh(LN(c') * a_c + b_c)
 
     where `LN` takes all four gates together to mean 0 and variance 1 (`epsilon` added).  The
-    shifts of the paper's first two norms are one with `b_z`.  Options: `epsilon`.  Gates:
-    `i f g o`.  State: `h c`.  Ba, Kiros and Hinton 2016, "Layer normalization",
-    arXiv:1607.06450, supplement, equations 20 to 22.
+    shifts of the paper's first two norms are one with `b_z`, which starts at 1 for `f`.  Of a
+    single input feature the norm keeps only the sign.  Options: `epsilon`.  Gates: `i f g o`.
+    State: `h c`.  Ba, Kiros and Hinton 2016, "Layer normalization", arXiv:1607.06450,
+    supplement, equations 20 to 22.  That of TFLite is `gate_norm_lstm`.
     """
-    i, f, g, o = _norm(v, (0, -1), epsilon) * a_v + _norm(u, (0, -1), epsilon) * a_u + b_z
+    u, v = (normalised(z, (0, -1), epsilon) for z in (u, v))
+    i, f, g, o = v * a_v + u * a_u + b_z
     i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
     c = f * s.c + i * g
-    return o * tanh(_norm(c, -1, epsilon) * a_c + b_c), c
+    return o * tanh(normalised(c, -1, epsilon) * a_c + b_c), c
 
 
 @general("mifgo", HiddenCell, bias={"f": 1.0})
@@ -74,7 +71,8 @@ def multiplicative_lstm(s, u, recur):
         h' = sigmoid(o) * tanh(c')
 
     Gates: `m i f g o`.  State: `h c`.  Krause et al. 2016, "Multiplicative LSTM for sequence
-    modelling", arXiv:1609.07959.
+    modelling", arXiv:1609.07959.  In some implementations the output gate stands within the
+    last `tanh`.
     """
     m = named(m=u[0] * recur(s.h, "m")[0])
     i, f, g, o = u[1:] + recur(m, "ifgo")
@@ -83,23 +81,23 @@ def multiplicative_lstm(s, u, recur):
     return o * tanh(c), c
 
 
-@gated("abcdefgk", HiddenCell, bias=False, recurrent_bias=True)
+@gated("abcdefjk", HiddenCell, bias=False, recurrent_bias=True)
 def nas(s, u, v):
     """The cell that neural architecture search found.
 
         a, b  =  sigmoid(u_a + v_a), relu(u_b + v_b)
         c, d  =  sigmoid(u_c + v_c), relu(u_d * v_d)
         e, f  =  tanh(u_e + v_e), sigmoid(u_f + v_f)
-        g, k  =  tanh(u_g + v_g), sigmoid(u_k + v_k)
+        j, k  =  tanh(u_j + v_j), sigmoid(u_k + v_k)
         C' = tanh(tanh(a * b) + C) * tanh(c + d)       memory cell
-        h' = tanh(C' * tanh(tanh(e * f) + sigmoid(g + k)))
+        h' = tanh(C' * tanh(tanh(e * f) + sigmoid(j + k)))
 
-    with `u = W x`, `v = R h` and the recurrent bias.  Gates: `a b c d e f g k`.  State: `h c`.
+    with `u = W x`, `v = R h` and the recurrent bias.  Gates: `a b c d e f j k`.  State: `h c`.
     Zoph and Le 2016, "Neural architecture search with reinforcement learning",
     arXiv:1611.01578, as in TensorFlow's `NASCell`.
     """
     z = u + v
     a, b, c, d = named(a=sigmoid(z[0]), b=relu(z[1]), c=sigmoid(z[2]), d=relu(u[3] * v[3]))
-    e, f, g, k = named(e=tanh(z[4]), f=sigmoid(z[5]), g=tanh(z[6]), k=sigmoid(z[7]))
+    e, f, j, k = named(e=tanh(z[4]), f=sigmoid(z[5]), j=tanh(z[6]), k=sigmoid(z[7]))
     memory = tanh(tanh(a * b) + s.c) * tanh(c + d)
-    return tanh(memory * tanh(tanh(e * f) + sigmoid(g + k))), memory
+    return tanh(memory * tanh(tanh(e * f) + sigmoid(j + k))), memory

@@ -4,8 +4,8 @@ from jax.nn import sigmoid
 from jax.numpy import tanh
 
 from .._cell import HiddenCell, Weight, gated, named
-from ..initializers import hidden_uniform, orthogonal_stack
-from .activations import activation, clipped
+from ..initializers import by_gate, hidden_uniform, ones, orthogonal_stack
+from .activations import activation, clipped, normalised
 
 PEEPHOLES = {name: Weight("... hidden", hidden_uniform) for name in ("pi", "pf", "po")}
 OPTIONAL = {name: weight._replace(when="peephole") for name, weight in PEEPHOLES.items()}
@@ -32,18 +32,21 @@ def peephole_lstm(s, u, v, *, pi, pf, po):
     return o * tanh(c), c
 
 
-def _step(c, i, f, g, o, *, gate, candidate, output, clip, cell_clip, pi=None, pf=None, po=None):
+def _step(
+    c, i, f, g, o, *, gate="sigmoid", candidate="tanh", output="tanh", clip=None, cell_clip=None,
+    norm=lambda letter, a: a, pi=None, pf=None, po=None,
+):  # fmt: skip
     """`(h, c)` of an LSTM with options; a gate that is None is one minus its partner."""
-    see = lambda a, p, c: a if p is None else a + p * c
+    see = lambda letter, a, p, c: norm(letter, a if p is None else a + p * c)
     rate, wish = activation(gate, clip), activation(candidate, clip)
     if f is None:
-        i = named(i=rate(see(i, pi, c)))
+        i = named(i=rate(see("i", i, pi, c)))
         f = 1 - i
     else:
-        f = named(f=rate(see(f, pf, c)))
-        i = 1 - f if i is None else named(i=rate(see(i, pi, c)))
-    c = clipped(f * c + i * named(g=wish(g)), cell_clip)
-    return named(o=rate(see(o, po, c))) * activation(output)(c), c
+        f = named(f=rate(see("f", f, pf, c)))
+        i = 1 - f if i is None else named(i=rate(see("i", i, pi, c)))
+    c = clipped(f * c + i * named(g=wish(norm("g", g))), cell_clip)
+    return named(o=rate(see("o", o, po, c))) * activation(output)(c), c
 
 
 @gated("ifgo", HiddenCell, bias={"f": 1.0}, weights=OPTIONAL)
@@ -151,3 +154,41 @@ def projected_lstm(
     options = {"gate": gate, "candidate": candidate, "output": output}
     h, c = _step(s.c, i, f, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
     return clipped(h @ q, projection_clip), c
+
+
+@gated(
+    "ifgo",
+    HiddenCell,
+    bias=False,
+    weights={
+        **OPTIONAL,
+        "a": Weight("gates ... hidden", ones),
+        "b_z": Weight("gates ... hidden", by_gate(0.0, 1.0, 0.0, 0.0)),
+        "q": Weight("hidden projection", orthogonal_stack, when="projection"),
+    },
+    sizes=("projection", "hidden"),
+    pointwise=False,
+)
+def gate_norm_lstm(
+    s, u, v, *, a, b_z, q=None, projection=None, projection_clip=None, peephole=False,
+    cell_clip=None, epsilon=1e-8, **weights,
+):  # fmt: skip
+    """LSTM with a layer norm of each gate by itself, as in TFLite.
+
+        i  = sigmoid(LN(W_i x + R_i h + p_i * c) * a_i + b_i)
+        f  = sigmoid(LN(W_f x + R_f h + p_f * c) * a_f + b_f)
+        g  = tanh(LN(W_g x + R_g h) * a_g + b_g)
+        c' = cell_clip(f * c + i * g)
+        o  = sigmoid(LN(W_o x + R_o h + p_o * c') * a_o + b_o)
+        h' = o * tanh(c')
+
+    where `LN` takes the units of one gate to mean 0 and variance 1 (`epsilon` added); `b_z`
+    holds the biases, that of `f` 1 at first.  Options: `epsilon`; `peephole`, `cell_clip`,
+    `projection` and `projection_clip` as in `projected_lstm`.  Gates: `i f g o`.  State:
+    `h c`.  After Ba, Kiros and Hinton 2016, "Layer normalization", arXiv:1607.06450; TFLite's
+    operator `UNIDIRECTIONAL_SEQUENCE_LSTM`.
+    """
+    at = "ifgo".index
+    norm = lambda gate, z: normalised(z, -1, epsilon) * a[at(gate)] + b_z[at(gate)]
+    h, c = _step(s.c, *(u + v), norm=norm, cell_clip=cell_clip, **weights)
+    return h if q is None else clipped(h @ q, projection_clip), c

@@ -41,12 +41,13 @@ def slstm(s, u, v, *, heads=1):
 
     Options: `heads`; `R` is block diagonal with a block for each.  Gates: `i f g o`.  State:
     `h c n m`.  Beck et al. 2024, "xLSTM: extended long short-term memory", arXiv:2405.04517,
-    with the sigmoid forget gate.
+    with the sigmoid forget gate.  Where nothing is remembered yet, `i` stands for
+    `log sigmoid(f) + m`, so that the normaliser is 1 however closed the first input gate is.
     """
     i, f, g, o = u + v
-    f = log_sigmoid(f)
-    m = jnp.maximum(f + s.m, i)
-    i, f, g, o = named(i=exp(i - m), f=exp(f + s.m - m), g=tanh(g), o=sigmoid(o))
+    kept = jnp.where(s.n == 0, i, log_sigmoid(f) + s.m)
+    m = jnp.maximum(kept, i)
+    i, f, g, o = named(i=exp(i - m), f=exp(kept - m), g=tanh(g), o=sigmoid(o))
     c, n = f * s.c + i * g, f * s.n + i
     return o * c / n, c, n, m
 
