@@ -65,5 +65,12 @@ def test_errors_name_the_axes_of_space():
     xs = inputs(shape=(T, B, 2, 2, N))
     with pytest.raises(ValueError, match=r"`mask` must have the shape"):
         jaxlstm.apply(params, xs, mask=jnp.ones((T, B, 2, 2), bool))
-    with pytest.raises(ValueError, match="one, two or three"):
-        jaxlstm.init_conv(jax.random.key(0), jaxlstm.lstm, N, H, ())
+
+
+@pytest.mark.parametrize("kernel", [(3,), (2, 3)])
+def test_the_identity_stands_in_the_middle_of_the_kernel(kernel):
+    """So that the IRNN starts as a sum over time at each place."""
+    params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.rnn_relu, N, H, kernel, scheme="irnn")
+    xs = inputs(shape=(T, B, *PLACES[len(kernel)], N))
+    ys, _ = jaxlstm.apply(params._replace(w=jnp.abs(params.w)), jnp.abs(xs))
+    close(ys, jnp.cumsum(params._replace(w=jnp.abs(params.w)).project(jnp.abs(xs))[..., 0, :], 0))

@@ -99,7 +99,11 @@ def test_recurrent_dropout_drops_what_is_written_and_not_what_is_kept():
     np.testing.assert_allclose(dropped.mean(), rate, atol=4 * (0.25 / dropped.size) ** 0.5)
 
 
-@pytest.mark.parametrize("cell", [jaxlstm.rnn, jaxlstm.gru, jaxlstm.cells.lstm_variant])
+@pytest.mark.parametrize(
+    "cell",
+    [jaxlstm.rnn, jaxlstm.gru, jaxlstm.cells.lstm_variant, jaxlstm.cells.ugrnn],
+    ids=lambda cell: cell.name,
+)
 def test_recurrent_dropout_finds_the_candidate(cell):
     params = wrappers.recurrent_dropout(network(cell), 0.999)
     ys, _ = jaxlstm.apply(params, MANY[:, :5], key=KEY)
@@ -107,8 +111,9 @@ def test_recurrent_dropout_finds_the_candidate(cell):
 
 
 def test_recurrent_dropout_of_what_is_not_there():
-    with pytest.raises(ValueError, match="letter of a gate"):
-        wrappers.recurrent_dropout(network(jaxlstm.lstm), 0.3, gate="z")
+    for cell, gate in ((jaxlstm.lstm, "z"), (jaxlstm.lstm, ""), (jaxlstm.cells.nas, None)):
+        with pytest.raises(ValueError, match="letter of a gate"):
+            wrappers.recurrent_dropout(network(cell), 0.3, gate=gate)
 
     @jaxlstm.gated("g", jaxlstm.Hidden)
     def nameless(s, u, v):
@@ -184,6 +189,63 @@ def test_window_is_a_causal_convolution():
     close(ys[mask[:, 0], 0], alone)
 
 
+def test_a_window_is_no_layer():
+    """What wraps every layer leaves the inputs that a window keeps alone."""
+    layer = jaxlstm.init(KEY, jaxlstm.lstm, 2 * N, H)
+    for wrap in (*NOISY.values(), QUIET["clip"], QUIET["initial"]):
+        leaf = jax.tree.leaves(wrap(wrappers.window(layer, 2)), is_leaf=is_delay)[0]
+        assert is_delay(leaf)
+    with pytest.raises(ValueError, match="`size` must be a whole number"):
+        wrappers.window(layer, 0)
+
+
+def is_delay(node):
+    return type(node).__name__ == "Delay"
+
+
+@pytest.mark.parametrize("name", ["weight drop", "variational"])
+def test_what_drops_recurrent_products_needs_them(name):
+    for cell in (jaxlstm.mingru, jaxlstm.cells.indrnn):
+        with pytest.raises(TypeError, match="needs layers with recurrent weights"):
+            NOISY[name](network(cell))
+
+
+def test_a_wrapper_takes_a_network():
+    for wrong in (jaxlstm.lstm, jnp.ones(3)):
+        with pytest.raises(TypeError, match="takes a network"):
+            wrappers.zoneout(wrong, 0.5)
+
+
+def test_highway_around_both_directions():
+    both = jaxlstm.init(KEY, jaxlstm.lstm, 2 * H, H, bidirectional=True)
+    node = wrappers.highway(KEY, both)
+    xs = inputs(shape=(T, B, 2 * H))
+    t = jax.nn.sigmoid(xs @ node.gate - 1)
+    expected = t * jaxlstm.apply(both, xs)[0] + (1 - t) * xs
+    close(jaxlstm.apply(node, xs)[0], expected)
+    with pytest.raises(TypeError, match="`key` must be"):
+        wrappers.highway(0, both)
+
+
+def test_the_noise_is_the_same_whichever_implementation_runs():
+    """Values and gradients; of networks that the other ways than `scan` can run."""
+    around = lambda p: wrappers.variational_dropout(p, inputs=0.2, outputs=0.4)
+    several = network(jaxlstm.mingru, layers=2, dropout=0.4)
+    cases = [
+        ("deferred", around(wrappers.weight_drop(network(jaxlstm.lstm, "bidirectional"), 0.5))),
+        ("associative", around(wrappers.window(jaxlstm.init(KEY, jaxlstm.mingru, 2 * N, H), 2))),
+        ("associative", around(several)),
+    ]
+    for name, params in cases:
+        options = {"key": KEY, "mask": some_mask(), "reset": some_reset()}
+        got, plain = (
+            pulled(params, XS, implementation=way, **options) for way in ((name, "scan"), "scan")
+        )
+        close(got, plain)
+        quiet = pulled(params, XS, implementation=(name, "scan"))
+        assert jnp.abs(got[0][0] - quiet[0][0]).max() > 1e-3
+
+
 def test_the_initial_state_is_learned_and_reset_to():
     params = wrappers.learn_initial_state(network(jaxlstm.lstm))
     params = params._replace(state=normal_like(params.state))
@@ -202,6 +264,12 @@ def test_gradients_are_bounded_at_each_step():
     loss = lambda s, p: 100.0 * jnp.sum(jaxlstm.apply(p, XS, s)[0])
     assert jnp.abs(jax.grad(loss)(state, params).h).max() == 0.01
     assert jnp.abs(jax.grad(loss)(state, layer).h).max() > 0.1
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
+def test_a_limit_is_positive(limit):
+    with pytest.raises(ValueError, match="positive number"):
+        wrappers.clip_gradient(network(jaxlstm.lstm), limit)
 
 
 @pytest.mark.parametrize("rate", [1.0, -0.1])

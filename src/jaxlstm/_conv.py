@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from . import _door
 from ._cell import Cell, State
-from ._init import init_layer
-from .initializers import SCHEMES, Scheme
+from ._init import check_cell, dtype_of, init_layer, scheme_of
+from .initializers import Scheme
 
 
 class ConvLayer(NamedTuple):
@@ -88,15 +88,19 @@ def init_conv(
     ```
     """
     key = _door.key_of(key)
+    check_cell(cell)
+    if not isinstance(kernel, Sequence) or not 1 <= len(kernel) <= 3:
+        raise ValueError(
+            f"`kernel` must have one, two or three sizes, as in `(3, 3)`; got {kernel!r}."
+        )
     kernel = tuple(kernel)
-    if not 1 <= len(kernel) <= 3:
-        raise ValueError(f"`kernel` must have one, two or three sizes; got {kernel!r}.")
+    if cell.size_options().get("heads", 1) != 1:
+        raise ValueError(f"a convolutional layer is of a cell with one head; got {cell}.")
     for size in kernel:
         _door.count("kernel", size)
     _door.count("input_size", input_size)
     _door.count("hidden_size", hidden_size)
-    made = SCHEMES[scheme] if isinstance(scheme, str) else scheme
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    dtype, made = dtype_of(dtype), scheme_of(scheme)
     inner, outer = jax.random.split(key)
     places = math.prod(kernel)
     # What a unit sees, all places of the kernel together, is what its start depends on.
@@ -106,4 +110,6 @@ def init_conv(
     if r is not None:
         r = made.r(outer, (places * r.shape[0], *r.shape[1:]), r.dtype)
         r = r.reshape(*kernel, -1, *r.shape[1:])
+        # What the identity puts at the first place belongs in the middle; others are alike there.
+        r = jnp.roll(r, [(size - 1) // 2 for size in kernel], range(len(kernel)))
     return ConvLayer(cell, w, r, p.b, p.recurrent_bias, p.weights)

@@ -20,6 +20,8 @@ def init_layer(
 ) -> Layer:
     """Draws one layer.  Draws are made in float32 at least, then cast."""
     wide = dtype if dtype.itemsize >= 4 else jnp.float32
+    for name, value in cell.size_options().items():
+        _door.count(name, value)
     dims = cell.dims(input_size, hidden_size)
     n, h, g, heads = input_size, hidden_size, len(cell.recurrent), dims.get("heads", 1)
     if h % heads:
@@ -49,6 +51,27 @@ def init_layer(
     return Layer(cell, **cast)
 
 
+def check_cell(cell: Any) -> None:
+    if not isinstance(cell, Cell):
+        raise TypeError(f"`cell` must be a cell, such as `jaxlstm.lstm`; got {cell!r}.")
+
+
+def dtype_of(dtype: Any) -> Any:
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"`dtype` must be a floating dtype; got {dtype}.")
+    return dtype
+
+
+def scheme_of(scheme: Any) -> Scheme:
+    if (isinstance(scheme, str) and scheme not in SCHEMES) or not isinstance(scheme, str | Scheme):
+        raise ValueError(
+            f"`scheme` must be one of {sorted(SCHEMES)} or a `jaxlstm.initializers.Scheme`; got "
+            f"{scheme!r}."
+        )
+    return SCHEMES[scheme] if isinstance(scheme, str) else scheme
+
+
 def init(
     key: Any,
     cell: Cell,
@@ -74,7 +97,7 @@ def init(
         dropout: the probability of zeroing a unit between layers, when `apply` has a key.
         bias: False leaves all biases out.
         dtype: of every weight, and so of the inputs, the states and the outputs.
-        scheme: `"default"`, `"torch"`, `"keras"` or a `jaxlstm.initializers.Scheme`.
+        scheme: `"default"`, `"torch"`, `"keras"`, `"irnn"` or a `jaxlstm.initializers.Scheme`.
 
     Returns:
         A `Layer`, a `Bidirectional` of two, or a `Stack` of several: a pytree.
@@ -88,8 +111,7 @@ def init(
     ```
     """
     key = _door.key_of(key)
-    if not isinstance(cell, Cell):
-        raise TypeError(f"`cell` must be a cell, such as `jaxlstm.lstm`; got {cell!r}.")
+    check_cell(cell)
     several = not isinstance(hidden_size, int)
     if layers is None:
         layers = len(hidden_size) if several else 1
@@ -110,15 +132,7 @@ def init(
             f"`dropout` runs between layers, and one layer has no between; got {dropout!r} with "
             "`layers=1`. Drop outputs after `apply`, or pass `layers=2` or more."
         )
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"`dtype` must be a floating dtype; got {dtype}.")
-    if (isinstance(scheme, str) and scheme not in SCHEMES) or not isinstance(scheme, str | Scheme):
-        raise ValueError(
-            f"`scheme` must be one of {sorted(SCHEMES)} or a `jaxlstm.initializers.Scheme`; got "
-            f"{scheme!r}."
-        )
-    made = SCHEMES[scheme] if isinstance(scheme, str) else scheme
+    dtype, made = dtype_of(dtype), scheme_of(scheme)
 
     def layer(key: Any, n: int, h: int) -> Layer:
         return init_layer(key, cell, n, h, dtype, made, bias)

@@ -109,6 +109,13 @@ class Cell:
         (dims["output"],) = shape_of(self.sizes[0], dims) if self.sizes else (hidden_size,)
         return dims
 
+    def size_options(self) -> dict[str, Any]:
+        """The options that are sizes, where they are told: `heads`, `depth`, `projection`."""
+        told = {**self.defaults(), **dict(self.options)}
+        shapes = [*self.sizes, *(weight.shape for _, weight in self.weights), "heads"]
+        words = {word for shape in shapes for word in shape.split()}
+        return {k: v for k, v in told.items() if k in words and v is not None}
+
     def drawn(self) -> dict[str, tuple[str, Initializer]]:
         """The shape and the start of the further weights that the cell has, with its options."""
         told = {**self.defaults(), **dict(self.options)}

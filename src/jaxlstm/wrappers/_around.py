@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .. import _door
 from .._apply import Way, apply, run
 from .._cell import State
 from .._control import where
 from .._nodes import Static
-from ._leaf import checked, each_layer, keep
+from ._leaf import checked, each_layer, has_products, keep
 from ._noise import StateDropout
 
 
@@ -65,7 +66,12 @@ def variational_dropout(
     ```
     """
     if checked("states", states):
-        params = each_layer(lambda layer: StateDropout(layer, Static(float(states))), params)
+
+        def wrap(layer: Any) -> StateDropout:
+            has_products("states", layer)
+            return StateDropout(layer, Static(float(states)))
+
+        params = each_layer(wrap, params)
     rates = checked("inputs", inputs), checked("outputs", outputs)
     return SequenceDropout(params, Static(rates)) if any(rates) else params
 
@@ -112,6 +118,12 @@ def dense(params: Any) -> Any:
 
     Ding et al. 2018, "Densely connected bidirectional LSTM with applications to sentence
     classification", arXiv:1802.00889.
+
+    ```python
+    first = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    second = jaxlstm.init(jax.random.key(1), jaxlstm.lstm, input_size=3 + 5, hidden_size=5)
+    params = jaxlstm.Stack((jaxlstm.wrappers.dense(first), second))
+    ```
     """
     return Dense(params)
 
@@ -140,10 +152,19 @@ def highway(key: Any, params: Any) -> Any:
 
     `b` starts at -1, so that a deep stack starts near the identity.  Srivastava, Greff and
     Schmidhuber 2015, "Highway networks", arXiv:1505.00387.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=5, hidden_size=5)
+    params = jaxlstm.wrappers.highway(jax.random.key(1), params)
+    ```
     """
-    n, dtype = params.input_size, jax.eval_shape(lambda: params.zeros(()))[0].dtype
-    gate = jax.nn.initializers.glorot_uniform()(key, (n, n), dtype)
+    n, dtype = params.input_size, _dtype(params)
+    gate = jax.nn.initializers.glorot_uniform()(_door.key_of(key), (n, n), dtype)
     return Highway(params, gate, jnp.full(n, -1, dtype))
+
+
+def _dtype(params: Any) -> Any:
+    return jax.tree.leaves(jax.eval_shape(lambda p: p.zeros(()), params))[0].dtype
 
 
 def _same(name: str, xs: Array, ys: Array) -> None:
@@ -181,10 +202,15 @@ def layer_norm(params: Any, of: str = "outputs") -> Any:
 
     Each step by itself: mean 0 and variance 1 over the features.  Ba, Kiros and Hinton 2016,
     "Layer normalization", arXiv:1607.06450.  A norm inside the cell is `layer_norm_lstm`.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
+    params = jaxlstm.wrappers.layer_norm(params, of="outputs")
+    ```
     """
     if of not in ("inputs", "outputs"):
         raise ValueError(f"`of` must be 'inputs' or 'outputs'; got {of!r}.")
-    dtype = jax.tree.leaves(jax.eval_shape(lambda p: p.zeros(()), params))[0].dtype
+    dtype = _dtype(params)
     xs = jax.ShapeDtypeStruct((1, params.input_size), dtype)
     width = (xs if of == "inputs" else jax.eval_shape(apply, params, xs)[0]).shape[-1]
     gain, shift = jnp.ones(width, dtype), jnp.zeros(width, dtype)

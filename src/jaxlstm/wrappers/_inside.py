@@ -1,6 +1,7 @@
 """What changes a layer without noise: its gradients, where it starts, what it looks back on."""
 
 import functools
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .. import _door
 from .._cell import Hidden, State
 from .._nodes import Stack, Static
 from ._leaf import each_layer, forwarding, step
@@ -46,9 +48,15 @@ def clip_gradient(params: Any, limit: float | int) -> Any:
     A bound is not linear, so it is for reverse mode alone: `jax.jvp` raises `TypeError`.
     Wraps every layer.  Graves 2013, "Generating sequences with recurrent neural networks",
     arXiv:1308.0850.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    params = jaxlstm.wrappers.clip_gradient(params, 1.0)
+    grads = jax.grad(lambda p: jaxlstm.apply(p, jnp.ones((7, 3)))[0].sum())(params)
+    ```
     """
-    if not limit > 0:
-        raise ValueError(f"`limit` must be positive; got {limit!r}.")
+    if not isinstance(limit, numbers.Real) or not limit > 0:
+        raise ValueError(f"`limit` must be a positive number; got {limit!r}.")
     return each_layer(lambda layer: ClipGradient(layer, Static(float(limit))), params)
 
 
@@ -84,6 +92,7 @@ class Delay(NamedTuple):
     """A node that gives, at each step, the newest inputs side by side; see `window`."""
 
     of: Array  # without elements: its shape (0, inputs, features) and its dtype say all
+    only_delays = True  # no layer: what wraps every layer leaves it alone
 
     @property
     def input_size(self) -> int:
@@ -112,6 +121,7 @@ def window(params: Any, size: int) -> Stack:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)))
     ```
     """
+    _door.count("size", size)
     features, odd = divmod(params.input_size, size)
     if odd or not features:
         raise ValueError(

@@ -12,7 +12,13 @@ from .._cell import State
 
 def takes_steps(node: Any) -> bool:
     """Whether a node is stepped through time, and not one that runs those it holds."""
-    return hasattr(node, "step") and not hasattr(node, "run")
+    is_node = all(hasattr(node, name) for name in ("zeros", "project", "step"))
+    return is_node and not hasattr(node, "run")
+
+
+def is_layer(node: Any) -> bool:
+    """Whether a node is a layer, wrapped or not, and not only a delay of the inputs."""
+    return takes_steps(node) and not getattr(node, "only_delays", False)
 
 
 def each_layer(wrap: Callable[[Any], Any], params: Any) -> Any:
@@ -23,8 +29,29 @@ def each_layer(wrap: Callable[[Any], Any], params: Any) -> Any:
     params = jaxlstm.wrappers.each_layer(jaxlstm.wrappers.learn_initial_state, params)
     ```
     """
-    place = lambda node: wrap(node) if takes_steps(node) else node
-    return jax.tree.map(place, params, is_leaf=takes_steps)
+    found = []
+    place = lambda node: (found.append(node), wrap(node))[1] if is_layer(node) else node
+    wrapped = jax.tree.map(place, params, is_leaf=takes_steps)
+    if not found:
+        raise TypeError(
+            "a wrapper takes a network, such as `jaxlstm.init` returns, with a layer in it; got a "
+            f"{type(params).__name__}."
+        )
+    return wrapped
+
+
+def innermost(node: Any) -> Any:
+    return innermost(node.node) if hasattr(node, "node") else node
+
+
+def has_products(name: str, layer: Any) -> None:
+    """An error if no weight of the layer is multiplied with its state."""
+    inner = innermost(layer)
+    if getattr(inner, "r", None) is None:
+        raise TypeError(
+            f"`{name}` needs layers with recurrent weights `r`; got {type(inner).__name__} of "
+            f"{getattr(inner, 'cell', 'no cell')}."
+        )
 
 
 def forwarding(cls: Any) -> Any:

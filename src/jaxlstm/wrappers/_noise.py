@@ -10,7 +10,17 @@ from jaxtyping import Array
 from .._cell import Cell, State
 from .._named import changing
 from .._nodes import Static
-from ._leaf import checked, drawn, each_layer, forwarding, keep, split, step
+from ._leaf import (
+    checked,
+    drawn,
+    each_layer,
+    forwarding,
+    has_products,
+    innermost,
+    keep,
+    split,
+    step,
+)
 
 
 @forwarding
@@ -81,17 +91,23 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
 
         c' = f * c + i * d(g),   d(g) = g / (1 - rate) with probability 1 - rate, else 0
 
-    anew at every step; the same for the candidate of any cell.  `gate` is its letter: `g`,
-    `n` or `h`, whichever the cell has, unless told.  Wraps every layer.  Semeniuta, Severyn
+    anew at every step; the same for the candidate of any cell.  `gate` is its letter: `n`,
+    `g` or `h`, whichever the cell has, unless told.  Wraps every layer.  Semeniuta, Severyn
     and Barth 2016, "Recurrent dropout without memory loss", arXiv:1603.05118.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    params = jaxlstm.wrappers.recurrent_dropout(params, 0.25)
+    ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
+    ```
     """
     rate = checked("rate", rate)
 
     def wrap(layer: Any) -> Any:
         cell: Cell = innermost(layer).cell
-        letters = cell.gates if gate is None else gate
-        found = [letter for letter in "gnh" if letter in letters] if gate is None else [gate]
-        if not found or found[0] not in cell.gates:
+        # Where a cell has `n`, its `g` is a gate, as in the UGRNN.
+        found = [letter for letter in "ngh" if letter in cell.gates] if gate is None else [gate]
+        if not found or found[0] not in list(cell.gates):
             raise ValueError(
                 f"`gate` must be the letter of a gate of {cell}, one of {list(cell.gates)}; got "
                 f"{gate!r}."
@@ -152,19 +168,22 @@ def weight_drop(params: Any, rate: float) -> Any:
     Wraps every layer.  Merity, Keskar and Socher 2017, "Regularizing and optimizing LSTM
     language models", arXiv:1708.02182; Wan et al. 2013, "Regularization of neural networks
     using DropConnect".
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    params = jaxlstm.wrappers.weight_drop(params, 0.5)
+    ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
+    ```
     """
     rate = checked("rate", rate)
 
     def wrap(layer: Any) -> Any:
-        if getattr(layer, "r", None) is None:
+        has_products("weight_drop", layer)
+        if layer is not innermost(layer):
             raise TypeError(
-                f"`weight_drop` needs layers with recurrent weights; got {type(layer).__name__}"
-                f" of {getattr(layer, 'cell', 'no cell')}. Other wrappers go around it."
+                f"`weight_drop` needs the layer itself; got {type(layer).__name__}. Other wrappers "
+                "go around it."
             )
         return WeightDrop(layer, Static(rate))
 
     return each_layer(wrap, params)
-
-
-def innermost(node: Any) -> Any:
-    return innermost(node.node) if hasattr(node, "node") else node
