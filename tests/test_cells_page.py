@@ -2,6 +2,9 @@
 
 import importlib.util
 import pathlib
+import re
+
+import jax
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
@@ -12,3 +15,9 @@ def test_the_page_is_up_to_date():
     spec.loader.exec_module(made)
     message = "run `python docs/make_cells.py`"
     assert (DOCS / "cells.md").read_text() == made.page(), message
+
+
+def test_its_example_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "cells.md").read_text(), re.DOTALL)
+    with jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
+        exec(compile(code, "cells.md", "exec"), {})
