@@ -2,11 +2,24 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 import jaxlstm
-from networks import B, H, N, T, close, inputs, network, over_cells, some_mask, some_reset
+from networks import (
+    B,
+    H,
+    N,
+    T,
+    close,
+    inputs,
+    network,
+    normal_like,
+    over_cells,
+    some_mask,
+    some_reset,
+)
 
 XS = inputs()
 OPTIONS = {"mask": some_mask(), "reset": some_reset()}
@@ -117,9 +130,56 @@ def test_under_jit_vmap_and_another_axis():
     close(rows, jaxlstm.gradient_flow(params, XS, last))
 
 
-def test_a_loss_must_be_a_number():
-    with pytest.raises(ValueError, match="one real number"):
-        jaxlstm.gradient_flow(network(jaxlstm.rnn), XS, lambda ys: ys[-1])
+def test_the_flow_has_a_gradient_where_it_is_zero():
+    """As under a mask, and in the last memory cell, from which nothing follows."""
+    params = network(jaxlstm.lstm, "bidirectional")
+
+    def flow(params):
+        norms = jaxlstm.gradient_flow(params, XS, loss, **OPTIONS)
+        return sum(a.sum() for a in jax.tree.leaves(norms))
+
+    slopes = jax.jit(jax.grad(flow))(params)
+    along = normal_like(params)
+    moved = lambda e: flow(jax.tree.map(lambda a, d: a + e * d, params, along))
+    by_grad = sum(jnp.vdot(*pair) for pair in zip(*map(jax.tree.leaves, (slopes, along))))
+    np.testing.assert_allclose(by_grad, (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda ys: ys[-1], r"shape \(3, 5\)"),
+        (lambda ys: ys.sum().astype(complex), "complex"),
+        (lambda ys: (ys.sum(), ys), "got a tuple"),
+        (lambda ys: None, "got a NoneType"),
+    ],
+)
+def test_a_loss_must_be_a_number(loss, said):
+    with pytest.raises(ValueError, match=f"one real number; .*{said}"):
+        jaxlstm.gradient_flow(network(jaxlstm.rnn), XS, loss)
+
+
+def test_a_loss_must_be_a_function():
+    jaxtyping.config.update("jaxtyping_disable", True)  # which would answer before the door
+    try:
+        with pytest.raises(TypeError, match=r"function of the outputs.*got a float"):
+            jaxlstm.gradient_flow(network(jaxlstm.rnn), XS, 1.0)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_convolutions_have_one_norm_for_a_row_and_one_jacobian():
+    params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.lstm, 2, 3, kernel=(3,))
+    xs = inputs(2, (T, B, 4, 2))
+    flow = jaxlstm.gradient_flow(params, xs, lambda ys: jnp.sum(ys**2))
+    last = 2 * jaxlstm.apply(params, xs)[0][-1]
+    assert flow.h.shape == flow.c.shape == (T, B)
+    close(flow.h[-1], jnp.linalg.norm(last.reshape(B, -1), axis=-1))
+    products = jaxlstm.state_jacobians(params, xs)
+    assert products.shape == (T, B, 2 * 4 * 3, 2 * 4 * 3)
+    flat, unravel = jax.flatten_util.ravel_pytree(params.zeros((4,)))
+    end = lambda s: jax.flatten_util.ravel_pytree(jaxlstm.apply(params, xs[:, 1], unravel(s))[1])[0]
+    close(products[-1, 1], jax.jacrev(end)(flat))
 
 
 @over_cells

@@ -51,26 +51,44 @@ def gradient_flow(
     """
     args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
     plan = Plan(bool(reverse))
-    rank = args[1].ndim - 1
+    rows = args[1].ndim - 1 - getattr(args[0], "space", 0)
+    if not callable(loss):
+        raise TypeError(
+            "`loss` must be a function of the outputs, such as `lambda ys: ys[-1].sum()`; got "
+            f"a {type(loss).__name__}."
+        )
 
     def run(pushes: Any) -> tuple[Array, Any]:
         ys, _, seen = recorded(args, plan, pushes)
-        value = jnp.asarray(loss(jnp.moveaxis(ys, 0, axis)))
-        if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
-            raise ValueError(
-                "`loss(ys)` must be one real number; got an array of shape "
-                f"{value.shape} and dtype {value.dtype}."
-            )
+        value = _number(loss(jnp.moveaxis(ys, 0, axis)))
         return value, [[record.states for record in runs] for runs in seen]
 
     def norm(a: Array) -> Array:
-        squares = jnp.sum(jnp.square(a), axis=range(rank, a.ndim))
-        return jnp.moveaxis(jnp.sqrt(squares), 0, axis)
+        squares = jnp.sum(jnp.square(a), axis=range(rows, a.ndim))
+        some = squares > 0  # the root has no slope at 0, where nothing follows and under a mask
+        norms = jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), 0)
+        return jnp.moveaxis(norms, 0, axis)
 
     with _door.products(precision):
         pushes = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(run, None)[1])
         slopes, _ = jax.grad(run, has_aux=True)(pushes)
     return mirror(args[0], jax.tree.map(norm, slopes))
+
+
+def _number(value: Any) -> Array:
+    """What a loss gives, if it is one real number."""
+    try:
+        a = jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`loss(ys)` must be one real number; got a {type(value).__name__}."
+        ) from None
+    if a.shape or not jnp.issubdtype(a.dtype, jnp.floating):
+        raise ValueError(
+            f"`loss(ys)` must be one real number; got an array of shape {a.shape} and dtype "
+            f"{a.dtype}."
+        )
+    return a
 
 
 def state_jacobians(
@@ -81,7 +99,7 @@ def state_jacobians(
     mask: Bool[ArrayLike, "time *rows"] | None = None,
     reset: Bool[ArrayLike, "time *rows"] | None = None,
     precision: Precision = None,
-) -> Float[Array, "time *batch state state"]:
+) -> Float[Array, "time *rows state state"]:
     """The products of the state Jacobians, `J_t = ds_t/ds_0`, over every span from the start.
 
     `s` is the whole state of the network, every field of every layer in one vector, in the
@@ -102,8 +120,8 @@ def state_jacobians(
     """
     args = _door.check(params, xs, state, mask, reset, None, 0, None, precision)
     net, inputs, given, *controls, _ = args
-    batch = inputs.shape[1:-1]
-    given = net.zeros(batch) if given is None else given
+    places = getattr(net, "space", 0)
+    given = net.zeros(inputs.shape[1:-1]) if given is None else given
 
     def row(s: State, *steps: Any) -> Array:
         flat, unravel = ravel_pytree(s)
@@ -119,7 +137,7 @@ def state_jacobians(
 
         return jax.jacfwd(trajectory)(flat)
 
-    for _ in batch:
+    for _ in inputs.shape[1 : -1 - places]:
         row = jax.vmap(row, (0, 1, 1, 1), 1)
     with _door.products(precision):
         return row(given, inputs, *controls)
