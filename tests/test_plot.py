@@ -76,11 +76,52 @@ def test_compare_draws_mean_and_range():
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [10, 20, 30])
 
 
+def test_what_the_mask_leaves_out_is_not_drawn_and_not_counted():
+    mask = jaxlstm.lengths_to_mask([T, 4, 1], T)
+    seen = jaxlstm.record(LSTM, XS, mask=mask)[2]
+    ax = plot.gates(seen, row=1, mask=mask)
+    drawn = ax.lines[1].get_ydata()
+    np.testing.assert_allclose(drawn[:4], seen.gates["f"][:4, 1].mean(-1))
+    assert np.isnan(drawn[4:]).all()
+    shut = np.full((T, 3, H), 0.5) * np.asarray(mask)[..., None]
+    ax = plot.saturation(seen._replace(gates={"f": shut}), mask=mask)
+    assert [bar.get_height() for bar in ax.patches] == [0, 0]
+
+
+def test_gates_of_any_shape_are_drawn_as_units():
+    seen = jaxlstm.record(network(jaxlstm.cells.mlstm), XS)[2]
+    assert len(plot.gates(seen, row=0).lines) == len(seen.gates)
+
+
+def test_one_unit_and_one_step():
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 4, 1)
+    seen = jaxlstm.record(params, XS[:1, 0])[2]
+    assert plot.gates(seen).lines[0].get_ydata().shape == (1,)
+    assert plot.heatmap(seen.states.h).images[0].get_array().shape == (1, 1)
+    assert len(plot.saturation(seen).patches) == 6
+
+
+def test_a_picture_is_of_one_layer():
+    params = network(jaxlstm.lstm, "bidirectional")
+    seen = jaxlstm.record(params, XS)[2]
+    norms = jaxlstm.gradient_flow(params, XS, lambda ys: ys[-1].sum())
+    for draw, given in (
+        (plot.gates, seen),
+        (plot.saturation, seen),
+        (plot.flow, norms),
+        (plot.flow, norms.layers[0]),
+    ):
+        with pytest.raises(TypeError, match=r"one layer; got a (Stack|Bidirectional)"):
+            draw(given)
+
+
 def test_what_cannot_be_drawn_says_so():
     with pytest.raises(ValueError, match="row=0"):
         plot.heatmap(SEEN.states.c)
     with pytest.raises(ValueError, match=r"jaxlstm\.named"):
         plot.gates(SEEN._replace(gates={}))
+    with pytest.raises(ValueError, match="one step of time"):
+        plot.heatmap(SEEN.states.c[:0], row=0)
     with pytest.raises(TypeError, match="outside of `jit`"):
         jax.jit(lambda c: plot.heatmap(c))(SEEN.states.c)
     assert SEEN.states.c.shape[::2] == (T, H)

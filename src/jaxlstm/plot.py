@@ -24,15 +24,16 @@ except ImportError as error:
 
 # Okabe and Ito's eight without yellow, which is too pale for a line on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-STROKES = ("-", "--", "-.", ":")
+STROKES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 NAMES = {"i": "input", "f": "forget", "g": "candidate", "o": "output", "r": "reset"}
 NAMES |= {"z": "update", "n": "candidate", "c": "memory cell", "h": "hidden state"}
 
 
-def gates(record: Record, ax: Axes | None = None, *, row: Any = ()) -> Axes:
+def gates(record: Record, ax: Axes | None = None, *, row: Any = (), mask: Any = None) -> Axes:
     """The gates over time: the mean over the units, and between which values half of them lie.
 
-    `row` picks one of a batch, as `record.gates["f"][:, row]` would.
+    `row` picks one of a batch, as `record.gates["f"][:, row]` would.  Steps that `mask`, as it
+    was given to `record`, leaves out are not drawn.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -41,18 +42,18 @@ def gates(record: Record, ax: Axes | None = None, *, row: Any = ()) -> Axes:
     ```
     """
     ax = _axes(ax)
-    if not record.gates:
-        raise ValueError(
-            "the cell names no gates: its equations say which values to see by `jaxlstm.named`."
-        )
+    rows = next(iter(_of_one_layer(record).u.values())).shape[:-1]
+    low = -0.05
     for style, (letter, values) in zip(_styles(), record.gates.items()):
-        units = _units(values, row)
+        units = _units(values if values.ndim == len(rows) + 1 else values.reshape(*rows, -1), row)
+        taken = np.full(len(units), True) if mask is None else np.asarray(mask)[:, *_row(row)]
+        units = np.where(taken[:, None], units, np.nan)
         time = np.arange(len(units))
-        low, high = np.quantile(units, [0.25, 0.75], axis=1)
-        ax.fill_between(time, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        quarter, three = np.quantile(units, [0.25, 0.75], axis=1)
+        ax.fill_between(time, quarter, three, color=style["color"], alpha=0.15, linewidth=0)
         ax.plot(time, units.mean(1), label=_name(letter), **style)
-    low = min(float(np.min(np.asarray(a))) for a in record.gates.values())
-    ax.set(xlabel="time (steps)", ylabel="gate, mean over units", ylim=(min(-0.05, low), None))
+        low = units.min(initial=low, where=taken[:, None])
+    ax.set(xlabel="time (steps)", ylabel="gate, mean over units", ylim=(low, None))
     ax.margins(x=0)
     _legend(ax)
     return ax
@@ -86,6 +87,8 @@ def flow(norms: Any, ax: Axes | None = None, *, row: Any = (), label: str = "") 
     ```
     """
     ax = _axes(ax)
+    if not all(hasattr(a, "ndim") for a in norms):
+        raise TypeError(_WHICH.format("state", type(norms).__name__))
     styles = itertools.islice(_styles(), len(ax.lines), None)
     for style, field in zip(styles, norms._fields):
         values = np.asarray(getattr(norms, field))[(slice(None), *_row(row))]
@@ -98,11 +101,14 @@ def flow(norms: Any, ax: Axes | None = None, *, row: Any = (), label: str = "") 
     return ax
 
 
-def saturation(record: Record, ax: Axes | None = None, *, within: float = 0.1) -> Axes:
+def saturation(
+    record: Record, ax: Axes | None = None, *, within: float = 0.1, mask: Any = None
+) -> Axes:
     """For each gate, the share of its values that are nearly shut or nearly open.
 
     Nearly is `within` that share of the gate's range, from 0 to 1, or from -1 to 1 if any of
-    its values are negative.
+    its values are negative.  Steps that `mask`, as it was given to `record`, leaves out are
+    not counted; without it, the zeros that stand there would be.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -112,8 +118,9 @@ def saturation(record: Record, ax: Axes | None = None, *, within: float = 0.1) -
     """
     ax = _axes(ax)
     low, high = [], []
-    for values in record.gates.values():
+    for values in _of_one_layer(record).gates.values():
         a = np.asarray(values)
+        a = a if mask is None else a[np.asarray(mask)]
         least = -1.0 if (a < 0).any() else 0.0
         band = within * (1 - least)
         low.append((a < least + band).mean())
@@ -172,6 +179,22 @@ def _row(row: Any) -> tuple[Any, ...]:
     return row if isinstance(row, tuple) else (row,)
 
 
+_WHICH = (
+    "a picture is of the {} of one layer; got a {}. Pick a layer, such as `.layers[0]` or "
+    "`.forward`."
+)
+
+
+def _of_one_layer(record: Any) -> Record:
+    if not isinstance(record, Record):
+        raise TypeError(_WHICH.format("record", type(record).__name__))
+    if not record.gates:
+        raise ValueError(
+            "the cell names no gates: its equations say which values to see by `jaxlstm.named`."
+        )
+    return record
+
+
 def _units(values: Any, row: Any) -> np.ndarray:
     """`(time, units)` of one row of a batch."""
     if isinstance(values, jax.core.Tracer):
@@ -182,6 +205,8 @@ def _units(values: Any, row: Any) -> np.ndarray:
             f"a picture needs `(time, units)`; got {picked.shape}. Pick a row of the batch: "
             "`row=0`, or `row=(0, 1)` of two batch axes."
         )
+    if not len(picked):
+        raise ValueError("a picture needs one step of time at least; got none.")
     return picked
 
 
