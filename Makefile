@@ -74,7 +74,7 @@ bench-gpu: .venv-gpu/.ready ## speed beside JAX's peers and cuDNN on an NVIDIA G
 	.venv-gpu/bin/python benchmarks/gpu.py $(BENCH)
 
 notebooks: .venv-docs/.ready ## run all of them; a changed result fails
-	.venv-docs/bin/python -m pytest -m 'slow or not slow' tests/test_notebooks.py
+	.venv-docs/bin/python -m pytest -s -m 'slow or not slow' tests/test_notebooks.py
 
 .venv-docs/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-docs
@@ -97,4 +97,4 @@ format: $(VENV)/.ready ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## remove what make made
-	rm -rf .venv .venv-* demo-output docs/_build docs/notebooks docs/jupyter_execute docs/[A-Z]*.md
+	rm -rf .venv .venv-* demo-output docs/_build docs/notebooks docs/jupyter_execute docs/.jupyter_cache docs/[A-Z]*.md

@@ -114,7 +114,8 @@ def fields(app, what, name, obj, skip, options):
 def mathml(translator, node):
     """Formulas that a browser draws by itself: no script, nothing fetched."""
     block = isinstance(node, nodes.math_block)
-    translator.body.append(tex2mathml(node.astext(), as_block=block))
+    drawn = tex2mathml(node.astext(), as_block=block)
+    translator.body.append(f'<div class="formula">{drawn}</div>' if block else drawn)
     raise nodes.SkipNode
 
 

@@ -18,8 +18,10 @@ from ._named import harvest
 class Record(NamedTuple):
     """What one layer did over time; every array is `(time, *batch, ...)`.
 
-    `u = x w + b` is what the input says to each gate and `v = h r` what the state says, with
-    its bias if it has one; in most cells a gate is a function of `u + v`.
+    `states` has the state after each step, with the fields of the cell, such as
+    `states.c`; `gates` what the equations named, by name, as `gates["f"]`; `u` and `v` are by
+    letter too.  `u = x w + b` is what the input says to each gate and `v = h r` what the
+    state says, with its bias if it has one; in most cells a gate is a function of `u + v`.
     """
 
     states: State  # the state after each step, a NamedTuple as the cell has it
