@@ -14,6 +14,7 @@ matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 plt = pytest.importorskip("matplotlib.pyplot")
 plot = pytest.importorskip("jaxlstm.plot")
+PathCollection = matplotlib.collections.PathCollection
 
 XS = inputs()
 LSTM = network(jaxlstm.lstm)
@@ -96,7 +97,8 @@ def test_gates_of_any_shape_are_drawn_as_units():
 def test_one_unit_and_one_step():
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 4, 1)
     seen = jaxlstm.record(params, XS[:1, 0])[2]
-    assert plot.gates(seen).lines[0].get_ydata().shape == (1,)
+    dots = [c for c in plot.gates(seen).collections if isinstance(c, PathCollection)]
+    np.testing.assert_allclose(dots[0].get_offsets(), [[0, seen.gates["r"][0, 0]]])
     assert plot.heatmap(seen.states.h).images[0].get_array().shape == (1, 1)
     assert len(plot.saturation(seen).patches) == 6
 

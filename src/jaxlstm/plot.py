@@ -51,9 +51,10 @@ def gates(record: Record, ax: Axes | None = None, *, row: Any = (), mask: Any = 
         time = np.arange(len(units))
         quarter, three = np.quantile(units, [0.25, 0.75], axis=1)
         ax.fill_between(time, quarter, three, color=style["color"], alpha=0.15, linewidth=0)
-        ax.plot(time, units.mean(1), label=_name(letter), **style)
+        _line(ax, time, units.mean(1), _name(letter), style)
         low = units.min(initial=low, where=taken[:, None])
     ax.set(xlabel="time (steps)", ylabel="gate, mean over units", ylim=(low, None))
+    _steps(ax.xaxis)
     ax.margins(x=0)
     _legend(ax)
     return ax
@@ -72,7 +73,8 @@ def heatmap(values: Any, ax: Axes | None = None, *, row: Any = (), label: str = 
     units = _units(values, row)
     image = ax.imshow(units.T, aspect="auto", cmap="cividis", interpolation="nearest")
     ax.set(xlabel="time (steps)", ylabel="unit")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _steps(ax.xaxis)
+    _steps(ax.yaxis)
     ax.figure.colorbar(image, ax=ax, label=_name(label))
     return ax
 
@@ -94,8 +96,9 @@ def flow(norms: Any, ax: Axes | None = None, *, row: Any = (), label: str = "") 
         values = np.asarray(getattr(norms, field))[(slice(None), *_row(row))]
         values = values.reshape(len(values), -1).mean(1)
         name = f"{label} $\\partial L/\\partial {field}_t$".strip()
-        ax.semilogy(np.where(values > 0, values, np.nan), label=name, **style)
-    ax.set(xlabel="time $t$ (steps)", ylabel="norm of the gradient")
+        _line(ax, np.arange(len(values)), np.where(values > 0, values, np.nan), name, style)
+    ax.set(xlabel="time $t$ (steps)", ylabel="norm of the gradient", yscale="log")
+    _steps(ax.xaxis)
     ax.margins(x=0)
     _legend(ax)
     return ax
@@ -159,7 +162,7 @@ def compare(
             ax.fill_between(
                 at, runs.min(0), runs.max(0), color=style["color"], alpha=0.15, linewidth=0
             )
-        ax.plot(at, runs.mean(0), label=name, **style)
+        _line(ax, at, runs.mean(0), name, style)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.margins(x=0)
     _legend(ax)
@@ -168,6 +171,19 @@ def compare(
 
 def _axes(ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(6.4, 3.2), layout="constrained")[1] if ax is None else ax
+
+
+def _line(ax: Axes, at: np.ndarray, values: np.ndarray, label: str, style: Any) -> None:
+    """A curve, and a dot for each value that has no neighbour, since no line shows it."""
+    ax.plot(at, values, label=label, **style)
+    there = np.concatenate([[False], np.isfinite(values), [False]])
+    alone = there[1:-1] & ~there[:-2] & ~there[2:]
+    if alone.any():
+        ax.scatter(at[alone], values[alone], s=16, color=style["color"])
+
+
+def _steps(axis: Any) -> None:
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _styles() -> Any:
