@@ -19,7 +19,7 @@ from cases import CELLS, GRID, Case, draw, flops
 from report import markdown, plot
 from timing import RESULTS, environment, error, limits, rounds, truth, write
 
-from peers import PEERS, Job
+from peers import OURS, PEERS, Job
 
 
 def measure(case: Case, names: list[str], count: int) -> list[dict[str, Any]]:
@@ -44,9 +44,9 @@ def measure(case: Case, names: list[str], count: int) -> list[dict[str, Any]]:
                 sys.exit(f"{case} {what}: {name} does not compute the same: {errors[name]}")
         seconds = rounds({**jobs, **bounds}, count)
         median = {name: float(np.median(t)) for name, t in seconds.items()}
-        others = [n for n in jobs if n not in ("jaxlstm", "scan")]
+        others = [n for n in jobs if n not in OURS]
         worst = {n: max(e.values()) for n, e in errors.items()}
-        peers = [worst[n] for n in others if "jaxlstm" in worst]
+        peers = [worst[n] for n in others]
         lines.append(
             {
                 **case._asdict(),
@@ -54,10 +54,13 @@ def measure(case: Case, names: list[str], count: int) -> list[dict[str, Any]]:
                 "median": median,
                 "quartiles": {n: list(np.percentile(t, [25, 75])) for n, t in seconds.items()},
                 "ratio": {
-                    n: median[n] / median["jaxlstm"] for n in [*others, "scan"] if n in median
+                    n: median[n] / median["jaxlstm"]
+                    for n in [*others, "scan", "native"]
+                    if n in median
                 },
                 "error": errors,
-                "accurate": not peers or worst["jaxlstm"] <= 1.5 * max(peers),
+                "accurate": not peers
+                or all(worst[n] <= 1.5 * max(peers) for n in OURS if n in worst),
                 "compile_seconds": {n: j.compile_seconds for n, j in jobs.items()},
                 "temporary_bytes": {n: j.temporary_bytes for n, j in jobs.items()},
                 "gigaflops": flops(case) * (1 if what == "forward" else 3) / 1e9,

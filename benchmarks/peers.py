@@ -86,6 +86,10 @@ def scan(case: Case, data: Data) -> dict[str, Job]:
     return ours(case, data, "scan")
 
 
+def native(case: Case, data: Data) -> dict[str, Job]:
+    return ours(case, data, "native")
+
+
 def flax(case: Case, data: Data) -> dict[str, Job]:
     import flax.linen as nn
 
@@ -249,9 +253,11 @@ def onnxruntime(case: Case, data: Data) -> dict[str, Job]:
 PEERS = {
     "jaxlstm": ours,
     "scan": scan,
+    "native": native,
     "torch": torch,
     "flax": flax,
     "equinox": equinox,
     "keras": keras,
     "onnxruntime": onnxruntime,
 }
+OURS = ("jaxlstm", "scan", "native")

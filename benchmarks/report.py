@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+JAX_PEERS = ("flax", "equinox", "keras")
+
 
 def geometric(values: list[float]) -> float:
     return float(np.exp(np.mean(np.log(values))))
@@ -20,8 +22,9 @@ def _size(line: dict[str, Any]) -> str:
     return f"({sizes}{', masked' if line['masked'] else ''})"
 
 
-def _ratios(line: dict[str, Any], names: tuple[str, ...]) -> list[float]:
-    return [line["ratio"][n] for n in names if n in line["ratio"]]
+def _ratios(line: dict[str, Any], names: tuple[str, ...], ours: str) -> list[float]:
+    median = line["median"]
+    return [median[n] / median[ours] for n in names if n in median and ours in median]
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -34,10 +37,11 @@ def markdown(found: dict[str, Any]) -> str:
         f"{env['threads']} threads, Python {env['python']}, {versions}; "
         f"XLA_FLAGS=`{env['xla_flags']}`; medians of {env['rounds']} interleaved rounds.",
         "",
-        "Ratios are `t_peer / t_jaxlstm`: above 1 jaxlstm is faster. *chain* and *product* are the "
-        "limits: the time of the dependent chain of the small products alone, and of one large "
-        "product with all the FLOPs of the forward pass, over that of jaxlstm. Memory is what the "
-        "compiled program needs beside arguments and results.",
+        "Ratios are `t_peer / t_jaxlstm`, of the default: above 1 it is faster. *scan* and "
+        "*native* are other ways to run of our own; below 1 they are faster than the default. "
+        "*chain* and *product* are the limits: the time of the dependent chain of the small "
+        "products alone, and of one large product with all the FLOPs of the forward pass, over "
+        "that of jaxlstm. Memory is what the compiled program needs beside arguments and results.",
     ]
     for what in ("forward", "forward+backward"):
         for cell in dict.fromkeys(line["cell"] for line in found["lines"]):
@@ -45,36 +49,43 @@ def markdown(found: dict[str, Any]) -> str:
             peers = list(dict.fromkeys(n for line in lines for n in line["ratio"]))
             text += ["", f"## {cell}, {what}", ""]
             head = ["(batch, time, input, hidden)", "ms", *peers, "chain", "product"]
-            head += ["compile s (scan)", "temporary MiB (scan)"]
+            head += ["compile s (scan, native)", "temporary MiB (scan, native)"]
             text += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
             for line in lines:
                 median = line["median"]
-                mine = median["jaxlstm"]
-                row = [_size(line), f"{mine * 1e3:.2f}"]
+                ours = median["jaxlstm"]
+                row = [_size(line), f"{ours * 1e3:.2f}"]
                 row += [f"{line['ratio'][n]:.2f}" if n in line["ratio"] else "" for n in peers]
-                row += [f"{median[n] / mine:.2f}" for n in ("chain", "product")]
+                row += [f"{median[n] / ours:.2f}" for n in ("chain", "product")]
                 for key, scale in (("compile_seconds", 1.0), ("temporary_bytes", 2.0**20)):
-                    pair = [line[key].get(n) for n in ("jaxlstm", "scan")]
-                    row.append(" ".join(
-                        "" if v is None else f"{v / scale:.2f}" if n == 0 else f"({v / scale:.2f})"
-                        for n, v in enumerate(pair)
-                    ))  # fmt: skip
+                    pair = [line[key].get(n) for n in ("jaxlstm", "scan", "native")]
+                    mine, *rest = [f"{v / scale:.2f}" for v in pair if v is not None]
+                    row.append(f"{mine} ({', '.join(rest)})" if rest else mine)
                 text.append(f"| {' | '.join(row)} |")
             for name, pick in (("geometric mean", geometric), ("worst", min)):
                 ratios = [[x["ratio"][n] for x in lines if n in x["ratio"]] for n in peers]
                 row = [name, "", *[f"{pick(r):.2f}" for r in ratios], "", "", "", ""]
                 text.append(f"| {' | '.join(row)} |")
     text += ["", "## Beside the best of each line", ""]
-    text += ["| cell | | best JAX peer: geometric mean (worst) | best of PyTorch, ONNX Runtime |"]
-    text += ["|---|---|---|---|"]
+    text += [
+        "Geometric mean (worst line) of `t_peer / t_ours`, of the default and of `native`.",
+        "",
+    ]
+    text += [
+        "| cell | | by | best JAX peer | PyTorch | best of PyTorch, ONNX Runtime | closeness |"
+    ]
+    text += ["|---|---|---|---|---|---|---|"]
     for cell in dict.fromkeys(line["cell"] for line in found["lines"]):
         for what in ("forward", "forward+backward"):
             lines = [x for x in found["lines"] if x["what"] == what and x["cell"] == cell]
-            row = [cell, what]
-            for names in (("flax", "equinox", "keras"), ("torch", "onnxruntime")):
-                best = [min(r) for x in lines if (r := _ratios(x, names))]
-                row.append(f"{geometric(best):.2f} ({min(best):.2f})" if best else "")
-            text.append(f"| {' | '.join(row)} |")
+            for ours in ("jaxlstm", "native"):
+                row = [cell, what, "default" if ours == "jaxlstm" else f"`{ours}`"]
+                for names in (JAX_PEERS, ("torch",), ("torch", "onnxruntime"), ("chain",)):
+                    of = lines if names != ("chain",) else [x for x in lines if x["hidden"] >= 128]
+                    best = [min(r) for x in of if (r := _ratios(x, names, ours))]
+                    row.append(f"{geometric(best):.2f} ({min(best):.2f})" if best else "")
+                text.append(f"| {' | '.join(row)} |")
+    text += ["", "*closeness*: the dependent chain's time over ours, for hidden 128 and more."]
     text += ["", "Where a number is below 1, [NOTES.md](../NOTES.md) says what bounds it."]
     failed = [f"{x['cell']} {_size(x)} {x['what']}" for x in found["lines"] if not x["accurate"]]
     said = "; ".join(failed) if failed else "none"
@@ -94,9 +105,9 @@ def plot(found: dict[str, Any], path: Path) -> None:
         len(cells), 2, figsize=(11, 1 + 2.6 * len(cells)), squeeze=False, sharex=True,
         layout="constrained",
     )  # fmt: skip
-    colours = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    colours = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
     peers = list(dict.fromkeys(n for line in found["lines"] for n in line["ratio"]))
-    style = dict(zip(peers, zip(colours, "os^vD*")))
+    style = dict(zip(peers, zip(colours, "os^vD*P")))
     for row, cell in zip(axes, cells):
         for ax, what in zip(row, whats):
             lines = [x for x in found["lines"] if x["what"] == what and x["cell"] == cell]
