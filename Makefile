@@ -36,8 +36,19 @@ test: $(VENV)/.ready ## the fast tests
 test-slow: $(VENV)/.ready ## the full sweeps
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
+# By name, or where pyenv keeps them: its commands are there for versions that it does not run.
+PYENV = $(or $(PYENV_ROOT),$(HOME)/.pyenv)
+makes_venv = $(shell $(1) -c 'import ensurepip' >/dev/null 2>&1 && echo $(1))
+found = $(firstword $(foreach p,python$(1) $(wildcard $(PYENV)/versions/$(1).*/bin/python3),$(call makes_venv,$(p))))
+PYTHONS = $(foreach v,3.11 3.12 3.13,$(call found,$(v)))
+
 test-all: ## the fast tests on every Python found, each with its newest JAX, and with the oldest
-	for v in $(PYTHONS); do $(MAKE) test PYTHON=python$$v VENV=.venv-$$v || exit 1; done
+	@echo 'Python: $(or $(PYTHONS),no 3.11 to 3.13 found)'
+	set -e; for p in $(PYTHONS); do \
+	  venv=.venv-$$($$p -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  $(MAKE) $$venv/.ready PYTHON=$$p VENV=$$venv; \
+	  $$venv/bin/python -m pip --quiet --disable-pip-version-check install --upgrade jax; \
+	  $(MAKE) test PYTHON=$$p VENV=$$venv; done
 	$(MAKE) test VENV=.venv-floor JAX='$(FLOOR)'
 
 # Short enough for every commit: gradients, the ways to run, the README, with the oldest JAX.

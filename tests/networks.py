@@ -92,3 +92,12 @@ def close(got, expected, rtol=1e-12, atol=1e-13):
         assert a.dtype == b.dtype
         scale = float(jnp.abs(b).max()) if jnp.size(b) else 0.0
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol + rtol * scale)
+
+
+def refused(call, exception, said):
+    """One exception, whose message says every one of these."""
+    with pytest.raises(exception) as caught:
+        call()
+    assert type(caught.value) is exception
+    for part in said:
+        caught.match("(?s)" + part)

@@ -153,7 +153,8 @@ def test_an_output_folder_that_cannot_be_made(small_text, capsys):
     assert str(small_text) in capsys.readouterr().err
 
 
-def test_an_interrupted_run_keeps_what_it_has(monkeypatch):
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupted_run_keeps_what_it_has(presses, monkeypatch):
     """The state, the curve and the model of the steps that were done."""
     from jaxlstm.demo import train as module
 
@@ -161,7 +162,8 @@ def test_an_interrupted_run_keeps_what_it_has(monkeypatch):
         def update(self, n=1):
             super().update(n)
             if self.n == 3:
-                raise KeyboardInterrupt
+                for _ in range(presses):
+                    signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(module, "tqdm", Stopping)
     text = Text("text", "ab", np.array([0, 1] * 200, np.int32), 300)
@@ -171,6 +173,35 @@ def test_an_interrupted_run_keeps_what_it_has(monkeypatch):
     assert run.interrupted
     assert len(run.train_bits) == 3
     assert run.held_out[-1][0] == 3
+
+
+def test_a_text_in_any_script_is_drawn_without_warnings(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("天地\t玄黄\0$_^\\{. \n" * 60, encoding="utf-8")
+    small = [*SMALL, "--cells", "lstm", "--output", str(tmp_path / "out")]
+    with promoting():
+        assert main(["--text", str(path), *small]) == 0
+
+
+def test_an_end_between_two_cells_shows_those_that_are_done(
+    monkeypatch, small_text, tmp_path, capsys
+):
+    """And says by its exit code that it was ended."""
+    from jaxlstm.demo import train as module
+
+    def stopping(name, *args):
+        if name == "gru":
+            raise KeyboardInterrupt
+        return train(name, *args)
+
+    monkeypatch.setattr(module, "train", stopping)
+    out = tmp_path / "out"
+    with promoting():
+        assert main(["--text", str(small_text), "--output", str(out), *SMALL]) == 130
+    results = json.loads((out / "results.json").read_text())
+    assert [r["cell"] for r in results["runs"]] == ["rnn"]
+    assert (out / "demo.png").exists()
+    assert "rnn" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_it_cleanly(small_text, tmp_path):

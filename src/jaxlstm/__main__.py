@@ -86,18 +86,21 @@ def demo(options: argparse.Namespace) -> int:
     keys = jax.random.split(jax.random.key(options.seed), len(CELLS) + 1)
     budget = lm.parameters(lm.init(keys[0], jaxlstm.lstm, size, options.hidden, options.layers))
     runs: dict[str, Any] = {}
-    for name, key in zip(CELLS, keys):
-        if name not in options.cells or any(run.interrupted for run in runs.values()):
-            continue
-        cell = getattr(jaxlstm, name)
-        hidden = lm.hidden_size(cell, size, options.layers, budget)
-        start = lm.init(key, cell, size, hidden, options.layers)
-        how = (options.steps, options.batch, options.chunk, options.rate)
-        run = train(name, start, hidden, text, *how)
-        if run.held_out:  # else ended before its first step
-            runs[name] = run
-        elif run.interrupted:
-            break
+    interrupted = False
+    try:
+        for name, key in zip(CELLS, keys):
+            if name not in options.cells or interrupted:
+                continue
+            cell = getattr(jaxlstm, name)
+            hidden = lm.hidden_size(cell, size, options.layers, budget)
+            start = lm.init(key, cell, size, hidden, options.layers)
+            how = (options.steps, options.batch, options.chunk, options.rate)
+            run = train(name, start, hidden, text, *how)
+            interrupted = run.interrupted
+            if run.held_out:  # else ended before its first step
+                runs[name] = run
+    except KeyboardInterrupt:  # between two cells: those that are done are shown
+        interrupted = True
 
     results = {
         "text": text.name, "characters": len(text.symbols), "distinct": size,
@@ -127,7 +130,7 @@ def demo(options: argparse.Namespace) -> int:
     (options.output / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     picture.draw(options.output / "demo.png", runs, text, bits, options.batch * options.chunk)
     print(f"written: {options.output / 'demo.png'}, {options.output / 'results.json'}")
-    return 130 if any(run.interrupted for run in runs.values()) else 0
+    return 130 if interrupted else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,6 +38,13 @@ class Way(NamedTuple):
 
 def run(node: Any, xs: Array, state: State, way: Way) -> tuple[Array, State]:
     """Runs a node over `xs (time, *batch, input)`; a composite node runs what it holds."""
+    size = getattr(node, "input_size", None)
+    if size is not None and size != xs.shape[-1]:
+        raise ValueError(
+            f"a {type(node).__name__} in `params` takes {size} features; got {xs.shape[-1]} from "
+            "what comes before it. Give it as many at `init`: a bidirectional layer gives those "
+            "of both its directions."
+        )
     if hasattr(node, "run"):
         return node.run(xs, state, way)
     unrolled = unroll if way.watch is None else way.watch(node)
@@ -128,7 +135,7 @@ def apply(
     args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
     names = _door.names(implementation, AUTOMATIC, IMPLEMENTATIONS)
     with _door.products(precision):
-        ys, last = _run(*args, Plan(bool(reverse), checkpoint, names))
+        ys, last = _run(*args, Plan(_door.flag("reverse", reverse), checkpoint, names))
     return jnp.moveaxis(ys, 0, axis), last
 
 
@@ -153,8 +160,7 @@ def step(
     y, state = jaxlstm.step(params, jnp.ones(3), state)
     ```
     """
-    xs, masks, resets = (None if a is None else jnp.asarray(a)[None] for a in (x, mask, reset))
-    args = _door.check(params, xs, state, masks, resets, key, 0, None, precision)
+    args = _door.check(params, x, state, mask, reset, key, 0, None, precision, single=True)
     with _door.products(precision):
         ys, last = _run(*args, Plan(single=True))
     return ys[0], last

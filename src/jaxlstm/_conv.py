@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from . import _door
 from ._cell import Cell, State
-from ._init import check_cell, dtype_of, init_layer, scheme_of
+from ._init import checked, init_layer
 from .initializers import Scheme
 
 
@@ -87,20 +87,17 @@ def init_conv(
     assert ys.shape == (7, 2, 8, 8, 5)
     ```
     """
-    key = _door.key_of(key)
-    check_cell(cell)
+    key, made, dtype = checked(key, cell, scheme, dtype)
     if not isinstance(kernel, Sequence) or not 1 <= len(kernel) <= 3:
         raise ValueError(
             f"`kernel` must have one, two or three sizes, as in `(3, 3)`; got {kernel!r}."
         )
-    kernel = tuple(kernel)
     if cell.size_options().get("heads", 1) != 1:
         raise ValueError(f"a convolutional layer is of a cell with one head; got {cell}.")
-    for size in kernel:
-        _door.count("kernel", size)
-    _door.count("input_size", input_size)
-    _door.count("hidden_size", hidden_size)
-    dtype, made = dtype_of(dtype), scheme_of(scheme)
+    kernel = [_door.count("kernel", size) for size in kernel]
+    input_size = _door.count("input_size", input_size)
+    hidden_size = _door.count("hidden_size", hidden_size)
+    bias = _door.flag("bias", bias)
     inner, outer = jax.random.split(key)
     places = math.prod(kernel)
     # What a unit sees, all places of the kernel together, is what its start depends on.

@@ -50,7 +50,7 @@ def gradient_flow(
     ```
     """
     args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
-    plan = Plan(bool(reverse))
+    plan = Plan(_door.flag("reverse", reverse))
     rows = args[1].ndim - 1 - getattr(args[0], "space", 0)
     if not callable(loss):
         raise TypeError(

@@ -23,23 +23,22 @@ def init_layer(
     for name, value in cell.size_options().items():
         _door.count(name, value)
     dims = cell.dims(input_size, hidden_size)
-    n, h, g, heads = input_size, hidden_size, len(cell.recurrent), dims.get("heads", 1)
+    h, heads = hidden_size, dims.get("heads", 1)
     if h % heads:
         raise ValueError(f"`hidden_size` must be a multiple of the {heads} heads; got {h}.")
-    shapes = {
-        "w": (n, len(cell.gates), h),
-        "r": (dims["output"] // heads, g * heads, h // heads) if g else None,  # block by block
-        "b": (len(cell.gates), h) if bias and cell.bias is not None else None,
-        "recurrent_bias": (g, h) if bias and cell.recurrent_bias else None,
-    }
+    last = cell.shapes(input_size, h)
+    shapes = last if bias else {**last, "b": None, "recurrent_bias": None}
+    if shapes["r"]:  # drawn block by block
+        rows, g, _ = shapes["r"]
+        shapes = {**shapes, "r": (rows, g * heads, h // heads)}
     weights = cell.drawn()
     keys = iter(jax.random.split(key, len(shapes) + len(weights)))
     drawn: dict[str, Any] = {
         role: None if shape is None else getattr(scheme, role)(k, shape, wide)
         for (role, shape), k in zip(shapes.items(), keys)
     }
-    if g:
-        drawn["r"] = drawn["r"].reshape(-1, g, h)
+    if last["r"]:
+        drawn["r"] = drawn["r"].reshape(last["r"])
     if bias and scheme.gate_biases:
         for gate, value in cell.bias or ():
             drawn["b"] = drawn["b"].at[cell.gates.index(gate)].add(value)
@@ -51,25 +50,18 @@ def init_layer(
     return Layer(cell, **cast)
 
 
-def check_cell(cell: Any) -> None:
+def checked(key: Any, cell: Any, scheme: Any, dtype: Any) -> tuple[Any, Scheme, Any]:
+    """What every kind of layer is drawn with: `(key, scheme, dtype)`, or one error."""
+    key = _door.key_of(key)
     if not isinstance(cell, Cell):
         raise TypeError(f"`cell` must be a cell, such as `jaxlstm.lstm`; got {cell!r}.")
-
-
-def dtype_of(dtype: Any) -> Any:
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"`dtype` must be a floating dtype; got {dtype}.")
-    return dtype
-
-
-def scheme_of(scheme: Any) -> Scheme:
-    if (isinstance(scheme, str) and scheme not in SCHEMES) or not isinstance(scheme, str | Scheme):
+    made = SCHEMES.get(scheme) if isinstance(scheme, str) else scheme
+    if not isinstance(made, Scheme):
         raise ValueError(
             f"`scheme` must be one of {sorted(SCHEMES)} or a `jaxlstm.initializers.Scheme`; got "
             f"{scheme!r}."
         )
-    return SCHEMES[scheme] if isinstance(scheme, str) else scheme
+    return key, made, _door.floating(dtype)
 
 
 def init(
@@ -110,29 +102,27 @@ def init(
     assert params.w.shape == (3, 4, 5)  # input, gates, hidden
     ```
     """
-    key = _door.key_of(key)
-    check_cell(cell)
-    several = not isinstance(hidden_size, int)
+    key, made, dtype = checked(key, cell, scheme, dtype)
+    several = isinstance(hidden_size, list | tuple) or getattr(hidden_size, "ndim", 0) == 1
+    told: Any = hidden_size
     if layers is None:
-        layers = len(hidden_size) if several else 1
-    _door.count("layers", layers)
-    _door.count("input_size", input_size)
-    widths = list(hidden_size) if several else [hidden_size] * layers
-    for width in widths:
-        _door.count("hidden_size", width)
+        layers = max(len(told), 1) if several else 1
+    layers = _door.count("layers", layers)
+    input_size = _door.count("input_size", input_size)
+    widths = [_door.count("hidden_size", n) for n in (told if several else [told] * layers)]
     if len(widths) != layers:
         raise ValueError(
             f"`hidden_size` must be one width, or one for each of the {layers} layers; got "
             f"{hidden_size!r}."
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"`dropout` must be a probability below 1; got {dropout!r}.")
+    dropout = _door.probability("dropout", dropout)
+    bidirectional = _door.flag("bidirectional", bidirectional)
+    bias = _door.flag("bias", bias)
     if dropout and layers == 1:
         raise ValueError(
             f"`dropout` runs between layers, and one layer has no between; got {dropout!r} with "
             "`layers=1`. Drop outputs after `apply`, or pass `layers=2` or more."
         )
-    dtype, made = dtype_of(dtype), scheme_of(scheme)
 
     def layer(key: Any, n: int, h: int) -> Layer:
         return init_layer(key, cell, n, h, dtype, made, bias)
@@ -146,7 +136,7 @@ def init(
         else:
             levels.append(layer(k, n, width))
         n = cell.output_size(width) * (1 + bidirectional)
-    return levels[0] if layers == 1 else Stack(tuple(levels), Static(float(dropout)))
+    return levels[0] if layers == 1 else Stack(tuple(levels), Static(dropout))
 
 
 def lengths_to_mask(
@@ -158,22 +148,36 @@ def lengths_to_mask(
     mask = jaxlstm.lengths_to_mask([3, 1], time=4)
     assert mask.T.tolist() == [[True, True, True, False], [True, False, False, False]]
     ```
+
+    Lengths must lie between 0 and `time`.  Where `jit` traces them their values are not known
+    and cannot be checked: there more than `time` is `time`, and less than 0 is 0.
     """
     known = not isinstance(lengths, jax.core.Tracer)
-    # In NumPy, so that known lengths are checked inside `jit` too.
-    lengths = np.asarray(lengths) if known else jnp.asarray(lengths)
+    given: Any = lengths
+    try:  # in NumPy, so that known lengths are checked inside `jit` too
+        lengths = np.asarray(lengths) if known else jnp.asarray(lengths)
+    except (TypeError, ValueError):
+        raise TypeError(f"`lengths` must be one array of integers; got {given!r}.") from None
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"`lengths` must be integers; got {lengths.dtype}.")
-    _door.count("time", time, least=0)
+        raise TypeError(
+            f"`lengths` must be integers, one for each row; got {lengths.dtype}. A mask is passed "
+            "to `apply` as it is."
+        )
+    time = _door.count("time", time, least=0)
+    at = _door.whole(axis)
+    if at is None or not 0 <= at <= lengths.ndim:
+        raise ValueError(
+            f"`axis` is where time stands in the mask, 0 to {lengths.ndim}; got "
+            f"{_door.shown(axis)}."
+        )
     if known and lengths.size:
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > time:
             raise ValueError(
                 f"`lengths` must lie between 0 and the time {time}; got {low} to {high}."
             )
-    lengths = jnp.asarray(lengths)
-    steps = jnp.arange(time).reshape(time, *(1,) * lengths.ndim)
-    mask = jnp.broadcast_to(steps, (time, *lengths.shape)) < jnp.broadcast_to(
-        lengths[None], (time, *lengths.shape)
-    )
-    return jnp.moveaxis(mask, 0, axis)
+    # A narrow dtype may hold the lengths and not the time.
+    lengths = jnp.asarray(lengths).astype(int)
+    shape = (time, *lengths.shape)
+    steps = jax.lax.broadcasted_iota(lengths.dtype, shape, 0)
+    return jnp.moveaxis(steps < jnp.broadcast_to(lengths[None], shape), 0, at)

@@ -66,7 +66,7 @@ def record(
     """
     args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
     with _door.products(precision):
-        ys, last, seen = _recorded(args, plan=Plan(bool(reverse)))
+        ys, last, seen = _recorded(args, plan=Plan(_door.flag("reverse", reverse)))
     ys, seen = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), (ys, seen))
     return ys, last, mirror(args[0], seen)
 

@@ -116,6 +116,18 @@ class Cell:
         words = {word for shape in shapes for word in shape.split()}
         return {k: v for k, v in told.items() if k in words and v is not None}
 
+    def shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...] | None]:
+        """The shape of each role of a layer's weights, None of one that the cell has not."""
+        dims = self.dims(input_size, hidden_size)
+        n, h, g = input_size, hidden_size, len(self.recurrent)
+        rows = dims["output"] // dims.get("heads", 1)  # block by block
+        return {
+            "w": (n, len(self.gates), h),
+            "r": (rows, g, h) if g else None,
+            "b": None if self.bias is None else (len(self.gates), h),
+            "recurrent_bias": (g, h) if self.recurrent_bias else None,
+        }
+
     def drawn(self) -> dict[str, tuple[str, Initializer]]:
         """The shape and the start of the further weights that the cell has, with its options."""
         told = {**self.defaults(), **dict(self.options)}

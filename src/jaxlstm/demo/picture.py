@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import matplotlib.ticker
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -82,6 +83,15 @@ def activations(run: Run, symbols: np.ndarray) -> tuple[dict[str, np.ndarray], n
     return {k: np.asarray(top.gates[k]) for k in "ifo"}, np.asarray(top.states.c)
 
 
+def _glyph(character: str) -> str:
+    """What stands for a character in the picture; fonts lack many scripts, and all controls."""
+    if character == "\n":
+        return "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"
+    font = font_manager.get_font(font_manager.findfont("monospace"))
+    known = font.get_char_index(ord(character))
+    return character if known else "\N{WHITE SQUARE}"
+
+
 def _gates(part: Any, run: Run, text: Text) -> None:
     symbols = sentence(text)
     gates, memory = activations(run, symbols)
@@ -100,12 +110,10 @@ def _gates(part: Any, run: Run, text: Text) -> None:
             vmin=-bound if signed else 0, vmax=bound if signed else 1,
         )  # fmt: skip
         ax.set(yticks=[], ylabel=name.replace(" ", "\n", 1))
+        ax.tick_params(axis="x", length=0)
         part.colorbar(image, ax=ax, pad=0.01)
-    shown = [
-        {"\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"}.get(c, c) for c in text.decode(symbols)
-    ]
+    shown = [_glyph(c) for c in text.decode(symbols)]
     axes[-1].set_xticks(range(len(shown)), shown, family="monospace", fontsize=8)
-    axes[-1].tick_params(length=0)
     axes[-1].set_xlabel("the character that is read")
     part.suptitle(
         f"The LSTM along a held-out sentence: the {len(units)} units that vary most", fontsize=10

@@ -1,8 +1,11 @@
 """Truncated backpropagation through time: chunk by chunk, the state carried along."""
 
+import contextlib
 import math
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +30,30 @@ class Run(NamedTuple):
     train_bits: list[float]  # bits per character of every step
     held_out: list[tuple[int, float]]  # (steps done, bits per character)
     interrupted: bool
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """Gets an entry when Ctrl-C is pressed, which then ends the step; pressed again, it raises.
+
+    Python drops an exception that a signal raises in a callback, such as that of JAX in the
+    garbage collector, and the run would go on.
+    """
+    pressed: list[int] = []
+
+    def press(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    try:
+        before = signal.signal(signal.SIGINT, press)
+    except ValueError:  # not the main thread, which alone hears signals
+        yield pressed
+        return
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def train(
@@ -59,10 +86,11 @@ def train(
     bits: list[float] = []
     seconds: list[float] = []
     held_out: list[tuple[int, float]] = []
-    state, interrupted, done = zeros, False, 0
+    state, done = zeros, 0
     columns = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
     every = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=steps, desc=f"{name:>5}", bar_format=columns, mininterval=every) as bar:
+    progress = tqdm(total=steps, desc=f"{name:>5}", bar_format=columns, mininterval=every)
+    with _ctrl_c() as pressed, progress as bar:
         try:
             for step in range(steps):
                 at = step % chunks
@@ -83,13 +111,15 @@ def train(
                 bar.update()
                 if done in marks:
                     held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
+                if pressed:
+                    break
         except KeyboardInterrupt:
-            interrupted = True
+            pressed.append(signal.SIGINT)
     if done and (not held_out or held_out[-1][0] != done):
         held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
     steady = seconds[1:] or seconds or [math.nan]
     return Run(
-        model, hidden, lm.parameters(model), float(np.median(steady)), bits, held_out, interrupted
+        model, hidden, lm.parameters(model), float(np.median(steady)), bits, held_out, bool(pressed)
     )
 
 

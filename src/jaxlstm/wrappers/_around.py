@@ -12,7 +12,8 @@ from .._apply import Way, apply, run
 from .._cell import State
 from .._control import where
 from .._nodes import Static
-from ._leaf import checked, each_layer, has_products, keep
+from .._said import probability
+from ._leaf import each_layer, has_products, keep
 from ._noise import StateDropout
 
 
@@ -65,14 +66,14 @@ def variational_dropout(
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    if checked("states", states):
+    if probability("states", states):
 
         def wrap(layer: Any) -> StateDropout:
             has_products("states", layer)
             return StateDropout(layer, Static(float(states)))
 
         params = each_layer(wrap, params)
-    rates = checked("inputs", inputs), checked("outputs", outputs)
+    rates = probability("inputs", inputs), probability("outputs", outputs)
     return SequenceDropout(params, Static(rates)) if any(rates) else params
 
 

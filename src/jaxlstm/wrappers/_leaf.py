@@ -92,9 +92,3 @@ def keep(key: Any, rate: float, shape: tuple[int, ...], dtype: Any) -> Array:
     """Zero with probability `rate`, else `1 / (1 - rate)`: one on average."""
     kept = jax.random.bernoulli(key, 1 - rate, shape)
     return kept.astype(dtype) / jnp.asarray(1 - rate, dtype)
-
-
-def checked(name: str, rate: float) -> float:
-    if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise ValueError(f"`{name}` must be a probability below 1; got {rate!r}.")
-    return float(rate)

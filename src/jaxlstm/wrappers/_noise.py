@@ -10,17 +10,8 @@ from jaxtyping import Array
 from .._cell import Cell, State
 from .._named import changing
 from .._nodes import Static
-from ._leaf import (
-    checked,
-    drawn,
-    each_layer,
-    forwarding,
-    has_products,
-    innermost,
-    keep,
-    split,
-    step,
-)
+from .._said import probability
+from ._leaf import drawn, each_layer, forwarding, has_products, innermost, keep, split, step
 
 
 @forwarding
@@ -61,7 +52,10 @@ def zoneout(params: Any, hidden: float, memory: float | None = None) -> Any:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    rates = checked("hidden", hidden), checked("memory", hidden if memory is None else memory)
+    rates = (
+        probability("hidden", hidden),
+        probability("memory", hidden if memory is None else memory),
+    )
     return each_layer(lambda layer: Zoneout(layer, Static(rates)), params)
 
 
@@ -101,7 +95,7 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    rate = checked("rate", rate)
+    rate = probability("rate", rate)
 
     def wrap(layer: Any) -> Any:
         cell: Cell = innermost(layer).cell
@@ -175,7 +169,7 @@ def weight_drop(params: Any, rate: float) -> Any:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    rate = checked("rate", rate)
+    rate = probability("rate", rate)
 
     def wrap(layer: Any) -> Any:
         has_products("weight_drop", layer)
