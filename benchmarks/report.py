@@ -128,7 +128,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
         ax.set_xlabel("t_peer / t_jaxlstm (right of 1: jaxlstm is faster)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    axes[0, 0].set_xlim(0.4)
+    axes[0, 0].set_xlim(0.9 * min(0.5, *(v for x in found["lines"] for v in x["ratio"].values())))
     figure.savefig(path, dpi=110)
 
 
