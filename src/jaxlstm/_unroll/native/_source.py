@@ -103,6 +103,7 @@ _COMPUTED: dict[str, Callable[..., str]] = {
     "sign": lambda a: f"sign({a})",
     "sqrt": lambda a: f"sqrt({a})",
     "square": lambda a: f"{a} * {a}",
+    "one_minus_square": lambda a: f"(1.0f + {a}) * (1.0f - {a})",  # of newer JAX
     "exp": lambda a: f"exp({a})",
     "tanh": lambda a: f"tanh({a})",
     "logistic": lambda a: f"logistic({a})",
