@@ -232,7 +232,7 @@ BAD = {
     "no dtype": (lambda h, _: h["w"].pop("dtype") and None, "an entry of"),
     "missing": (lambda h, a: a["fields"].update(b=None), "tensor `b`: expected no tensor"),
     "extra": (field(["fields", "recurrent_bias"], {"array": "float64", "shape": [4, 5]}),
-              "found `params.recurrent_bias` of the cell lstm .* must be None"),
+              "tensor `recurrent_bias`: expected float64.*found none"),
     "misshapen": (field(["fields", "w", "shape"], [4, 5, 5]), "tensor `w`: expected the shape"),
     "other dtype": (field(["fields", "w", "array"], "float32"), "expected float32.*found float64"),
     "unknown cell": (field(["fields", "cell", "cell"], "os.system"), "a cell of jaxlstm"),

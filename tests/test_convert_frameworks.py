@@ -252,6 +252,10 @@ def test_two_biases_are_summed_or_kept():
     back = convert.to_torch(kept)
     jax.tree.map(np.testing.assert_array_equal, back, weights)
     assert not convert.to_torch(summed)["bias_hh_l0"].any()
+    xs = np.random.default_rng(0).normal(size=(6, 2, summed.input_size))
+    for way in ("scan", "deferred"):
+        run = [jaxlstm.apply(p, xs, implementation=way) for p in (summed, kept)]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), *run)
 
 
 def test_a_forget_bias_of_one_that_is_kept_apart_keeps_every_bit():

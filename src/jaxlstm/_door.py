@@ -139,6 +139,8 @@ def _weights(path: str, node: Any) -> None:
             shape = (*kernel, *shape)
         elif a is None:  # a layer may go without biases
             continue
+        elif role == "recurrent_bias" and node.r is not None:  # any cell may keep it apart
+            shape = node.r.shape[-2:]
         if shape != getattr(a, "shape", None):
             raise ValueError(
                 f"`params{path}.{role}` of the cell {node.cell} (gates {node.cell.gates!r}) must "
