@@ -43,8 +43,7 @@ found = $(firstword $(foreach p,python$(1) $(wildcard $(PYENV)/versions/$(1).*/b
 PYTHONS = $(foreach v,3.11 3.12 3.13,$(call found,$(v)))
 
 test-all: ## the fast tests on every Python found, each with its newest JAX, and with the oldest
-	@echo 'Python: $(or $(PYTHONS),no 3.11 to 3.13 found)'
-	set -e; for p in $(PYTHONS); do \
+	set -e; pythons='$(PYTHONS)'; echo "Python: $${pythons:-no 3.11 to 3.13 found}"; for p in $$pythons; do \
 	  venv=.venv-$$($$p -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	  $(MAKE) $$venv/.ready PYTHON=$$p VENV=$$venv; \
 	  $$venv/bin/python -m pip --quiet --disable-pip-version-check install --upgrade jax; \

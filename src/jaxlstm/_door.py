@@ -135,12 +135,10 @@ def _weights(path: str, node: Any) -> None:
     *kernel, n, _, h = node.w.shape
     for role, shape in node.cell.shapes(n, h).items():
         a = getattr(node, role)
+        if a is None and role not in ("w", "r"):  # a layer may go without biases
+            continue
         if role in ("w", "r") and shape is not None:
             shape = (*kernel, *shape)
-        elif a is None:  # a layer may go without biases
-            continue
-        elif role == "recurrent_bias" and node.r is not None:  # any cell may keep it apart
-            shape = node.r.shape[-2:]
         if shape != getattr(a, "shape", None):
             raise ValueError(
                 f"`params{path}.{role}` of the cell {node.cell} (gates {node.cell.gates!r}) must "

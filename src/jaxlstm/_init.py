@@ -27,7 +27,8 @@ def init_layer(
     if h % heads:
         raise ValueError(f"`hidden_size` must be a multiple of the {heads} heads; got {h}.")
     last = cell.shapes(input_size, h)
-    shapes = last if bias else {**last, "b": None, "recurrent_bias": None}
+    needed = {"b": bias, "recurrent_bias": bias and cell.recurrent_bias}
+    shapes = {role: shape if needed.get(role, True) else None for role, shape in last.items()}
     if shapes["r"]:  # drawn block by block
         rows, g, _ = shapes["r"]
         shapes = {**shapes, "r": (rows, g * heads, h // heads)}

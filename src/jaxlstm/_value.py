@@ -117,7 +117,10 @@ class Cell:
         return {k: v for k, v in told.items() if k in words and v is not None}
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...] | None]:
-        """The shape of each role of a layer's weights, None of one that the cell has not."""
+        """The shape of each role of a layer's weights, None of one that the cell cannot have.
+
+        A layer may go without biases, and any recurrent cell may keep a recurrent bias apart.
+        """
         dims = self.dims(input_size, hidden_size)
         n, h, g = input_size, hidden_size, len(self.recurrent)
         rows = dims["output"] // dims.get("heads", 1)  # block by block
@@ -125,7 +128,7 @@ class Cell:
             "w": (n, len(self.gates), h),
             "r": (rows, g, h) if g else None,
             "b": None if self.bias is None else (len(self.gates), h),
-            "recurrent_bias": (g, h) if self.recurrent_bias else None,
+            "recurrent_bias": (g, h) if g else None,
         }
 
     def drawn(self) -> dict[str, tuple[str, Initializer]]:

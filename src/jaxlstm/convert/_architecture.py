@@ -198,20 +198,14 @@ class Reader:
         cell, w = layer.cell, layer.w
         if not isinstance(cell, Cell) or not hasattr(w, "shape") or len(w.shape) < 3:
             raise self.wrong(at, "a Layer with a cell and `w` (input, gates, hidden)", layer)
-        hidden, ens = w.shape[-1], w.shape[:-3]
-        dims = cell.dims(w.shape[-3], hidden)
-        gates, recurrent, output = len(cell.gates), len(cell.recurrent), dims["output"]
-        shapes: dict[str, tuple[int, ...] | None] = {"w": (w.shape[-3], gates, hidden)}
-        rows = (*ens, *getattr(layer.r, "shape", ()))[-3:][0] if recurrent else 0
-        heads = output // rows if rows and not output % rows else 1
-        shapes["r"] = (output // heads, recurrent, hidden) if recurrent else None
-        shapes["b"] = None if layer.b is None else (gates, hidden)
-        shapes["recurrent_bias"] = None if layer.recurrent_bias is None else (recurrent, hidden)
+        ens, sizes = w.shape[:-3], (w.shape[-3], w.shape[-1])
+        shapes = cell.shapes(*sizes)
+        shapes |= {role: None for role in ("b", "recurrent_bias") if getattr(layer, role) is None}
         extra = layer.weights or {}
         drawn = cell.drawn()
         if not isinstance(extra, dict) or extra.keys() != drawn.keys():
             raise self.wrong(at, f"the weights {sorted(drawn)} of {cell!r}", sorted(extra))
-        shapes |= {name: shape_of(words, dims) for name, (words, _) in drawn.items()}
+        shapes |= {name: shape_of(words, cell.dims(*sizes)) for name, (words, _) in drawn.items()}
         for name, shape in shapes.items():
             a = extra[name] if name in extra else getattr(layer, name)
             found = None if a is None else getattr(a, "shape", "something else")

@@ -12,7 +12,6 @@ from .._apply import Way, apply, run
 from .._cell import State
 from .._control import where
 from .._nodes import Static
-from .._said import probability
 from ._leaf import each_layer, has_products, keep
 from ._noise import StateDropout
 
@@ -66,14 +65,14 @@ def variational_dropout(
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    if probability("states", states):
+    if states := _door.probability("states", states):
 
         def wrap(layer: Any) -> StateDropout:
             has_products("states", layer)
-            return StateDropout(layer, Static(float(states)))
+            return StateDropout(layer, Static(states))
 
         params = each_layer(wrap, params)
-    rates = probability("inputs", inputs), probability("outputs", outputs)
+    rates = _door.probability("inputs", inputs), _door.probability("outputs", outputs)
     return SequenceDropout(params, Static(rates)) if any(rates) else params
 
 

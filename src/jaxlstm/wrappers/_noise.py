@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .. import _door
 from .._cell import Cell, State
 from .._named import changing
 from .._nodes import Static
-from .._said import probability
 from ._leaf import drawn, each_layer, forwarding, has_products, innermost, keep, split, step
 
 
@@ -53,8 +53,8 @@ def zoneout(params: Any, hidden: float, memory: float | None = None) -> Any:
     ```
     """
     rates = (
-        probability("hidden", hidden),
-        probability("memory", hidden if memory is None else memory),
+        _door.probability("hidden", hidden),
+        _door.probability("memory", hidden if memory is None else memory),
     )
     return each_layer(lambda layer: Zoneout(layer, Static(rates)), params)
 
@@ -95,7 +95,7 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    rate = probability("rate", rate)
+    rate = _door.probability("rate", rate)
 
     def wrap(layer: Any) -> Any:
         cell: Cell = innermost(layer).cell
@@ -169,7 +169,7 @@ def weight_drop(params: Any, rate: float) -> Any:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    rate = probability("rate", rate)
+    rate = _door.probability("rate", rate)
 
     def wrap(layer: Any) -> Any:
         has_products("weight_drop", layer)
