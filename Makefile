@@ -26,11 +26,12 @@ demo: $(VENV)/.ready ## train the three networks on text, write the picture and 
 # Most of the time goes into compiling small programs: the laws, which are many, take the compiler
 # at its fastest.  What is about the compiler itself, or runs long, takes it as users have it, as
 # do the full sweeps.
-AS_USED = test_benchmarks test_demo test_goldens_torch test_linear_long test_random_networks test_xla
+FASTEST = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+AS_USED = test_benchmarks test_demo test_goldens_torch test_xla
 IGNORED = $(AS_USED:%=--ignore=tests/%.py)
 
 test: $(VENV)/.ready ## the fast tests
-	XLA_FLAGS=--xla_backend_optimization_level=0 $(BIN)/python -m pytest -n $(WORKERS) $(IGNORED)
+	XLA_FLAGS='$(FASTEST)' $(BIN)/python -m pytest -n $(WORKERS) $(IGNORED)
 	$(BIN)/python -m pytest -n $(WORKERS) $(AS_USED:%=tests/%.py)
 
 test-slow: $(VENV)/.ready ## the full sweeps

@@ -107,7 +107,11 @@ def test_second_derivatives_agree_with_scan(cell):
 
 
 @over_ways
-@pytest.mark.parametrize("batch", [(), (1,), (1, 1), (4, 4)], ids=str)
+@pytest.mark.parametrize(
+    "batch",
+    [*(pytest.param(b, marks=pytest.mark.slow) for b in [(), (1,)]), (1, 1), (4, 4)],
+    ids=str,
+)
 def test_it_agrees_with_scan_for_any_number_of_rows(cell, batch):
     """Where the products are taken depends on it.  Values, gradients, and their tangents."""
     params, xs = network(cell), inputs(shape=(T, *batch, N))
@@ -152,7 +156,8 @@ def test_a_named_one_that_cannot_run_raises_with_its_reasons():
     close(ys, jaxlstm.apply(params, XS)[0])
 
 
-def test_every_cell_runs_by_default():
+def test_every_cell_runs_without_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "none")
     for cell in CELLS.values():
         can = jaxlstm.implementations(network(cell), XS)
         assert can["scan"] is None

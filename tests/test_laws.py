@@ -8,7 +8,6 @@ import pytest
 
 import jaxlstm
 from networks import (
-    ARRANGEMENTS,
     LENGTHS,
     B,
     H,
@@ -141,12 +140,18 @@ def test_bidirectional_is_two_runs(cell):
 
 
 @over_cells
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-def test_checkpoint_changes_nothing(cell, arrangement):
+@pytest.mark.parametrize(
+    ("arrangement", "length"),
+    [
+        pytest.param("layer", 1, marks=pytest.mark.slow),
+        ("stack", True),
+        pytest.param("bidirectional", 4, marks=pytest.mark.slow),
+    ],
+)
+def test_checkpoint_changes_nothing(cell, arrangement, length):
     params = network(cell, arrangement)
     mask, reset = some_mask(), some_reset()
     expected = pulled(params, XS, mask=mask, reset=reset)
-    length = {"layer": 1, "stack": True, "bidirectional": 4}[arrangement]
     close(pulled(params, XS, mask=mask, reset=reset, checkpoint=length), expected, rtol=1e-11)
 
 

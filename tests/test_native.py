@@ -88,13 +88,26 @@ def test_most_gated_cells_run():
     assert {name: reason(CELLS[name]) for name in names} == dict.fromkeys(names)
 
 
-# Sizes at the ends of panels, tiles and blocks, of one thread and of two.
+# Sizes at the ends of panels, tiles and blocks, of one thread and of two: each with one of the two
+# cells, with the other in the slow suite.
+SIZES = [
+    (5, (), 7),
+    (60, (1,), 130),
+    (9, (17,), 37),
+    (3, (2, 3), 16),
+    (40, (33,), 64),
+    (2, (1,), 300),
+]
+
+
 @pytest.mark.parametrize(
-    ("time", "batch", "hidden"),
-    [(5, (), 7), (60, (1,), 130), (9, (17,), 37), (3, (2, 3), 16), (40, (33,), 64), (2, (1,), 300)],
-    ids=str,
+    ("name", "time", "batch", "hidden"),
+    [
+        pytest.param(name, *size, marks=() if (at + turn) % 2 else pytest.mark.slow)
+        for turn, name in enumerate(["lstm", "gru"])
+        for at, size in enumerate(SIZES)
+    ],
 )
-@pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_any_size(name, time, batch, hidden):
     params = network(getattr(jaxlstm, name), hidden, scheme="torch")
     xs, state = some(params, time, batch)

@@ -34,8 +34,20 @@ QUIET = {
 ALL = {**NOISY, **QUIET}
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("arrangement", ["layer", "bidirectional"])
+# Around a layer each; around several those that could take one direction for another, the rest in
+# the slow suite.
+OWN_LAYER = ("residual", "highway", "window")  # which are around a layer of their own
+OFTEN = ("all", "dense", "initial")
+AROUND_SEVERAL = [
+    pytest.param(name, "bidirectional", marks=() if name in OFTEN else pytest.mark.slow)
+    for name in ALL
+    if name not in OWN_LAYER
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "arrangement"), [*((name, "layer") for name in ALL), *AROUND_SEVERAL]
+)
 def test_laws_of_every_wrapper(name, arrangement):
     """Padding is invisible, a cut changes nothing, without a key there is no noise."""
     params = ALL[name](network(jaxlstm.lstm, arrangement))
@@ -49,7 +61,7 @@ def test_laws_of_every_wrapper(name, arrangement):
     assert all(jnp.isfinite(a).all() for a in jax.tree.leaves((dparams, dxs)))
     assert not ys[~mask].any()
     close(jaxlstm.apply(params, XS, mask=mask, reset=reset, checkpoint=True), (ys, last))
-    if arrangement == "layer" or name in ("residual", "highway", "window"):
+    if arrangement == "layer":
         a, s = jaxlstm.apply(params, XS[:3], mask=mask[:3], reset=reset[:3])
         b, s = jaxlstm.apply(params, XS[3:], s, mask=mask[3:], reset=reset[3:])
         close((jnp.concatenate([a, b]), s), (ys, last))
