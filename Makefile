@@ -26,7 +26,9 @@ demo: $(VENV)/.ready ## train the three networks on text, write the picture and 
 # Most of the time goes into compiling small programs: the laws, which are many, take the compiler
 # at its fastest.  What is about the compiler itself, or runs long, takes it as users have it, as
 # do the full sweeps.
-FASTEST = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+FASTEST = --xla_backend_optimization_level=0 $(call known,--xla_cpu_use_fusion_emitters=false)
+# JAX stops at a flag that it does not know, and newer ones do not know the second.
+known = $(shell XLA_FLAGS=$(1) $(BIN)/python -c 'import jax; jax.devices()' >/dev/null 2>&1 && echo $(1))
 AS_USED = test_benchmarks test_demo test_goldens_torch test_xla
 IGNORED = $(AS_USED:%=--ignore=tests/%.py)
 
