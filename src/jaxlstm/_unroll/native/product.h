@@ -207,10 +207,11 @@ static inline int threads_for(long work, int units, int time) {
   return (int)std::max(1L, std::min({(long)cores, (long)panels(units), work >> 16}));
 }
 
-// A new thread may begin on its maker's core and share it for some milliseconds, each waiting for the
-// other in every step: it goes to a core of its own, and then may be moved, but not back.
-static inline void leave_core([[maybe_unused]] int makers, [[maybe_unused]] int thread) {
+// A new thread may begin on its maker's core and share it for some milliseconds, each waiting for
+// the other in every step: it goes to a core of its own, and then may be moved, but not back.
 #ifdef __linux__
+static inline int this_core() { return sched_getcpu(); }
+static inline void leave_core(int makers, int thread) {
   cpu_set_t allowed, one;
   if (makers < 0 || sched_getaffinity(0, sizeof allowed, &allowed)) return;
   for (int core = 0; core < CPU_SETSIZE; core++)
@@ -222,23 +223,23 @@ static inline void leave_core([[maybe_unused]] int makers, [[maybe_unused]] int 
       sched_setaffinity(0, sizeof allowed, &allowed);
       return;
     }
-#endif
 }
+#else
+static inline int this_core() { return -1; }
+static inline void leave_core(int, int) {}
+#endif
 
 // All of them treat numbers below the normal ones as XLA has told this thread to: as zero.
 template <class F>
 static void in_parallel(int count, F f) {
   std::vector<std::thread> others;
-#ifdef __linux__
-  int core = sched_getcpu();
-#else
-  int core = -1;
-#endif
+  int core = this_core();
+  auto apart = [=](int i) { leave_core(core, i), f(i); };
 #if defined(__x86_64__)
   unsigned mode = __builtin_ia32_stmxcsr();
-  auto g = [=](int i) { leave_core(core, i), __builtin_ia32_ldmxcsr(mode), f(i); };
+  auto g = [=](int i) { __builtin_ia32_ldmxcsr(mode), apart(i); };
 #else
-  auto g = [=](int i) { leave_core(core, i), f(i); };
+  auto g = apart;
 #endif
   for (int i = 1; i < count; i++) others.emplace_back(g, i);
   f(0);
