@@ -61,11 +61,12 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
       packed.emplace_back(room.take(Packed::size(depth, units)), depth, units);
     }
   }
+  const Packed* all_packed = packed.data();
   Barrier barrier(threads);
 
-  in_parallel(threads, [&](int thread) {
+  in_parallel(threads, [=, &barrier](int thread) {
     Share mine(time, batch, hidden, reverse, thread, threads);
-    const Packed *of_x = &packed[thread * (OF_X + OF_H)], *of_h = of_x + OF_X;
+    const Packed *of_x = &all_packed[thread * (OF_X + OF_H)], *of_h = of_x + OF_X;
     for (int i = 0; i < OF_X; i++)
       of_x[i].pack(w + FROM_X[i] * hidden + mine.from, GATES * hidden, 1);
     for (int i = 0; i < OF_H; i++)
@@ -166,11 +167,12 @@ void run_backward(XLA_FFI_CallFrame* frame) {
     for (int g = 0; g < OF_H; g++)
       packed.emplace_back(room.take(Packed::size(hidden, units)), hidden, units);
   }
+  const Packed* all_packed = packed.data();
   Barrier barrier(threads);
 
-  in_parallel(threads, [&](int thread) {
+  in_parallel(threads, [=, &barrier](int thread) {
     Share mine(time, batch, hidden, reverse, thread, threads);
-    const Packed* across = &packed[thread * OF_H];
+    const Packed* across = &all_packed[thread * OF_H];
     for (int i = 0; i < OF_H; i++)
       across[i].pack(r + mine.from * RECURRENT * hidden + FROM_H[i] * hidden, 1, RECURRENT * hidden);
     mine.start(nullptr, 0, dinitial, const_cast<float**>(dlast), dstate);

@@ -177,7 +177,7 @@ class Room {
   }
 };
 
-class Barrier {
+class alignas(64) Barrier {
   const int count;
   std::atomic<int> waiting{0}, round{0};
 
