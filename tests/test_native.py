@@ -1,5 +1,7 @@
 """The kernel for the CPU computes what `scan` computes, with everything that JAX derives of it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,9 +113,30 @@ SIZES = [
 def test_any_size(name, time, batch, hidden):
     params = network(getattr(jaxlstm, name), hidden, scheme="torch")
     xs, state = some(params, time, batch)
-    options = controls({"mask": True, "reset": True}, time, batch)
+    options = controls({"mask": True, "reset": True, "reverse": time % 2 == 0}, time, batch)
     got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
     close(got, expected, rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "left_out"),
+    [(0, ["0x3x4"]), (1, ["0x3x5", "0x5"]), (2, ["0x3x4", "0x3x5", "0x5"])],
+    ids=["weights", "inputs", "state"],
+)
+def test_gradients_that_nobody_asks_for_are_not_computed(asked, left_out):
+    """The kernel gives an array of no rows in place of each."""
+    params = network(jaxlstm.gru)
+    args = (params, *some(params))
+
+    def grad(n):
+        loss = lambda *a: jnp.sum(jaxlstm.apply(*a, implementation=n)[0] ** 3)
+        return jax.jit(jax.grad(loss, asked))
+
+    close(grad("native")(*args), grad("scan")(*args), rtol=3e-6, atol=1e-6)
+    lines = grad("native").lower(*args).as_text().splitlines()
+    (back,) = [line for line in lines if re.search(r"custom_call @jaxlstm_\w+_back", line)]
+    results = back.split(" -> ")[-1]
+    assert sorted(set(re.findall(r"tensor<(0[x0-9]*)xf32>", results))) == sorted(left_out)
 
 
 @pytest.mark.parametrize(("time", "batch"), [(0, (3,)), (1, (3,)), (4, (0,)), (0, ())], ids=str)

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jax.interpreters import ad
 from jaxtyping import Array
 
 from .._cell import Gated, State, recurrent
@@ -104,21 +106,29 @@ def _products(gates: Parts, p: Any, h: Array) -> Parts:
     return Parts(one(gates.sums), None, one(gates.v))
 
 
+class Changes(NamedTuple):
+    """Tangents, in which the results' are linear; or for each whether there are any."""
+
+    p: Any
+    initial: Any
+    state: Any
+    xs: Any
+
+
+class Kept(NamedTuple):
+    """What the way back needs of every step."""
+
+    job: Job
+    before: State
+    parts: Parts
+
+
 class Engine(NamedTuple):
     """What runs the loops: here by `jax.lax.scan`; a kernel may take their place."""
 
     values: Callable[..., Any]  # (reverse, gates, job) -> (last, ys)
-    kept: Callable[..., Any]  # (reverse, gates, job) -> (last, ys), kept, outputs before
-    tangents: Callable[..., Any]  # (reverse, gates, kept, changes) -> tangents of (last, ys)
-
-
-class Changes(NamedTuple):
-    """Tangents that enter the loop, which is linear in them."""
-
-    p: Any
-    initial: State
-    state: State
-    parts: Parts  # of the gates, for all time
+    kept: Callable[..., Any]  # (reverse, gates, job) -> (last, ys), kept
+    tangents: Callable[..., Any]  # (reverse, gates, wanted, kept, changes) -> those of (last, ys)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
@@ -127,20 +137,24 @@ def recurrence(engine: Engine, reverse: bool, gates: Parts, job: Job) -> tuple[S
     return engine.values(reverse, gates, job)
 
 
-@recurrence.defjvp
 def _rule(
     engine: Engine, reverse: bool, gates: Parts, primals: tuple[Job], tangents: tuple[Job]
 ) -> Any:
     (job,), (d,) = primals, tangents
-    p, dp = job.p, d.p
-    outs, kept, before = engine.kept(reverse, gates, job)
+    changes = Changes(d.p, d.initial, d.state, d.xs)
+    there = [any(not _zero(a) for a in jax.tree.leaves(x, is_leaf=_zero)) for x in changes]
+    filled = jax.tree.map(
+        lambda a: ad.instantiate_zeros(ad.Zero(a.aval)) if _zero(a) else a, changes, is_leaf=_zero
+    )
+    outs, kept = engine.kept(reverse, gates, job)
+    return outs, engine.tangents(reverse, gates, Changes(*there), kept, filled)
 
-    # The tangents of the inputs and of the weights, for all time at once.
-    into_u = functools.partial(_inputs, gates)
-    into_v = lambda p: _products(gates, p, before)
-    du = jax.jvp(into_u, (p, job.xs), (dp, d.xs))[1]
-    dv = jax.jvp(into_v, (p,), (dp,))[1]
-    return outs, engine.tangents(reverse, gates, kept, Changes(dp, d.initial, d.state, add(du, dv)))
+
+def _zero(a: Any) -> bool:
+    return isinstance(a, SymbolicZero)
+
+
+recurrence.defjvp(_rule, symbolic_zeros=True)
 
 
 def _loop(reverse: bool, gates: Parts, job: Job, emit: Callable[..., Any]) -> tuple[State, Any]:
@@ -166,25 +180,24 @@ def values(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
     return _loop(reverse, gates, job, lambda before, parts, after: after[0])
 
 
-class Kept(NamedTuple):
-    """What the way back needs of every step."""
-
-    p: Any
-    ways: Controls
-    before: State
-    parts: Parts
-
-
-def kept(reverse: bool, gates: Parts, job: Job) -> tuple[Any, Kept, Array]:
+def kept(reverse: bool, gates: Parts, job: Job) -> tuple[Any, Kept]:
     keep = lambda before, parts, after: (after[0], before, parts)
     last, (ys, before, parts) = _loop(reverse, gates, job, keep)
-    return (last, ys), Kept(job.p, job.ways, before, parts), before[0]
+    return (last, ys), Kept(job, before, parts)
 
 
-def tangents(reverse: bool, gates: Parts, kept: Kept, d: Changes) -> tuple[State, Array]:
-    p = kept.p
+def tangents(
+    reverse: bool, gates: Parts, wanted: Changes, kept: Kept, d: Changes
+) -> tuple[State, Array]:
+    p, xs = kept.job.p, kept.job.xs
     through = _through(p, kept.before[0].shape[-1])
     point = functools.partial(_point, gates)
+
+    # Those of the inputs and of the weights, for all time at once.
+    into_u = functools.partial(_inputs, gates)
+    into_v = lambda p: _products(gates, p, kept.before[0])
+    du = jax.jvp(into_u, (p, xs), (d.p, d.xs))[1]
+    dv = jax.jvp(into_v, (p,), (d.p,))[1]
 
     def body(ds: State, at: Any) -> tuple[State, Array]:
         before, parts, dparts, now = at
@@ -195,7 +208,7 @@ def tangents(reverse: bool, gates: Parts, kept: Kept, d: Changes) -> tuple[State
         return ds, ds[0]
 
     body = jax.checkpoint(body, prevent_cse=False)
-    along = (kept.before, kept.parts, d.parts, kept.ways)
+    along = (kept.before, kept.parts, add(du, dv), kept.job.ways)
     return jax.lax.scan(body, d.state, along, reverse=reverse)
 
 

@@ -78,12 +78,11 @@ def _targets(cell: Gated, gates: Parts) -> dict[str, str]:
     return {name: f"{prefix}_{name}" for name in NAMES}
 
 
-def _call(name: str, gates: Parts, p: Layer, results: Any, *args: Any, aliases: Any = None) -> Any:
+def _call(name: str, gates: Parts, p: Layer, results: Any, *args: Any) -> Any:
     call = jax.ffi.ffi_call(
         _targets(p.cell, gates)[name],
         jax.tree.leaves(results),
         vmap_method="sequential",
-        input_output_aliases=aliases,
     )
     return jax.tree.unflatten(jax.tree.structure(results), call(*jax.tree.leaves(args)))
 
@@ -121,46 +120,44 @@ def _values(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _kept(reverse: bool, gates: Parts, job: Job) -> Any:
     ys, last, before, parts = _forward("kept", reverse, gates, job)
-    return (last, ys), Kept(job.p, job.ways, before, parts), before[0]
+    return (last, ys), Kept(job, before, parts)
 
 
-def _tangents(reverse: bool, gates: Parts, held: Kept, d: Changes) -> Any:
-    plain = functools.partial(tangents, reverse, gates)
-    return linear(plain, functools.partial(_back, reverse, gates), held, d)
+def _tangents(reverse: bool, gates: Parts, wanted: Changes, held: Kept, d: Changes) -> Any:
+    plain = functools.partial(tangents, reverse, gates, wanted)
+    return linear(plain, functools.partial(_back, reverse, gates, wanted), held, d)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _back(reverse: bool, gates: Parts, held: Kept, cotangents: tuple[State, Array]) -> Changes:
-    """The transpose of the tangents' loop: from those of `(last, ys)` to those of what entered."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _back(reverse: bool, gates: Parts, wanted: Changes, held: Kept, cotangents: Any) -> Changes:
+    """The transpose of the tangents: from those of `(last, ys)` to those of what entered."""
     dlast, dys = cotangents
-    p, like = held.p, lambda tree: jax.tree.map(lambda a: _like(*a.shape), tree)
-    results = (like(held.parts), like(dlast), like(dlast))
-    args = (jnp.int32(reverse), p.r, held.before, held.parts, dys, dlast)
-    count = len(jax.tree.leaves(held.parts))
-    first = 2 + len(dlast)  # the gates' cotangents are written in the place of the gates
-    dparts, dstate, dinitial = _call(
-        "back", gates, p, results, *args, _flags(held.ways, dys.shape[1]),
-        aliases={first + i: i for i in range(count)},
+    p, xs, ways = held.job.p, held.job.xs, held.job.ways
+    weights = (p.w, p.b, p.r, p.recurrent_bias)
+    like = lambda a, asked=True: _like(*(a.shape if asked else (0, *a.shape[1:])))
+    states = jax.tree.map(like, (dlast, dlast))
+    results = (like(xs, wanted.xs), [like(a, wanted.p) for a in weights], *states)
+    args = (xs, p.w, p.r, held.before, held.parts, dys, dlast, _flags(ways, dys.shape[1]))
+    out = _call("back", gates, p, results, jnp.int32(reverse), *args)
+    dxs, (dw, db, dr, dother), dstate, dinitial = jax.tree.map(
+        lambda a, like: a if a.shape == like.shape else jnp.zeros(like.shape, like.dtype),
+        out, (xs, list(weights), dlast, dlast),
     )  # fmt: skip
-    return Changes(jax.tree.map(jnp.zeros_like, p), dinitial, dstate, dparts)
+    return Changes(p._replace(w=dw, b=db, r=dr, recurrent_bias=dother), dinitial, dstate, dxs)
 
 
-def _plainly_back(reverse: bool, gates: Parts, held: Kept, cotangents: Any) -> Changes:
-    zero = lambda a: jnp.zeros(a.shape, a.dtype)
-    one_step = jax.tree.map(lambda a: zero(a[0]), held.before)
-    entering = Changes(
-        jax.tree.map(zero, held.p), one_step, one_step, jax.tree.map(zero, held.parts)
-    )
-    return jax.linear_transpose(lambda d: tangents(reverse, gates, held, d), entering)(cotangents)[
-        0
-    ]
+def _plainly_back(
+    reverse: bool, gates: Parts, wanted: Changes, held: Kept, cotangents: Any
+) -> Changes:
+    job = held.job
+    entering = jax.tree.map(jnp.zeros_like, Changes(job.p, job.initial, job.state, job.xs))
+    plain = functools.partial(tangents, reverse, gates, wanted, held)
+    return jax.linear_transpose(plain, entering)(cotangents)[0]
 
 
 def _as(plain: Any) -> Any:
     """The rule of a kernel's tangents: those of what it computes."""
-    return lambda reverse, gates, primals, tangents: jax.jvp(
-        functools.partial(plain, reverse, gates), primals, tangents
-    )
+    return lambda *args: jax.jvp(functools.partial(plain, *args[:-2]), *args[-2:])
 
 
 _values.defjvp(_as(values))

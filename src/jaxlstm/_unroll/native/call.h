@@ -8,17 +8,31 @@ namespace {
 constexpr int SLOTS = SUMS + INPUTS + PRODUCTS;  // rows of gates that are kept of a step
 constexpr int OF_X = SUMS + INPUTS, OF_H = SUMS + PRODUCTS;
 int slot_of_h(int i) { return i < SUMS ? i : INPUTS + i; }
+int h_of_slot(int i) { return i < SUMS ? i : i < OF_X ? -1 : i - INPUTS; }
 
-// `u + v`, `u` and `v` of gates that the equations take by their sum, or apart; (rows, n, hidden).
+// `u + v`, `u` and `v` of gates that the equations take by their sum, or apart: three arrays of
+// (rows, gates, units).
 struct Gates {
   float* base[3];
-  long hidden;
+  long units;
   static int group(int slot) { return slot < SUMS ? 0 : slot < OF_X ? 1 : 2; }
   static int count(int group) { return group == 0 ? SUMS : group == 1 ? INPUTS : PRODUCTS; }
-  long stride(int slot) const { return count(group(slot)) * hidden; }
+  long stride(int slot) const { return count(group(slot)) * units; }
   float* at(int slot, long row) const {
     int g = group(slot), first = g == 0 ? 0 : g == 1 ? SUMS : OF_X;
-    return base[g] + row * stride(slot) + (slot - first) * hidden;
+    return base[g] + row * stride(slot) + (slot - first) * units;
+  }
+  Matrix from(int slot, long row) const { return {at(slot, row), stride(slot), 1}; }
+
+  // Of one thread's units alone.  Were those of two threads side by side, each core would fetch
+  // ahead the lines that the other writes.
+  static size_t size(long rows, long units) {
+    return lines(rows * SUMS * units) + lines(rows * INPUTS * units) + lines(rows * PRODUCTS * units);
+  }
+  static Gates in(Scratch scratch, long rows, long units) {
+    Gates gates{{}, units};
+    for (int g = 0; g < 3; g++) gates.base[g] = scratch.take(rows * count(g) * units);
+    return gates;
   }
 };
 
@@ -37,8 +51,12 @@ struct Share {
     to = std::min<long>(hidden, (long)all * (thread + 1) / threads * PANEL);
   }
   int units() const { return to - from; }
+  static long most(long hidden, int threads) { return ((long)panels(hidden) + threads - 1) / threads * PANEL; }
   long step(long n) const { return reverse ? time - 1 - n : n; }
 
+  void clear(float* p, long rows) const {
+    for (long row = 0; row < rows; row++) std::memset(p + row * hidden + from, 0, 4 * units());
+  }
   template <class F>
   void vectors(F f) const {
     for (int u = from; u < to; u += LANES) f(u, std::min(LANES, to - u));
@@ -61,7 +79,12 @@ struct Buffers {
   explicit Buffers(XLA_FFI_CallFrame* frame) : frame(frame) {}
   XLA_FFI_Buffer& arg() { return *(XLA_FFI_Buffer*)frame->args.args[next++]; }
   float* in() { return (float*)arg().data; }
-  float* result() { return (float*)((XLA_FFI_Buffer*)frame->rets.rets[out++])->data; }
+  XLA_FFI_Buffer& ret() { return *(XLA_FFI_Buffer*)frame->rets.rets[out++]; }
+  float* result() { return (float*)ret().data; }
+  float* wanted() {  // what nobody wants is asked for as an array of no rows
+    auto& b = ret();
+    return b.dims[0] ? (float*)b.data : nullptr;
+  }
   const uint8_t* flags() {  // None comes as an array of no steps
     auto& b = arg();
     return b.dims[0] ? (const uint8_t*)b.data : nullptr;

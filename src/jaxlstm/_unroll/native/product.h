@@ -27,11 +27,17 @@ static inline V hold(V x) {
   return x;
 }
 
+// Entry (i, k) of a matrix is at[i * by_row + k * by_column].
+struct Matrix {
+  const float* at;
+  long by_row, by_column;
+  Matrix from(long i, long k) const { return {at + i * by_row + k * by_column, by_row, by_column}; }
+};
+
 // c (MR, NP panels) += a (MR, depth) b; KU sums side by side where a row alone would wait for
 // its own sum.
 template <int MR, int NP, int KU>
-static inline void tile(int depth, const float* a, long lda, const float* b, long next, float* c,
-                        long ldc) {
+static inline void tile(int depth, Matrix a, const float* b, long next, float* c, long ldc) {
   V sum[KU][MR][2 * NP] = {};
   auto add = [&](int k, int u) {
     V row[2 * NP];
@@ -40,7 +46,7 @@ static inline void tile(int depth, const float* a, long lda, const float* b, lon
       if (MR > 1) row[j] = hold(row[j]);
     }
     for (int i = 0; i < MR; i++) {
-      V x = all(a[i * lda + k]);
+      V x = all(a.at[i * a.by_row + k * a.by_column]);
       for (int j = 0; j < 2 * NP; j++) sum[u][i][j] += x * row[j];
     }
   };
@@ -59,49 +65,67 @@ static inline void tile(int depth, const float* a, long lda, const float* b, lon
 
 // As `tile`, for `columns` of c, which may end inside a panel.
 template <int MR, int NP, int KU>
-static inline void part(int depth, const float* a, long lda, const float* b, long next, float* c,
-                        long ldc, int columns) {
-  if (columns >= NP * PANEL) return tile<MR, NP, KU>(depth, a, lda, b, next, c, ldc);
+static inline void part(int depth, Matrix a, const float* b, long next, float* c, long ldc,
+                        int columns) {
+  if (columns >= NP * PANEL) return tile<MR, NP, KU>(depth, a, b, next, c, ldc);
   float whole[MR * NP * PANEL] = {};
-  tile<MR, NP, KU>(depth, a, lda, b, next, whole, NP * PANEL);
+  tile<MR, NP, KU>(depth, a, b, next, whole, NP * PANEL);
   for (int i = 0; i < MR; i++)
     for (int j = 0; j < columns; j++) c[i * ldc + j] += whole[i * NP * PANEL + j];
 }
 
 // As many panels at once as give eight to twelve sums.
 template <int MR>
-static void rows_of(int depth, const float* a, long lda, const float* b, long next, float* c,
-                    long ldc, int columns) {
+static void rows_of(int depth, Matrix a, const float* b, long next, float* c, long ldc,
+                    int columns) {
   constexpr int NP = MR == 1 ? 4 : MR <= 3 ? 2 : 1;
   int j = 0;
   for (; columns - j > (NP - 1) * PANEL; j += NP * PANEL, b += NP * next)
-    part<MR, NP, 1>(depth, a, lda, b, next, c + j, ldc, columns - j);
+    part<MR, NP, 1>(depth, a, b, next, c + j, ldc, columns - j);
   for (; j < columns; j += PANEL, b += next)
-    part<MR, 1, MR == 1 ? 4 : 1>(depth, a, lda, b, next, c + j, ldc, columns - j);
+    part<MR, 1, MR == 1 ? 4 : 1>(depth, a, b, next, c + j, ldc, columns - j);
 }
+
+static inline size_t lines(size_t floats) { return (floats + 15) / 16 * 16; }  // of the cache
 
 // A packed matrix: panel after panel, each (rows, PANEL), the last filled up with zeros.
 struct Packed {
   float* data;
   int rows, columns;
+  long next;  // from panel to panel
 
   static size_t size(int rows, int columns) { return (size_t)panels(columns) * rows * PANEL; }
-  Packed(float* data, int rows, int columns) : data(data), rows(rows), columns(columns) {}
+  Packed(float* data, int rows, int columns)
+      : data(data), rows(rows), columns(columns), next((long)rows * PANEL) {}
 
-  // Takes entry (k, j) from m[k * by_row + j * by_column].
-  void pack(const float* m, long by_row, long by_column) const {
-    for (int p = 0; p < panels(columns); p++)
-      for (int k = 0; k < rows; k++)
-        for (int j = 0; j < PANEL; j++) {
-          int column = p * PANEL + j;
-          data[((size_t)p * rows + k) * PANEL + j] =
-              column < columns ? m[k * by_row + column * by_column] : 0;
-        }
+  // Some of its rows.
+  Packed part(int first, int count) const {
+    Packed p(data + (long)first * PANEL, count, columns);
+    p.next = next;
+    return p;
+  }
+
+  // As m lies: row after row, or, where it is a transposed matrix, some rows of each column at once.
+  void pack(Matrix m) const {
+    for (int p = 0; p < panels(columns); p++) {
+      int width = std::min(PANEL, columns - p * PANEL);
+      Matrix from = m.from(0, p * PANEL);
+      float* to = data + p * next;
+      if (width < PANEL) std::memset(to, 0, 4L * rows * PANEL);
+      if (m.by_column == 1)
+        for (int k = 0; k < rows; k++)
+          for (int j = 0; j < width; j += LANES)
+            store(to + k * PANEL + j, load(from.at + k * m.by_row + j, width - j), width - j);
+      else
+        for (int first = 0; first < rows; first += 64)
+          for (int j = 0; j < width; j++)
+            for (int k = first; k < std::min(first + 64, rows); k++)
+              to[k * PANEL + j] = from.at[k * m.by_row + j * m.by_column];
+    }
   }
 
   // c (n, columns) += a (n, rows) times this.
-  void add_to(int n, const float* a, long lda, float* c, long ldc) const {
-    long next = (long)rows * PANEL;
+  void add_to(int n, Matrix a, float* c, long ldc) const {
     long blocks = (n + 5L) / 6;
     for (int k = 0; k < rows; k += DEPTH) {
       int depth = std::min(DEPTH, rows - k);
@@ -111,15 +135,15 @@ struct Packed {
         int width = std::min(group, columns - j);
         for (long block = 0, i = 0; block < blocks; block++) {
           int m = n * (block + 1) / blocks - i;  // blocks of nearly equal height, six at most
-          const float* at = a + i * lda + k;
+          Matrix at = a.from(i, k);
           float* to = c + i * ldc + j;
           switch (m) {
-            case 1: rows_of<1>(depth, at, lda, b, next, to, ldc, width); break;
-            case 2: rows_of<2>(depth, at, lda, b, next, to, ldc, width); break;
-            case 3: rows_of<3>(depth, at, lda, b, next, to, ldc, width); break;
-            case 4: rows_of<4>(depth, at, lda, b, next, to, ldc, width); break;
-            case 5: rows_of<5>(depth, at, lda, b, next, to, ldc, width); break;
-            case 6: rows_of<6>(depth, at, lda, b, next, to, ldc, width); break;
+            case 1: rows_of<1>(depth, at, b, next, to, ldc, width); break;
+            case 2: rows_of<2>(depth, at, b, next, to, ldc, width); break;
+            case 3: rows_of<3>(depth, at, b, next, to, ldc, width); break;
+            case 4: rows_of<4>(depth, at, b, next, to, ldc, width); break;
+            case 5: rows_of<5>(depth, at, b, next, to, ldc, width); break;
+            case 6: rows_of<6>(depth, at, b, next, to, ldc, width); break;
           }
           i += m;
         }
@@ -127,8 +151,6 @@ struct Packed {
     }
   }
 };
-
-static inline size_t lines(size_t floats) { return (floats + 15) / 16 * 16; }  // of the cache
 
 // Room for packed matrices, kept from call to call: fresh pages cost more than a small product.
 class Room {
@@ -142,7 +164,7 @@ class Room {
     return one;
   }
   float* data = nullptr;
-  size_t size = 0, used = 0;
+  size_t size = 0;
 
  public:
   explicit Room(size_t floats) : size(floats) {
@@ -170,9 +192,18 @@ class Room {
     std::free(data);
   }
   Room(const Room&) = delete;
+  float* begin() const { return data; }
+};
+
+// Takes one array after the other from such room.
+class Scratch {
+  float* next;
+
+ public:
+  explicit Scratch(float* begin) : next(begin) {}
   float* take(size_t floats) {
-    float* p = data + used;
-    used += lines(floats);
+    float* p = next;
+    next += lines(floats);
     return p;
   }
 };
