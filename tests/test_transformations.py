@@ -114,6 +114,35 @@ def test_shard_map_over_the_batch(cell):
 
 
 @over_cells
+def test_a_batch_shared_out_over_devices_stays_there(cell):
+    """Under `jit` alone: each device has its rows, and what is summed is the weights' gradient."""
+    params = network(cell, "stack")
+    xs = inputs(shape=(T, 4, 4))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    shared = jax.device_put(xs, jax.sharding.NamedSharding(mesh, P(None, "data")))
+    grad = jax.jit(jax.grad(lambda p, x: jnp.sum(jnp.sin(jaxlstm.apply(p, x)[0]))))
+    close(grad(params, shared), grad(params, xs))
+    text = grad.lower(params, shared).compile().as_text()
+    assert "all-reduce" in text
+    assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
+
+
+@over_cells
+def test_time_and_batch_in_one_axis_change_nothing(cell, monkeypatch):
+    """The products of a machine with one device; here there are two."""
+    params = network(cell, "bidirectional")
+    out = lambda p, x: jaxlstm.apply(p, x)[0]
+    xs = inputs(shape=(T, 2, 3, 4))
+    loss = lambda p, x: jnp.sum(jnp.sin(out(p, x)))
+    expected = out(params, xs), jax.grad(loss, (0, 1))(params, xs)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    jax.clear_caches()
+    got = out(params, xs), jax.grad(loss, (0, 1))(params, xs)
+    jax.clear_caches()  # so that no other test meets these products
+    close(got, expected)
+
+
+@over_cells
 def test_pickle_and_copy(cell):
     params = network(cell, "bidirectional")
     for again in (pickle.loads(pickle.dumps(params)), copy.deepcopy(params)):

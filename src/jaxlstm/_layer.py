@@ -1,8 +1,10 @@
 """A layer: the weights of one cell, and the products that they take part in."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -61,8 +63,19 @@ def product(x: Array, w: Array, b: Array | None) -> Array:
         y = jnp.einsum("...kn,ngkh->...gkh", parts, w.reshape(n, g, heads, h // heads))
         y = y.reshape(*x.shape[:-1], g, h)
     else:
-        y = (x @ w.reshape(n, g * h)).reshape(*x.shape[:-1], g, h)
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if _joined(x) else x
+        y = (rows @ w.reshape(n, g * h)).reshape(*x.shape[:-1], g, h)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
+
+
+def _joined(x: Array) -> bool:
+    """Whether time and batch become one axis for a product.
+
+    The gradient of `w` sums over both.  XLA:CPU first copies the operands of such a sum over two
+    axes, which takes an eighth of a step of training.  But an axis made of a part that is shared
+    out over devices and one that is not would be gathered on each of them.
+    """
+    return x.ndim > 2 and jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def take(a: Any, names: str, gates: str) -> Any:
