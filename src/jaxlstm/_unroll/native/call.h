@@ -1,6 +1,6 @@
 // What a call hands over, and which part of it a thread has.
 #pragma once
-#include "product.h"
+#include "threads.h"
 #include "xla/ffi/api/c_api.h"
 
 namespace {

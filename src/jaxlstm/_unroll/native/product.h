@@ -1,13 +1,8 @@
-// Products with a matrix that is packed once and used in every step; threads, and their barrier.
+// Products with a matrix that is packed once and used in every step.
 #pragma once
-#include <sched.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <mutex>
-#include <thread>
-#include <vector>
 
 #include "vector.h"
 
@@ -207,72 +202,3 @@ class Scratch {
     return p;
   }
 };
-
-class alignas(64) Barrier {
-  const int count;
-  std::atomic<int> waiting{0}, round{0};
-
- public:
-  explicit Barrier(int count) : count(count) {}
-  void wait() {
-    if (count == 1) return;
-    int now = round.load(std::memory_order_relaxed);
-    if (waiting.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
-      waiting.store(0, std::memory_order_relaxed);
-      round.store(now + 1, std::memory_order_release);
-      return;
-    }
-    for (int i = 0; round.load(std::memory_order_acquire) == now; i++)
-      if (i > 4096) std::this_thread::yield();  // somebody else has our core
-  }
-};
-
-// How many threads: no more than cores, than panels of units, or than the work of a step fills.
-static inline int threads_for(long work, int units, int time) {
-  int cores = std::max(1u, std::thread::hardware_concurrency());
-#ifdef __linux__
-  cpu_set_t set;
-  if (!sched_getaffinity(0, sizeof set, &set)) cores = CPU_COUNT(&set);
-#endif
-  if (work * time < 1 << 21) return 1;  // starting a thread would take as long
-  return (int)std::max(1L, std::min({(long)cores, (long)panels(units), work >> 16}));
-}
-
-// A new thread may begin on its maker's core and share it for some milliseconds, each waiting for
-// the other in every step: it goes to a core of its own, and then may be moved, but not back.
-#ifdef __linux__
-static inline int this_core() { return sched_getcpu(); }
-static inline void leave_core(int makers, int thread) {
-  cpu_set_t allowed, one;
-  if (makers < 0 || sched_getaffinity(0, sizeof allowed, &allowed)) return;
-  for (int core = 0; core < CPU_SETSIZE; core++)
-    if (CPU_ISSET(core, &allowed) && core != makers && --thread == 0) {
-      CPU_ZERO(&one);
-      CPU_SET(core, &one);
-      sched_setaffinity(0, sizeof one, &one);
-      CPU_CLR(makers, &allowed);
-      sched_setaffinity(0, sizeof allowed, &allowed);
-      return;
-    }
-}
-#else
-static inline int this_core() { return -1; }
-static inline void leave_core(int, int) {}
-#endif
-
-// All of them treat numbers below the normal ones as XLA has told this thread to: as zero.
-template <class F>
-static void in_parallel(int count, F f) {
-  std::vector<std::thread> others;
-  int core = this_core();
-  auto apart = [=](int i) { leave_core(core, i), f(i); };
-#if defined(__x86_64__)
-  unsigned mode = __builtin_ia32_stmxcsr();
-  auto g = [=](int i) { __builtin_ia32_ldmxcsr(mode), apart(i); };
-#else
-  auto g = apart;
-#endif
-  for (int i = 1; i < count; i++) others.emplace_back(g, i);
-  f(0);
-  for (auto& t : others) t.join();
-}
