@@ -86,11 +86,52 @@ def markdown(found: dict[str, Any]) -> str:
                     row.append(f"{geometric(best):.2f} ({min(best):.2f})" if best else "")
                 text.append(f"| {' | '.join(row)} |")
     text += ["", "*closeness*: the dependent chain's time over ours, for hidden 128 and more."]
-    text += ["", "Where a number is below 1, [NOTES.md](../NOTES.md) says what bounds it."]
+    text += _short(found["lines"])
     failed = [f"{x['cell']} {_size(x)} {x['what']}" for x in found["lines"] if not x["accurate"]]
     said = "; ".join(failed) if failed else "none"
     text += ["", f"Lines further from float64 than 1.5 times the worst peer: {said}.", ""]
     return "\n".join(text)
+
+
+def _products(line: dict[str, Any]) -> float:
+    """XLA's products of a line alone, in seconds: the thin ones of each loop as the chain takes
+    them, all others as fast as the large one; three times the FLOPs with gradients."""
+    chain, product = (line["median"][k] for k in ("chain", "product"))
+    inputs = product * line["input"] / (line["input"] + line["hidden"])
+    if line["what"] == "forward":
+        return chain + inputs
+    return 2 * chain + 3 * inputs + (product - inputs)
+
+
+def _short(lines: list[dict[str, Any]]) -> list[str]:
+    """What bounds the default where PyTorch or ONNX Runtime is faster."""
+    text = [
+        "",
+        "## Where PyTorch or ONNX Runtime is faster, and what bounds the default",
+        "",
+        "Milliseconds. *products*: those of XLA alone, without any of the cell's equations: the "
+        "thin ones in the loops as the chain takes them, all others at the speed of the large one. "
+        "Where they take longer than the peer (*), no arrangement in JAX passes it. Elsewhere it "
+        "is what stands around them: [NOTES.md](../NOTES.md).",
+        "",
+        "| cell | (batch, time, input, hidden) | | peer | its time | default | products | native |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    start = len(text)
+    for line in lines:
+        median = line["median"]
+        peers = [n for n in ("torch", "onnxruntime") if n in median]
+        best = min(peers, key=median.__getitem__, default=None)
+        if best is None or median[best] >= median["jaxlstm"]:
+            continue
+        products = _products(line)
+        times = [median[best], median["jaxlstm"], products, median.get("native")]
+        shown = ["" if t is None else f"{t * 1e3:.2f}" for t in times]
+        shown[2] += " *" if products > median[best] else ""
+        text.append(
+            f"| {line['cell']} | {_size(line)} | {line['what']} | {best} | {' | '.join(shown)} |"
+        )
+    return text if len(text) > start else []
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
