@@ -114,17 +114,28 @@ def test_shard_map_over_the_batch(cell):
 
 
 @over_cells
-def test_a_batch_shared_out_over_devices_stays_there(cell):
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_a_batch_shared_out_over_devices_stays_there(cell, kind):
     """Under `jit` alone: each device has its rows, and what is summed is the weights' gradient."""
-    params = network(cell, "stack")
-    xs = inputs(shape=(T, 4, 4))
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    shared = jax.device_put(xs, jax.sharding.NamedSharding(mesh, P(None, "data")))
-    grad = jax.jit(jax.grad(lambda p, x: jnp.sum(jnp.sin(jaxlstm.apply(p, x)[0]))))
-    close(grad(params, shared), grad(params, xs))
-    text = grad.lower(params, shared).compile().as_text()
+    params = network(cell, "bidirectional")
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(getattr(jax.sharding.AxisType, kind),))
+    shared = lambda tree, *axes: jax.device_put(tree, jax.sharding.NamedSharding(mesh, P(*axes)))
+    rows = inputs(shape=(T, 4, 4)), some_mask(shape=(T, 4)), some_reset(shape=(T, 4))
+
+    def loss(params, xs, mask, reset):
+        ys, last = jaxlstm.apply(params, xs, mask=mask, reset=reset)
+        return sum(jnp.sum(jnp.sin(a)) for a in (ys, *jax.tree.leaves(last)))
+
+    grad = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    given = shared(params), *shared(rows, None, "data")
+    close(grad(*given), grad(params, *rows))
+    text = grad.lower(*given).compile().as_text()
     assert "all-reduce" in text
     assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
+    if kind == "Explicit":  # else it is XLA that decides how results are shared out
+        ys, last = jax.jit(jaxlstm.apply)(*given[:2])
+        assert ys.sharding.spec[1] == "data"
+        assert all(a.sharding.spec[0] == "data" for a in jax.tree.leaves(last))
 
 
 @over_cells

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _door
 from ._cell import State
-from ._control import Controls, vary_alike, where
+from ._control import Controls, share_alike, vary_alike, where
 from ._unroll import AUTOMATIC, IMPLEMENTATIONS, unroll
 
 Implementation: TypeAlias = Literal["associative", "cudnn", "deferred", "native", "scan"]
@@ -74,7 +74,7 @@ def start(
     # What stands under the mask may be NaN: it must not reach even a product with zero.
     xs = where(mask, xs, jnp.zeros_like(xs))
     state = params.zeros(xs.shape[1:-1]) if state is None else state
-    state = vary_alike(state, (params, xs, mask, reset))
+    state = share_alike(vary_alike(state, (params, xs, mask, reset)), xs)
     return run(params, xs, state, Way(mask, reset, key, plan, watch))
 
 

@@ -70,8 +70,9 @@ class Linear(Cell):
         """`(a, b, read)` of `c' = a * c + b` for each memory; gates come first."""
         a, b, *read = self.equations(u, **self.keywords(p, u.ndim - 2))
         a, b = (x if isinstance(x, tuple) else (x,) for x in (a, b))
-        rows, rank = u.shape[1:-1], u.ndim - 2
-        a = tuple(jnp.broadcast_to(x, (*rows, *x.shape[rank:])) for x in a)
+        # A weight among them has one row; as a product its rows are shared out as those of `u`.
+        rows, rank = jnp.ones_like(u[0, ..., 0]), u.ndim - 2
+        a = tuple(x * rows.reshape(rows.shape + (1,) * (x.ndim - rank)) for x in a)
         return a, b, read[0] if read else None
 
     def memory(self, s: State) -> tuple[Array, ...]:

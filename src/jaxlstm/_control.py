@@ -53,3 +53,17 @@ def vary_alike(state: Any, others: Any) -> Any:
             lambda s, t=tie: s + jnp.broadcast_to(t.astype(s.dtype), s.shape), state
         )
     return state
+
+
+def share_alike(state: Any, xs: Array) -> Any:
+    """Where types say how an array is shared out over devices, shares the state's rows as `xs`'s.
+
+    For the same reason: a loop's carry must have one type all the way.
+    """
+    spec = getattr(getattr(jax.typeof(xs), "sharding", None), "spec", ())
+    if not any(axis is not None for axis in spec[1:-1]):
+        return state
+    tie = jnp.zeros_like(xs[0, ..., :1])
+    return jax.tree.map(
+        lambda s: s + tie.reshape(tie.shape + (1,) * (s.ndim - tie.ndim)).astype(s.dtype), state
+    )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from . import _door
 from ._cell import Cell, State
 from ._init import checked, init_layer
+from ._layer import over_rows
 from .initializers import Scheme
 
 
@@ -57,7 +58,7 @@ class ConvLayer(NamedTuple):
             dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
         )
         y = y.reshape(*x.shape[:-1], g, h)
-        return y if b is None else y + jnp.broadcast_to(b, y.shape)
+        return y if b is None else y + over_rows(b, y)
 
     def step(self, s: State, u: Float[Array, "*batch gates hidden"], key: Any = None) -> State:
         return self.cell.step(self, s, u)

@@ -65,7 +65,16 @@ def product(x: Array, w: Array, b: Array | None) -> Array:
     else:
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if _joined(x) else x
         y = (rows @ w.reshape(n, g * h)).reshape(*x.shape[:-1], g, h)
-    return y if b is None else y + jnp.broadcast_to(b, y.shape)
+    return y if b is None else y + over_rows(b, y)
+
+
+def over_rows(a: Array, like: Array) -> Array:
+    """A weight of one row, for every row of an array: with axes of length 1.
+
+    Not as large as the array: its rows may be shared out over devices, and then the copies of a
+    weight would be on each of them, and their gradients gathered there.
+    """
+    return a.reshape((1,) * (like.ndim - a.ndim) + a.shape)
 
 
 def _joined(x: Array) -> bool:

@@ -23,14 +23,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 from jaxtyping import Array
 
 from .._cell import Gated, State, recurrent
 from .._control import Controls, where
-from .._layer import Layer, product, take
+from .._layer import Layer, over_rows, product, take
 from ._parts import Parts, add, groups, of_u, of_v, whole
 
 
@@ -94,7 +93,7 @@ def _inputs(gates: Parts, p: Any, xs: Any) -> Parts:
         w, b = (take(a, p.cell.gates, group) for a in (p.w, p.b))
         if w is not None:
             return p._replace(w=w, b=b).project(x)
-        return x if b is None else x + jnp.broadcast_to(b, x.shape)
+        return x if b is None else x + over_rows(b, x)
 
     x = Parts(xs, xs, None) if p.w is not None else xs
     return Parts(one(gates.sums, x.sums), one(gates.u, x.u), None)

@@ -11,6 +11,7 @@ from .. import _door
 from .._apply import Way, apply, run
 from .._cell import State
 from .._control import where
+from .._layer import over_rows
 from .._nodes import Static
 from ._leaf import each_layer, has_products, keep
 from ._noise import StateDropout
@@ -140,7 +141,7 @@ class Highway(NamedTuple):
         ys, state = run(self.node, xs, state, way)
         _same("highway", xs, ys)
         z = xs @ self.gate
-        t = jax.nn.sigmoid(z + jnp.broadcast_to(self.bias, z.shape))
+        t = jax.nn.sigmoid(z + over_rows(self.bias, z))
         return t * ys + (1 - t) * xs, state
 
 
@@ -194,7 +195,7 @@ class LayerNorm(NamedTuple):
     def norm(self, x: Array) -> Array:
         x = x - x.mean(-1, keepdims=True)
         x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + self.epsilon.value)
-        return x * jnp.broadcast_to(self.gain, x.shape) + jnp.broadcast_to(self.shift, x.shape)
+        return x * over_rows(self.gain, x) + over_rows(self.shift, x)
 
 
 def layer_norm(params: Any, of: str = "outputs") -> Any:
