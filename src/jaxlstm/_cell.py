@@ -72,7 +72,8 @@ class Linear(Cell):
         a, b = (x if isinstance(x, tuple) else (x,) for x in (a, b))
         # A weight among them has one row; as a product its rows are shared out as those of `u`.
         rows, rank = jnp.ones_like(u[0, ..., 0]), u.ndim - 2
-        a = tuple(x * rows.reshape(rows.shape + (1,) * (x.ndim - rank)) for x in a)
+        row = lambda x: rows.reshape(rows.shape + (1,) * (x.ndim - rank)).astype(x.dtype)
+        a = tuple(x * row(x) for x in a)
         return a, b, read[0] if read else None
 
     def memory(self, s: State) -> tuple[Array, ...]:
