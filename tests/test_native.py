@@ -139,11 +139,15 @@ def test_gradients_that_nobody_asks_for_are_not_computed(asked, left_out):
     assert sorted(set(re.findall(r"tensor<(0[x0-9]*)xf32>", results))) == sorted(left_out)
 
 
-@pytest.mark.parametrize(("time", "batch"), [(0, (3,)), (1, (3,)), (4, (0,)), (0, ())], ids=str)
-def test_no_steps_and_no_rows(time, batch):
-    params = network(jaxlstm.gru)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("time", "batch"), [(0, (3,)), (1, (3,)), (4, (0,)), (0, ()), (0, (3000,))], ids=str
+)
+def test_no_steps_and_no_rows(time, batch, reverse):
+    """The many rows are so that what is written beside an array of no steps is found."""
+    params = network(jaxlstm.gru, hidden=300 if batch == (3000,) else 5)
     xs, state = some(params, time, batch)
-    got, expected = (pulled(n, params, xs, state) for n in ("native", "scan"))
+    got, expected = (pulled(n, params, xs, state, reverse=reverse) for n in ("native", "scan"))
     close(got, expected, rtol=1e-6)
 
 

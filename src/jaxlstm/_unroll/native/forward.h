@@ -72,8 +72,10 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
         at[f] = keep ? before[f] + mine.step(n) * batch * hidden : turns[n % 2][f];
     };
     Fields s, next;
-    before_step(0, s);
-    mine.start(reset, mine.step(0), initial, state, s);
+    if (time) {  // else there is no state before a step, nor room for one
+      before_step(0, s);
+      mine.start(reset, mine.step(0), initial, state, s);
+    }
     barrier.wait();
 
     long base = 0, begun = 0;  // the step that the gates begin with, and up to which they are

@@ -110,12 +110,12 @@ struct Packed {
       if (m.by_column == 1)
         for (int k = 0; k < rows; k++)
           for (int j = 0; j < width; j += LANES)
-            store(to + k * PANEL + j, load(from.at + k * m.by_row + j, width - j), width - j);
+            store(to + (long)k * PANEL + j, load(from.at + k * m.by_row + j, width - j), width - j);
       else
         for (int first = 0; first < rows; first += 64)
           for (int j = 0; j < width; j++)
             for (int k = first; k < std::min(first + 64, rows); k++)
-              to[k * PANEL + j] = from.at[k * m.by_row + j * m.by_column];
+              to[(long)k * PANEL + j] = from.at[k * m.by_row + j * m.by_column];
     }
   }
 

@@ -69,14 +69,15 @@ class Cores {
     for (int core = 0; core < now; core++) here += !!CPU_ISSET(core, &allowed);
     here %= threads;
     cpu_set_t mine = of(0);
-    sched_setaffinity(0, sizeof mine, &mine);
+    known = !sched_setaffinity(0, sizeof mine, &mine);  // a sandbox may refuse it
   }
   ~Cores() {
     if (known) sched_setaffinity(0, sizeof allowed, &allowed);
   }
   void give(int thread, pthread_attr_t* made) const {
+    if (!known) return;
     cpu_set_t some = of(thread);
-    if (known) pthread_attr_setaffinity_np(made, sizeof some, &some);
+    pthread_attr_setaffinity_np(made, sizeof some, &some);
   }
 #else
  public:
