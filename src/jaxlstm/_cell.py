@@ -16,7 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._layer import Layer as Layer, front as front, product as product, recurrent as recurrent
+from ._layer import (
+    Layer as Layer,
+    front as front,
+    of_rows,
+    product as product,
+    recurrent as recurrent,
+)
 from ._named import mark, named as named
 from ._value import (
     Cell as Cell,
@@ -71,9 +77,8 @@ class Linear(Cell):
         a, b, *read = self.equations(u, **self.keywords(p, u.ndim - 2))
         a, b = (x if isinstance(x, tuple) else (x,) for x in (a, b))
         # A weight among them has one row; as a product its rows are shared out as those of `u`.
-        rows, rank = jnp.ones_like(u[0, ..., 0]), u.ndim - 2
-        row = lambda x: rows.reshape(rows.shape + (1,) * (x.ndim - rank)).astype(x.dtype)
-        a = tuple(x * row(x) for x in a)
+        ones = jnp.ones_like(u[0, ..., 0])
+        a = tuple(x * of_rows(ones, x).astype(x.dtype) for x in a)
         return a, b, read[0] if read else None
 
     def memory(self, s: State) -> tuple[Array, ...]:

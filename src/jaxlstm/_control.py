@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key
 
+from ._layer import of_rows
+
 
 class Controls(NamedTuple):
     """What may happen at a time step besides the step itself."""
@@ -21,8 +23,7 @@ def where(m: Bool[Array, "*batch"] | None, a: Any, b: Any) -> Any:
         return a
 
     def pick(x: Array, y: Array) -> Array:
-        rows = m.reshape(m.shape + (1,) * (x.ndim - m.ndim))
-        return jnp.where(jnp.broadcast_to(rows, x.shape), x, y)
+        return jnp.where(jnp.broadcast_to(of_rows(m, x), x.shape), x, y)
 
     return jax.tree.map(pick, a, b)
 
@@ -58,12 +59,10 @@ def vary_alike(state: Any, others: Any) -> Any:
 def share_alike(state: Any, xs: Array) -> Any:
     """Where types say how an array is shared out over devices, shares the state's rows as `xs`'s.
 
-    For the same reason: a loop's carry must have one type all the way.
+    For the same reason, and by the same zero, one for each row.
     """
     spec = getattr(getattr(jax.typeof(xs), "sharding", None), "spec", ())
     if not any(axis is not None for axis in spec[1:-1]):
         return state
-    tie = jnp.zeros_like(xs[0, ..., :1])
-    return jax.tree.map(
-        lambda s: s + tie.reshape(tie.shape + (1,) * (s.ndim - tie.ndim)).astype(s.dtype), state
-    )
+    tie = xs[..., :0].sum((0, -1))
+    return jax.tree.map(lambda s: s + of_rows(tie, s).astype(s.dtype), state)

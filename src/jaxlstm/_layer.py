@@ -77,6 +77,11 @@ def over_rows(a: Array, like: Array) -> Array:
     return a.reshape((1,) * (like.ndim - a.ndim) + a.shape)
 
 
+def of_rows(a: Array, like: Array) -> Array:
+    """A number a row, for all that the rows of an array have: with axes of length 1 at the end."""
+    return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
+
+
 def _joined(x: Array) -> bool:
     """Whether time and batch become one axis for a product.
 

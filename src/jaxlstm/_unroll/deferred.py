@@ -106,7 +106,7 @@ def _products(gates: Parts, p: Any, h: Array) -> Parts:
 
 
 class Changes(NamedTuple):
-    """Tangents, in which the results' are linear; or for each whether there are any."""
+    """Tangents, in which the results' are linear."""
 
     p: Any
     initial: Any
@@ -127,7 +127,7 @@ class Engine(NamedTuple):
 
     values: Callable[..., Any]  # (reverse, gates, job) -> (last, ys)
     kept: Callable[..., Any]  # (reverse, gates, job) -> (last, ys), kept
-    tangents: Callable[..., Any]  # (reverse, gates, wanted, kept, changes) -> those of (last, ys)
+    tangents: Callable[..., Any]  # (reverse, gates, kept, changes) -> those of (last, ys)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
@@ -140,20 +140,27 @@ def _rule(
     engine: Engine, reverse: bool, gates: Parts, primals: tuple[Job], tangents: tuple[Job]
 ) -> Any:
     (job,), (d,) = primals, tangents
-    changes = Changes(d.p, d.initial, d.state, d.xs)
-    there = [any(not _zero(a) for a in jax.tree.leaves(x, is_leaf=_zero)) for x in changes]
-    filled = jax.tree.map(
-        lambda a: ad.instantiate_zeros(ad.Zero(a.aval)) if _zero(a) else a, changes, is_leaf=_zero
-    )
     outs, kept = engine.kept(reverse, gates, job)
-    return outs, engine.tangents(reverse, gates, Changes(*there), kept, filled)
+    changes = Changes(d.p, d.initial, d.state, d.xs)
+    return outs, engine.tangents(reverse, gates, kept, changes)
+
+
+recurrence.defjvp(_rule, symbolic_zeros=True)
 
 
 def _zero(a: Any) -> bool:
     return isinstance(a, SymbolicZero)
 
 
-recurrence.defjvp(_rule, symbolic_zeros=True)
+def changing(d: Any) -> bool:
+    """Whether there is a tangent at all."""
+    return not all(map(_zero, jax.tree.leaves(d, is_leaf=_zero)))
+
+
+def filled(d: Any) -> Any:
+    """With arrays of zeros where there is no tangent."""
+    fill = lambda a: ad.instantiate_zeros(ad.Zero(a.aval)) if _zero(a) else a
+    return jax.tree.map(fill, d, is_leaf=_zero)
 
 
 def _loop(reverse: bool, gates: Parts, job: Job, emit: Callable[..., Any]) -> tuple[State, Any]:
@@ -185,9 +192,8 @@ def kept(reverse: bool, gates: Parts, job: Job) -> tuple[Any, Kept]:
     return (last, ys), Kept(job, before, parts)
 
 
-def tangents(
-    reverse: bool, gates: Parts, wanted: Changes, kept: Kept, d: Changes
-) -> tuple[State, Array]:
+def tangents(reverse: bool, gates: Parts, kept: Kept, d: Changes) -> tuple[State, Array]:
+    d = filled(d)
     p, xs = kept.job.p, kept.job.xs
     through = _through(p, kept.before[0].shape[-1])
     point = functools.partial(_point, gates)

@@ -21,7 +21,18 @@ from ..._cell import Gated, State
 from ..._control import Controls
 from ..._layer import Layer
 from .._parts import Parts, groups
-from ..deferred import Changes, Engine, Job, Kept, kept, recurrence, tangents, values
+from ..deferred import (
+    Changes,
+    Engine,
+    Job,
+    Kept,
+    changing,
+    filled,
+    kept,
+    recurrence,
+    tangents,
+    values,
+)
 from ._compiler import NAMES, compiler, register
 from ._linear import linear
 from ._source import source
@@ -123,20 +134,27 @@ def _kept(reverse: bool, gates: Parts, job: Job) -> Any:
     return (last, ys), Kept(job, before, parts)
 
 
-def _tangents(reverse: bool, gates: Parts, wanted: Changes, held: Kept, d: Changes) -> Any:
-    plain = functools.partial(tangents, reverse, gates, wanted)
-    return linear(plain, functools.partial(_back, reverse, gates, wanted), held, d)
+def _tangents(reverse: bool, gates: Parts, held: Kept, d: Changes) -> Any:
+    plain = functools.partial(tangents, reverse, gates)
+    back = functools.partial(_back, reverse, gates, (changing(d.p), changing(d.xs)))
+    return linear(plain, back, held, filled(d))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _back(reverse: bool, gates: Parts, wanted: Changes, held: Kept, cotangents: Any) -> Changes:
-    """The transpose of the tangents: from those of `(last, ys)` to those of what entered."""
+def _back(
+    reverse: bool, gates: Parts, asked: tuple[bool, bool], held: Kept, cotangents: Any
+) -> Changes:
+    """The transpose of the tangents: from those of `(last, ys)` to those of what entered.
+
+    `asked`: whether those of the weights, and of the inputs, are wanted; else they are zero.
+    """
+    of_weights, of_inputs = asked
     dlast, dys = cotangents
     p, xs, ways = held.job.p, held.job.xs, held.job.ways
     weights = (p.w, p.b, p.r, p.recurrent_bias)
     like = lambda a, asked=True: _like(*(a.shape if asked else (0, *a.shape[1:])))
     states = jax.tree.map(like, (dlast, dlast))
-    results = (like(xs, wanted.xs), [like(a, wanted.p) for a in weights], *states)
+    results = (like(xs, of_inputs), [like(a, of_weights) for a in weights], *states)
     args = (xs, p.w, p.r, held.before, held.parts, dys, dlast, _flags(ways, dys.shape[1]))
     out = _call("back", gates, p, results, jnp.int32(reverse), *args)
     dxs, (dw, db, dr, dother), dstate, dinitial = jax.tree.map(
@@ -147,11 +165,11 @@ def _back(reverse: bool, gates: Parts, wanted: Changes, held: Kept, cotangents: 
 
 
 def _plainly_back(
-    reverse: bool, gates: Parts, wanted: Changes, held: Kept, cotangents: Any
+    reverse: bool, gates: Parts, asked: tuple[bool, bool], held: Kept, cotangents: Any
 ) -> Changes:
     job = held.job
     entering = jax.tree.map(jnp.zeros_like, Changes(job.p, job.initial, job.state, job.xs))
-    plain = functools.partial(tangents, reverse, gates, wanted, held)
+    plain = functools.partial(tangents, reverse, gates, held)
     return jax.linear_transpose(plain, entering)(cotangents)[0]
 
 

@@ -33,7 +33,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   int threads = threads_for(batch * hidden * hidden * OF_H, hidden, time);
   long rows = block * batch, most = Share::most(hidden, threads);
   size_t turn = Gates::size(rows, most), to_inputs = dxs ? lines(Packed::size(hidden, input)) : 0;
-  size_t each = OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most));
+  size_t each = OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most);
   Room room(threads * (each + 2 * turn) + OF_X * to_inputs);
   float *place = room.begin(), *turns = place + threads * each;
   float* inputs = turns + 2 * threads * turn;
@@ -42,14 +42,15 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   in_parallel(threads, [=, &barrier](int thread) {
     auto share = [&](int i) { return Share(time, batch, hidden, reverse, i, threads); };
     auto cotangents = [&](long n, int of) {
-      return Gates::in(Scratch(turns + (n / block % 2 * threads + of) * turn), rows, share(of).units());
+      Scratch scratch(turns + (n / block % 2 * threads + of) * turn);
+      return Gates::in(scratch, rows, share(of).units());
     };
     Share mine = share(thread);
     Scratch scratch(place + thread * each);
-    float* columns = scratch.take(Packed::size(rows, mine.units()));
+    float *columns = scratch.take(Packed::size(rows, mine.units())), *totals = scratch.take(most);
     std::vector<Packed> to_h, to_x;
     for (int i = 0; i < OF_H; i++) {
-      to_h.emplace_back(scratch.take(Packed::size(hidden, mine.units())), hidden, mine.units());
+      to_h.push_back(scratch.packed(hidden, mine.units()));
       to_h[i].pack({r + mine.from * RECURRENT * hidden + FROM_H[i] * hidden, 1, RECURRENT * hidden});
     }
     for (int i = 0; i < OF_X && dxs; i++) {
@@ -70,15 +71,16 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       for (int i = 0; i < SLOTS; i++) {
         Packed panel(columns, count, mine.units());
         panel.pack(dgates.from(i, 0));
+        mine.vectors([&](int u, int lanes) {
+          V total = {};
+          for (long row = 0; row < count; row++)
+            total += load(dgates.at(i, row) + u - mine.from, lanes);
+          store(totals + u - mine.from, total, lanes);
+        });
         auto add = [&](const float* from, long width, float* weight, float* bias, int gate, int all) {
-          float *to = weight + gate * hidden + mine.from, *sum = bias + gate * hidden;
+          float *to = weight + gate * hidden + mine.from, *sum = bias + gate * hidden + mine.from;
           panel.add_to(width, {from + first * batch * width, 1, width}, to, all * hidden);
-          mine.vectors([&](int u, int lanes) {
-            V total = load(sum + u, lanes);
-            for (long row = 0; row < count; row++)
-              total += load(dgates.at(i, row) + u - mine.from, lanes);
-            store(sum + u, total, lanes);
-          });
+          for (int u = 0; u < mine.units(); u++) sum[u] += totals[u];
         };
         if (i < OF_X) add(xs, input, dw, db, FROM_X[i], GATES);
         int h = h_of_slot(i);

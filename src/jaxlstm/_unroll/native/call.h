@@ -29,7 +29,7 @@ struct Gates {
   static size_t size(long rows, long units) {
     return lines(rows * SUMS * units) + lines(rows * INPUTS * units) + lines(rows * PRODUCTS * units);
   }
-  static Gates in(Scratch scratch, long rows, long units) {
+  static Gates in(Scratch& scratch, long rows, long units) {
     Gates gates{{}, units};
     for (int g = 0; g < 3; g++) gates.base[g] = scratch.take(rows * count(g) * units);
     return gates;

@@ -46,15 +46,15 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
 
   in_parallel(threads, [=, &barrier](int thread) {
     Share mine(time, batch, hidden, reverse, thread, threads);
-    Gates gates = Gates::in(Scratch(place + thread * each), rows, mine.units());
-    Scratch scratch(place + thread * each + Gates::size(rows, most));
+    Scratch scratch(place + thread * each);
+    Gates gates = Gates::in(scratch, rows, mine.units());
     std::vector<Packed> of_x, of_h;
     for (int i = 0; i < OF_X; i++) {
-      of_x.emplace_back(scratch.take(Packed::size(input, mine.units())), input, mine.units());
+      of_x.push_back(scratch.packed(input, mine.units()));
       of_x[i].pack({w + FROM_X[i] * hidden + mine.from, GATES * hidden, 1});
     }
     for (int i = 0; i < OF_H; i++) {
-      of_h.emplace_back(scratch.take(Packed::size(hidden, mine.units())), hidden, mine.units());
+      of_h.push_back(scratch.packed(hidden, mine.units()));
       of_h[i].pack({r + FROM_H[i] * hidden + mine.from, RECURRENT * hidden, 1});
     }
     float* biases = scratch.take(SLOTS * mine.units());

@@ -201,4 +201,7 @@ class Scratch {
     next += lines(floats);
     return p;
   }
+  Packed packed(int rows, int columns) {
+    return Packed(take(Packed::size(rows, columns)), rows, columns);
+  }
 };
