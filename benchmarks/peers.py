@@ -172,6 +172,7 @@ def torch(case: Case, data: Data, device: str = "cpu") -> dict[str, Job]:
     kinds = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
     module = kinds[case.cell](case.input, case.hidden).to(device, dtype)
     module.load_state_dict({k: tensor(v) for k, v in convert.to_torch(data.params).items()})
+    module.flatten_parameters()  # cuDNN takes its weights in one piece
     lengths = None if data.lengths is None else torch.tensor(data.lengths)  # PyTorch's on the host
     xs, dys = tensor(data.xs), tensor(data.dys)
     dlast = [tensor(a)[None] for a in data.dlast]
