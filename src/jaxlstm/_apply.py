@@ -71,10 +71,11 @@ def start(
     watch: Callable[[Any], Any] | None = None,
 ) -> tuple[Array, State]:
     """Runs a network on what the door has let in."""
+    state = params.zeros(xs.shape[1:-1]) if state is None else state
+    params, xs, state, mask, reset = share_alike(params, xs, state, mask, reset)
+    state = vary_alike(state, (params, xs, mask, reset, key))
     # What stands under the mask may be NaN: it must not reach even a product with zero.
     xs = where(mask, xs, jnp.zeros_like(xs))
-    state = params.zeros(xs.shape[1:-1]) if state is None else state
-    state = share_alike(vary_alike(state, (params, xs, mask, reset)), xs)
     return run(params, xs, state, Way(mask, reset, key, plan, watch))
 
 

@@ -1,9 +1,12 @@
 """Reset, mask and key: the one meaning of a controlled step."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Key
 
 from ._layer import of_rows
@@ -23,7 +26,7 @@ def where(m: Bool[Array, "*batch"] | None, a: Any, b: Any) -> Any:
         return a
 
     def pick(x: Array, y: Array) -> Array:
-        return jnp.where(jnp.broadcast_to(of_rows(m, x), x.shape), x, y)
+        return jnp.where(*alike(jnp.broadcast_to(of_rows(m, x), x.shape), x, y))
 
     return jax.tree.map(pick, a, b)
 
@@ -35,34 +38,80 @@ def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any) -> Any:
     return where(at.mask, new, s)
 
 
-def vary_alike(state: Any, others: Any) -> Any:
-    """Inside `shard_map`, makes a state vary over the mesh axes that the inputs vary over.
+def varying(a: Any) -> frozenset[str]:
+    """The axes of a mesh that an array varies over inside `shard_map`, by its type."""
+    of = jax.typeof(a)  # JAX 0.10 renamed the attribute
+    told = getattr(of, "vma", None) or getattr(
+        getattr(of, "manual_axis_type", None), "varying", None
+    )
+    return frozenset(told or ())
+
+
+def vary_alike(tree: Any, others: Any) -> Any:
+    """Inside `shard_map`, makes a tree vary over all mesh axes that `others` vary over.
 
     A loop's carry must have one type all the way, and zeros made inside vary over nothing.
-    The sum of no elements is a zero that varies as the array does, whatever stands in it.
     """
+    axes = frozenset().union(*map(varying, jax.tree.leaves(others)))
 
-    def varying(a: Array) -> Any:
-        of = jax.typeof(a)  # JAX 0.10 renamed the attribute
-        return getattr(of, "vma", None) or getattr(
-            getattr(of, "manual_axis_type", None), "varying", None
-        )
+    def vary(a: Any) -> Any:
+        new = axes - varying(a)
+        return jax.lax.pcast(a, tuple(sorted(new)), to="varying") if new else a
 
-    ties = [a.ravel()[:0].sum() for a in jax.tree.leaves(others) if varying(a)]
-    for tie in ties:
-        state = jax.tree.map(
-            lambda s, t=tie: s + jnp.broadcast_to(t.astype(s.dtype), s.shape), state
-        )
-    return state
+    return jax.tree.map(vary, tree) if axes else tree
 
 
-def share_alike(state: Any, xs: Array) -> Any:
-    """Where types say how an array is shared out over devices, shares the state's rows as `xs`'s.
+def shared(a: Any) -> tuple[Any, ...]:
+    """How an array is shared out over devices, by its type: a mesh axis, or None, for each axis."""
+    spec = tuple(getattr(getattr(jax.typeof(a), "sharding", None), "spec", ()))
+    return spec + (None,) * (jnp.ndim(a) - len(spec))
 
-    For the same reason, and by the same zero, one for each row.
+
+def share(tree: Any, like: Any, *axes: Any) -> Any:
+    """Shares out the first axes of arrays over the mesh of another array, and no more of them."""
+    mesh = jax.typeof(like).sharding.mesh
+
+    def place(a: Any) -> Any:
+        spec = (axes + (None,) * jnp.ndim(a))[: jnp.ndim(a)]
+        return a if shared(a) == spec else jax.reshard(a, NamedSharding(mesh, P(*spec)))
+
+    return jax.tree.map(place, tree)
+
+
+def alike(*arrays: Array) -> Sequence[Array]:
+    """Shares out arrays of one shape as the first of them that is: `jnp.where` asks for it."""
+    like = next((a for a in arrays if any(shared(a))), None)
+    return arrays if like is None else share(arrays, like, *shared(like))
+
+
+def share_alike(params: Any, xs: Array, state: Any, mask: Any, reset: Any) -> tuple[Any, ...]:
+    """Where types say how arrays are shared out over devices, shares out rows, and nothing else.
+
+    Each device has the same rows of all arrays, and what every step needs of the others: the
+    weights, all of time, all features.
     """
-    spec = getattr(getattr(jax.typeof(xs), "sharding", None), "spec", ())
-    if not any(axis is not None for axis in spec[1:-1]):
-        return state
-    tie = xs[..., :0].sum((0, -1))
-    return jax.tree.map(lambda s: s + of_rows(tie, s).astype(s.dtype), state)
+    leaves = jax.tree.leaves((params, xs, state, mask, reset))
+    like = next((a for a in leaves if any(shared(a))), None)
+    if like is None:
+        return params, xs, state, mask, reset
+    batch = xs.ndim - 2 - getattr(params, "space", 0)
+    found = [shared(a)[1 : 1 + batch] for a in jax.tree.leaves((xs, mask, reset))]
+    found += [shared(a)[:batch] for a in jax.tree.leaves(state)]
+    rows = next(filter(any, found), ())
+    xs, mask, reset = share((xs, mask, reset), like, None, *rows)
+    return share(params, like), xs, share(state, like, *rows), mask, reset
+
+
+def on_each_device(
+    f: Callable[..., Any], like: Array, given: Sequence[P], made: Any
+) -> Callable[..., Any]:
+    """`f` on each device's part of arrays whose types say how they are shared out as `like` is.
+
+    For what treats every row by itself, and JAX cannot share out.
+    """
+    mesh = jax.typeof(like).sharding.mesh
+    names = frozenset(
+        name for axis in shared(like) if axis for name in (axis if type(axis) is tuple else [axis])
+    )
+    run = jax.shard_map(f, mesh=mesh, in_specs=tuple(given), out_specs=made, axis_names=names)
+    return lambda *args: run(*(share(a, like, *spec) for a, spec in zip(args, given, strict=True)))

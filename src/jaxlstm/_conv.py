@@ -1,15 +1,18 @@
 """Convolutional recurrent layers: any cell, with a convolution in place of the products."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from . import _door
 from ._cell import Cell, State
+from ._control import on_each_device, shared
 from ._init import checked, init_layer
 from ._layer import over_rows
 from .initializers import Scheme
@@ -47,6 +50,11 @@ class ConvLayer(NamedTuple):
 
     def product(self, x: Array, w: Array, b: Array | None) -> Array:
         """The convolution of `x` with `w`, and `b`."""
+        if any(spec := shared(x)):  # JAX cannot join the axes of such rows to one
+            alone = functools.partial(self.product, b=None)
+            rows, made = P(*spec), P(*spec[:-1], None, None)
+            y = on_each_device(alone, x, (rows, P()), made)(x, w)
+            return y if b is None else y + over_rows(b, y)
         *kernel, n, g, h = w.shape
         places = x.shape[-1 - len(kernel) : -1]
         letters = "DHW"[-len(kernel) :]

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from ._apply import Way, run
 from ._cell import State
+from ._control import alike
 
 
 @jax.tree_util.register_static
@@ -49,7 +50,8 @@ class Stack(NamedTuple):
             if i and key is not None and self.dropout.value:
                 key, noise = jax.random.split(key)
                 keep = jax.random.bernoulli(noise, 1 - self.dropout.value, xs.shape)
-                xs = jnp.where(keep, xs / (1 - self.dropout.value), jnp.zeros_like(xs))
+                kept = xs / (1 - self.dropout.value)
+                xs = jnp.where(*alike(keep, kept, jnp.zeros_like(xs)))
             xs, s = run(layer, xs, s, way._replace(key=key))
             ends.append(s)
         return xs, tuple(ends)

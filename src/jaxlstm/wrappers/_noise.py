@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from .. import _door
 from .._cell import Cell, State
+from .._control import alike
 from .._named import changing
 from .._nodes import Static
 from ._leaf import drawn, each_layer, forwarding, has_products, innermost, keep, split, step
@@ -32,7 +33,7 @@ class Zoneout(NamedTuple):
             if key is None:
                 return rate * old + (1 - rate) * new
             stays = jax.random.bernoulli(jax.random.fold_in(key, i), rate, new.shape)
-            return jnp.where(stays, old, new)
+            return jnp.where(*alike(stays, old, new))
 
         return new._make([mix(i, *pair) for i, pair in enumerate(zip(s, new, strict=True))])
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from ..._cell import Gated, State
-from ..._control import Controls
+from ..._control import Controls, on_each_device, shared, vary_alike
 from ..._layer import Layer
 from .._parts import Parts, groups
 from ..deferred import (
@@ -44,6 +45,15 @@ def native(
     reason = _refusal(node, xs)
     if reason:
         raise NotImplementedError(f"`native` {reason}")
+    run = functools.partial(_run, reverse)
+    ways = Controls(controls.mask, controls.reset)  # a layer draws no noise
+    if any(axes := shared(xs)[1:-1]):  # then each device runs its own rows
+        each, once = P(None, *axes), P(*axes)
+        run = on_each_device(run, xs, (P(), each, once, each), (each, once))
+    return run(node, xs, state, ways)
+
+
+def _run(reverse: bool, node: Any, xs: Any, state: State, ways: Controls) -> tuple[Any, State]:
     batch, rows = xs.shape[1:-1], math.prod(xs.shape[1:-1])
     flat = lambda tree, at: jax.tree.map(
         lambda a: a.reshape(*a.shape[:at], rows, *a.shape[at + len(batch) :]), tree
@@ -52,8 +62,8 @@ def native(
     other = node.recurrent_bias
     other = jnp.zeros(node.r.shape[1:], xs.dtype) if other is None else other
     p = node._replace(b=b, recurrent_bias=other)
-    ways = flat(Controls(controls.mask, controls.reset), 1)
-    job = Job(p, flat(node.zeros(batch), 0), flat(state, 0), flat(xs, 1), ways)
+    job = Job(p, flat(node.zeros(batch), 0), flat(state, 0), flat(xs, 1), flat(ways, 1))
+    job = vary_alike(job, job)  # so that all that is derived of it does
     last, ys = recurrence(ENGINE, reverse, groups(node), job)
     unflat = lambda a, at: a.reshape(*a.shape[:at], *batch, a.shape[-1])
     return unflat(ys, 1), jax.tree.map(lambda a: unflat(a, 0), last)
@@ -95,7 +105,9 @@ def _call(name: str, gates: Parts, p: Layer, results: Any, *args: Any) -> Any:
         jax.tree.leaves(results),
         vmap_method="sequential",
     )
-    return jax.tree.unflatten(jax.tree.structure(results), call(*jax.tree.leaves(args)))
+    # JAX takes the results for such as vary over no mesh axis.
+    made = vary_alike(list(call(*vary_alike(jax.tree.leaves(args), args))), args)
+    return jax.tree.unflatten(jax.tree.structure(results), made)
 
 
 def _flags(ways: Controls, rows: int) -> list[Array]:
