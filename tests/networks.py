@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxlstm
+from jaxlstm._unroll.native import _compiler
 
 T, B, N, H = 7, 3, 4, 5
 LENGTHS = [7, 4, 0]
@@ -92,6 +93,14 @@ def close(got, expected, rtol=1e-12, atol=1e-13):
         assert a.dtype == b.dtype
         scale = float(jnp.abs(b).max()) if jnp.size(b) else 0.0
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol + rtol * scale)
+
+
+def compiler_here():
+    """Whether `native` can run on this machine."""
+    try:
+        return bool(_compiler.compiler())
+    except NotImplementedError:
+        return False
 
 
 def refused(call, exception, said):

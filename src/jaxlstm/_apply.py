@@ -1,6 +1,7 @@
 """`apply` and `step`: run a network over a sequence, or for one step."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -133,10 +134,18 @@ def apply(
     assert ys.shape == (7, 2, 5)
     ```
     """
+    told = (mask, reset, key, reverse, axis, checkpoint, precision, implementation)
+    return _apply(_run, params, xs, state, *told)
+
+
+def _apply(
+    run: Callable[..., Any], params: Any, xs: Any, state: State, mask: Any, reset: Any, key: Any,
+    reverse: Any, axis: Any, checkpoint: Any, precision: Any, implementation: Any,
+) -> tuple[Array, State]:  # fmt: skip
     args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
     names = _door.names(implementation, AUTOMATIC, IMPLEMENTATIONS)
     with _door.products(precision):
-        ys, last = _run(*args, Plan(_door.flag("reverse", reverse), checkpoint, names))
+        ys, last = run(*args, Plan(_door.flag("reverse", reverse), checkpoint, names))
     return jnp.moveaxis(ys, 0, axis), last
 
 
@@ -179,9 +188,16 @@ def implementations(
     or to its reason.  Nothing is computed: an array may be a `jax.ShapeDtypeStruct`.  The
     default takes the first that can of those that agree with `scan` to rounding.
     """
+    bound = inspect.signature(apply).bind(params, xs, state, **options)
+    bound.apply_defaults()
     found: dict[str, str | None] = {}
     for name in IMPLEMENTATIONS:
-        call = functools.partial(apply, **{**options, "implementation": name})
+        told = {**bound.arguments, "implementation": name}
+        # A function of its own, of which JAX remembers no earlier trace: the answer is today's.
+        run = jax.jit(functools.partial(start), static_argnames=("plan", "watch"))
+        call = lambda p, x, s, told=told, run=run: _apply(
+            run, **{**told, "params": p, "xs": x, "state": s}
+        )
         try:
             jax.eval_shape(call, params, xs, state)
             found[name] = None

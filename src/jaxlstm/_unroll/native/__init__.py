@@ -11,6 +11,7 @@ Every transformation works: what JAX derives further (tangents, second derivativ
 
 import functools
 import math
+import os
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ from ..deferred import (
     tangents,
     values,
 )
-from ._compiler import NAMES, compiler, register
+from ._compiler import register
 from ._linear import linear
 from ._source import source
 
@@ -84,24 +85,22 @@ def _refusal(node: Any, xs: Any) -> str | None:
         return f"runs in float32 alone; this is {xs.dtype}."
     if jax.default_backend() != "cpu":
         return f"runs on the CPU; JAX runs on {jax.default_backend()!r} here."
-    if compiler() is None:
-        return "needs a C++ compiler (c++, g++, clang++, or what CXX names); none was found."
+    if os.name != "posix":
+        return f"runs on Linux and macOS; this is {os.name!r}."
     try:
-        _targets(cell, groups(node))
+        _target("values", cell, groups(node))
     except NotImplementedError as reason:
         return str(reason)
     return None
 
 
-@functools.cache
-def _targets(cell: Gated, gates: Parts) -> dict[str, str]:
-    prefix = register(source(cell, gates))
-    return {name: f"{prefix}_{name}" for name in NAMES}
+def _target(name: str, cell: Gated, gates: Parts) -> str:
+    return f"{register(source(cell, gates))}_{name}"
 
 
 def _call(name: str, gates: Parts, p: Layer, results: Any, *args: Any) -> Any:
     call = jax.ffi.ffi_call(
-        _targets(p.cell, gates)[name],
+        _target(name, p.cell, gates),
         jax.tree.leaves(results),
         vmap_method="sequential",
     )

@@ -1,13 +1,24 @@
-"""The machine's C++ compiler: asked once for a cell, and what it made is kept on disk."""
+"""The machine's C++ compiler: asked once for a cell, and what it made is kept on disk.
 
+What lies on disk is trusted no further than its digest goes, and is never mapped itself: what is
+loaded is a copy in memory, so that a file that is cut short later, or a disk from which no program
+may run, does no harm.  Whatever fails here is `Unavailable`, with the reason.
+"""
+
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+import time
+from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
 
@@ -15,69 +26,239 @@ import jax
 
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 NAMES = ("values", "kept", "back")  # what `loop.cc` offers
+LIMIT = 120.0  # seconds for one run of the compiler; it takes about three
+ROOM = 8 << 20  # bytes that it may need on a disk
+WORK = "jaxlstm-build-"
+HERE = Path(__file__).parent
+_ADVICE = "Name another by the environment variable CXX, or run by another implementation."
+
+_lock = threading.Lock()
+_registered: set[str] = set()
 
 
-def compiler() -> str | None:
-    """The compiler: `CXX`, or the first that is found."""
-    told = os.environ.get("CXX")
-    found = (shutil.which(name) for name in ([told] if told else ["c++", "g++", "clang++"]))
-    return next((path for path in found if path), None)
+class Unavailable(NotImplementedError):
+    """Why there is no library: the rest of a sentence that begins with `native`."""
 
 
-@functools.cache
+def compiler() -> tuple[str, ...]:
+    """The compiler and its own arguments: `CXX`, or the first that is found."""
+    told = os.environ.get("CXX", "").strip()
+    try:
+        commands = [shlex.split(told)] if told else [["c++"], ["g++"], ["clang++"]]
+    except ValueError as error:
+        raise Unavailable(f"needs a C++ compiler; CXX is {told!r}: {error}.") from None
+    for name, *arguments in commands:
+        if path := shutil.which(name):
+            return (path, *arguments)
+    what = f"CXX names {commands[0][0]!r}" if told else "it looked for c++, g++ and clang++"
+    raise Unavailable(f"needs a C++ compiler, and none was found: {what}.")
+
+
 def register(equations: str) -> str:
     """Compiles the loop for these equations; gives the prefix of its targets' names."""
-    here = Path(__file__).parent
-    texts = [path.read_text() for path in sorted([*here.glob("*.h"), *here.glob("*.cc")])]
-    text = f'#include "vector.h"\n{equations}\n#include "loop.cc"\n'
-    command = [compiler() or "", *FLAGS, "-pthread", f"-I{here}", f"-I{jax.ffi.include_dir()}"]
-    machine = [platform.machine(), platform.processor(), metadata.version("jaxlib"), _features()]
-    key = "\0".join([text, *texts, *FLAGS, *machine, command[0]])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-    library = _folder() / f"{digest}.so"
-    if not library.exists():
-        _compile(command, text, library)
-    functions = ctypes.CDLL(str(library))
-    for name in NAMES:
-        capsule = jax.ffi.pycapsule(getattr(functions, name))
-        jax.ffi.register_ffi_target(f"jaxlstm_{digest}_{name}", capsule, platform="cpu")
-    return f"jaxlstm_{digest}"
-
-
-def _compile(command: list[str], text: str, library: Path) -> None:
-    """Into a file of its own first, so that nobody loads half a library."""
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        source, made = Path(folder) / "cell.cc", Path(folder) / "cell.so"
-        source.write_text(text)
-        for tune in ("-march=native", "-mcpu=native"):  # Clang on ARM knows the second
-            done = subprocess.run(
-                [*command, tune, str(source), "-o", str(made)], capture_output=True, text=True
-            )
-            if done.returncode == 0:
-                os.replace(made, library)
-                return
-    raise RuntimeError(
-        f"the C++ compiler {command[0]} did not make the loop of a cell. Name another by the "
-        f"environment variable CXX, or run by another implementation. It said:\n{done.stderr}"
-    )
-
-
-def _folder() -> Path:
-    """Where libraries are kept: a folder that is the user's alone, since what lies there is run."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(cache) / "jaxlstm"
+    command = compiler()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
-            return folder
-    except OSError:
-        pass
-    return _own()
+        path = os.path.realpath(command[0])
+        version = _version(command, path, os.stat(path).st_mtime_ns)
+        text = f'#include "vector.h"\n{equations}\n#include "loop.cc"\n'
+        machine = [platform.machine(), platform.processor(), _features()]
+        parts = [text, *_texts(), *FLAGS, *machine, *command, path, version]
+        key = "\0".join([*parts, metadata.version("jaxlib")])
+        digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+        prefix = f"jaxlstm_{digest}"
+        with _lock:
+            if prefix not in _registered:
+                library = _library(digest, command, text)
+                for name in NAMES:
+                    capsule = jax.ffi.pycapsule(getattr(library, name))
+                    jax.ffi.register_ffi_target(f"{prefix}_{name}", capsule, platform="cpu")
+                _registered.add(prefix)
+    except OSError as error:
+        raise Unavailable(f"has no library for this cell: {error}.") from error
+    return prefix
+
+
+def _library(name: str, command: tuple[str, ...], text: str) -> ctypes.CDLL:
+    """What is kept on disk, where it is whole; else made anew, and kept if it can be."""
+    folder = _folder()
+    kept = folder and folder / f"{name}.so"
+    if kept and (code := _read(kept)):
+        with contextlib.suppress(OSError):  # made beside other system libraries: it is made anew
+            return _load(code)
+    code = _compile(command, text)
+    try:
+        library = _load(code)
+    except OSError as error:
+        raise Unavailable(f"cannot load what {command[0]} made: {error}.") from error
+    if kept:
+        with contextlib.suppress(OSError):  # then each process makes it anew
+            _write(kept, code)
+    return library
+
+
+# The compiler.
 
 
 @functools.cache
-def _own() -> Path:
-    return Path(tempfile.mkdtemp(prefix="jaxlstm-"))  # this process's alone
+def _version(command: tuple[str, ...], path: str, changed: int) -> str:
+    """What the compiler says that it is, as long as its file is the same."""
+    return _ran([*command, "--version"], LIMIT / 4)[1]
+
+
+def _compile(command: tuple[str, ...], text: str) -> bytes:
+    with contextlib.closing(_workplaces()) as folders:
+        folder = next(folders, None)
+        if folder is None:
+            raise Unavailable(
+                "needs a folder in which a C++ compiler can write, and found none with room. "
+                "TMPDIR names one."
+            )
+        source, made = folder / "cell.cc", folder / "cell.so"
+        source.write_text(text)
+        told = [*command, *FLAGS, "-pthread", f"-I{HERE}", f"-I{jax.ffi.include_dir()}"]
+        code, said = 0, ""
+        for tune in ("-march=native", "-mcpu=native"):  # Clang on ARM knows the second
+            # Its own files go with the folder, even if it is killed.
+            code, said = _ran([*told, tune, str(source), "-o", str(made)], LIMIT, TMPDIR=str(folder))
+            if code == 0 and made.exists():
+                return made.read_bytes()
+            if code < 0:
+                break
+        ended = f"was killed by signal {-code}" if code < 0 else "did not make the loop of a cell"
+        raise Unavailable(
+            f"needs a C++ compiler, and {command[0]} {ended}. {_ADVICE} It said:\n{said}"
+        )
+
+
+def _ran(command: list[str], limit: float, **environment: str) -> tuple[int, str]:
+    """The exit status of a command and what it said.  It does not outlive this call."""
+    try:
+        run = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, **environment}, start_new_session=True,
+        )  # fmt: skip
+        with run:
+            try:
+                said, _ = run.communicate(timeout=limit)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.killpg(run.pid, signal.SIGKILL)  # it runs programs of its own
+                raise
+            return run.returncode, said.decode(errors="replace")[-10_000:]
+    except subprocess.TimeoutExpired:
+        raise Unavailable(
+            f"waited {limit:.0f} seconds for the C++ compiler {command[0]}, in vain. {_ADVICE}"
+        ) from None
+    except OSError as error:
+        raise Unavailable(f"could not run the C++ compiler {command[0]}: {error}.") from error
+
+
+# Files.
+
+
+def _folder() -> Path | None:
+    """Where libraries are kept: a folder that is the user's alone, since what lies there is run."""
+    told = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        cache = Path(told) if os.path.isabs(told) else Path.home() / ".cache"
+        folder = cache / "jaxlstm"
+        if not folder.is_absolute():
+            return None
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except (OSError, RuntimeError):  # a disk that is not to be written, no home
+        return None
+    return folder if found.st_uid == os.getuid() and not found.st_mode & 0o022 else None
+
+
+def _read(library: Path) -> bytes | None:
+    """A library that is whole."""
+    try:
+        data = library.read_bytes() if library.is_file() else b""
+    except OSError:
+        return None
+    code, digest = data[:-32], data[-32:]
+    return code if code and digest == _digest(library, code) else None
+
+
+def _digest(library: Path, code: bytes) -> bytes:
+    return hashlib.sha256(library.name.encode() + code).digest()
+
+
+def _write(library: Path, code: bytes) -> None:
+    """A file of its own first: nobody reads half a library, nor one that the disk lost."""
+    _tidy(library.parent)
+    number, name = tempfile.mkstemp(prefix=WORK, dir=library.parent)
+    try:
+        with open(number, "wb") as file:
+            file.write(code + _digest(library, code))
+            file.flush()
+            os.fsync(number)
+        os.replace(name, library)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _tidy(folder: Path) -> None:
+    """Removes what a process that was killed has left."""
+    for left in folder.glob(f"{WORK}*"):
+        with contextlib.suppress(OSError):
+            found = left.lstat()
+            if found.st_uid == os.getuid() and found.st_mtime < time.time() - 10 * LIMIT:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _workplaces() -> Generator[Path, None, None]:
+    """New folders with room in them, each for as long as it is looked at."""
+    with contextlib.suppress(OSError):
+        yield from _new(Path(tempfile.gettempdir()))
+    for folder in (_folder(), Path("/dev/shm")):
+        if folder:
+            yield from _new(folder)
+
+
+def _new(parent: Path) -> Generator[Path, None, None]:
+    try:
+        _tidy(parent)
+        folder = tempfile.TemporaryDirectory(prefix=WORK, dir=parent, ignore_cleanup_errors=True)
+    except OSError:
+        return
+    with folder as name:
+        try:
+            (Path(name) / "room").write_bytes(bytes(ROOM))
+            (Path(name) / "room").unlink()
+        except OSError:
+            return
+        yield Path(name)
+
+
+def _load(code: bytes) -> ctypes.CDLL:
+    """A library, from a copy that nobody else has."""
+    errors: list[OSError] = []
+    if hasattr(os, "memfd_create"):
+        try:
+            # Stays open: a later file of this number would be taken for this one.
+            number = os.memfd_create("jaxlstm")
+            with open(number, "wb", closefd=False) as file:
+                file.write(code)
+            return ctypes.CDLL(f"/proc/self/fd/{number}")
+        except OSError as error:
+            errors.append(error)
+    with contextlib.closing(_workplaces()) as folders:
+        for folder in folders:
+            try:
+                library = folder / "cell.so"
+                library.write_bytes(code)
+                return ctypes.CDLL(str(library))
+            except OSError as error:
+                errors.append(error)
+    raise errors[-1] if errors else OSError("no folder has room for it")
+
+
+@functools.cache
+def _texts() -> list[str]:
+    return [path.read_text() for path in sorted([*HERE.glob("*.h"), *HERE.glob("*.cc")])]
 
 
 def _features() -> str:

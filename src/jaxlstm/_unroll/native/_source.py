@@ -5,6 +5,7 @@ An array of such numbers becomes an array of names of C++ variables; what only m
 (slices, reshapes) moves names, and what computes makes a line for each number.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,18 @@ from ..._cell import Cell
 from .._parts import Parts, whole
 
 
+@functools.cache
 def source(cell: Cell, gates: Parts) -> str:
-    """The counts and places of a cell's gates, and its equations forwards and backwards."""
+    """The counts and places of a cell's gates, and its equations forwards and backwards.
+
+    Traced the same wherever it is first asked for: outside any mesh, with numbers of 32 bits.
+    """
+    nowhere = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+    with nowhere, jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        return _source(cell, gates)
+
+
+def _source(cell: Cell, gates: Parts) -> str:
     given = dict(cell.options)
     state = [jax.ShapeDtypeStruct((1,), jnp.float32)] * len(cell.state._fields)
     parts = Parts(*[jax.ShapeDtypeStruct((len(g), 1), jnp.float32) if g else None for g in gates])

@@ -30,7 +30,8 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   // of the weights and of the inputs.  They have two places in turn, since a thread may still read
   // the one when another writes the next.
   long block = std::max(1L, std::min(time, 256 / std::max(batch, 1L)));
-  int threads = threads_for(batch * hidden * hidden * OF_H, hidden, time);
+  Team team(threads_for(batch * hidden * hidden * OF_H, hidden, time));
+  int threads = team.size();
   long rows = block * batch, most = Share::most(hidden, threads);
   size_t turn = Gates::size(rows, most), to_inputs = dxs ? lines(Packed::size(hidden, input)) : 0;
   size_t each = OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most);
@@ -39,7 +40,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   float* inputs = turns + 2 * threads * turn;
   Barrier barrier(threads);
 
-  in_parallel(threads, [=, &barrier](int thread) {
+  team.run([=, &barrier](int thread) {
     auto share = [&](int i) { return Share(time, batch, hidden, reverse, i, threads); };
     auto cotangents = [&](long n, int of) {
       Scratch scratch(turns + (n / block % 2 * threads + of) * turn);
@@ -48,13 +49,13 @@ void run_backward(XLA_FFI_CallFrame* frame) {
     Share mine = share(thread);
     Scratch scratch(place + thread * each);
     float *columns = scratch.take(Packed::size(rows, mine.units())), *totals = scratch.take(most);
-    std::vector<Packed> to_h, to_x;
+    Packed to_h[OF_H + 1], to_x[OF_X + 1];  // C++ has no empty array
     for (int i = 0; i < OF_H; i++) {
-      to_h.push_back(scratch.packed(hidden, mine.units()));
+      to_h[i] = scratch.packed(hidden, mine.units());
       to_h[i].pack({r + mine.from * RECURRENT * hidden + FROM_H[i] * hidden, 1, RECURRENT * hidden});
     }
     for (int i = 0; i < OF_X && dxs; i++) {
-      to_x.emplace_back(inputs + i * to_inputs, hidden, input);
+      to_x[i] = Packed(inputs + i * to_inputs, hidden, input);
       if (i % threads == thread) to_x[i].pack({w + FROM_X[i] * hidden, 1, GATES * hidden});
     }
     mine.start(nullptr, 0, dinitial, dlast, dstate);

@@ -30,7 +30,8 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   // Inputs are multiplied for several steps at once, so that there are rows enough; what comes
   // of it is used before it leaves the cache.
   long ahead = std::max(1L, std::min(time, 48 / std::max(batch, 1L)));
-  int threads = threads_for(batch * hidden * (input * OF_X + hidden * OF_H), hidden, time);
+  Team team(threads_for(batch * hidden * (input * OF_X + hidden * OF_H), hidden, time));
+  int threads = team.size();
   long rows = ahead * batch, most = Share::most(hidden, threads);
   size_t each = Gates::size(rows, most) + OF_X * lines(Packed::size(input, most)) +
                 OF_H * lines(Packed::size(hidden, most)) + lines(SLOTS * most);
@@ -44,17 +45,17 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   }
   Barrier barrier(threads);
 
-  in_parallel(threads, [=, &barrier](int thread) {
+  team.run([=, &barrier](int thread) {
     Share mine(time, batch, hidden, reverse, thread, threads);
     Scratch scratch(place + thread * each);
     Gates gates = Gates::in(scratch, rows, mine.units());
-    std::vector<Packed> of_x, of_h;
+    Packed of_x[OF_X + 1], of_h[OF_H + 1];  // C++ has no empty array
     for (int i = 0; i < OF_X; i++) {
-      of_x.push_back(scratch.packed(input, mine.units()));
+      of_x[i] = scratch.packed(input, mine.units());
       of_x[i].pack({w + FROM_X[i] * hidden + mine.from, GATES * hidden, 1});
     }
     for (int i = 0; i < OF_H; i++) {
-      of_h.push_back(scratch.packed(hidden, mine.units()));
+      of_h[i] = scratch.packed(hidden, mine.units());
       of_h[i].pack({r + FROM_H[i] * hidden + mine.from, RECURRENT * hidden, 1});
     }
     float* biases = scratch.take(SLOTS * mine.units());

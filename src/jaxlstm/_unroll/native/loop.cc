@@ -9,17 +9,37 @@
 #include "backward.h"
 #include "forward.h"
 
+namespace {
+
+// What cannot be done is an error of the call, and not the end of the process.
+template <class F>
+XLA_FFI_Error* handled(XLA_FFI_CallFrame* frame, F run) {
+  if (asked(frame)) return nullptr;
+  const char* said;
+  try {
+    return run(), nullptr;
+  } catch (const std::bad_alloc&) {
+    said = "implementation=\"native\" found no memory for what it keeps of the weights.";
+  } catch (...) {
+    said = "implementation=\"native\" failed.";
+  }
+  XLA_FFI_Error_Create_Args args{};
+  args.struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE;
+  args.message = said;
+  args.errc = XLA_FFI_Error_Code_RESOURCE_EXHAUSTED;
+  return frame->api->XLA_FFI_Error_Create(&args);
+}
+
+}  // namespace
+
 extern "C" {
 XLA_FFI_Error* values(XLA_FFI_CallFrame* frame) {
-  if (!asked(frame)) run_forward(frame, false);
-  return nullptr;
+  return handled(frame, [=] { run_forward(frame, false); });
 }
 XLA_FFI_Error* kept(XLA_FFI_CallFrame* frame) {
-  if (!asked(frame)) run_forward(frame, true);
-  return nullptr;
+  return handled(frame, [=] { run_forward(frame, true); });
 }
 XLA_FFI_Error* back(XLA_FFI_CallFrame* frame) {
-  if (!asked(frame)) run_backward(frame);
-  return nullptr;
+  return handled(frame, [=] { run_backward(frame); });
 }
 }

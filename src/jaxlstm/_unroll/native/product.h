@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
+#include <new>
 
 #include "vector.h"
 
@@ -85,10 +86,11 @@ static inline size_t lines(size_t floats) { return (floats + 15) / 16 * 16; }  /
 
 // A packed matrix: panel after panel, each (rows, PANEL), the last filled up with zeros.
 struct Packed {
-  float* data;
-  int rows, columns;
-  long next;  // from panel to panel
+  float* data = nullptr;
+  int rows = 0, columns = 0;
+  long next = 0;  // from panel to panel
 
+  Packed() = default;
   static size_t size(int rows, int columns) { return (size_t)panels(columns) * rows * PANEL; }
   Packed(float* data, int rows, int columns)
       : data(data), rows(rows), columns(columns), next((long)rows * PANEL) {}
@@ -173,7 +175,8 @@ class Room {
     }
     if (!data) {
       void* p = nullptr;
-      if (posix_memalign(&p, 64, std::max<size_t>(floats, 1) * sizeof(float))) std::abort();
+      if (posix_memalign(&p, 64, std::max<size_t>(floats, 1) * sizeof(float)))
+        throw std::bad_alloc();
       data = (float*)p;
       size = floats;
     }

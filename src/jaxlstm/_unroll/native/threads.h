@@ -86,41 +86,75 @@ class Cores {
 #endif
 };
 
-// What a thread runs.  All of them treat numbers below the normal ones as XLA has told the first
-// to: as zero.
-template <class F>
-struct Work {
-  const F* f;
-  int thread;
-  unsigned mode;
-  static void* run(void* self) {
-    Work work = *(Work*)self;
+// Threads that are there before the work is shared out, since there may be fewer than were asked
+// for: a machine may refuse any.  All of them treat numbers below the normal ones as XLA has told
+// the first to: as zero.
+class Team {
+  struct Member {
+    Team* team;
+    int thread;
+  };
+  typedef void Job(const void*, int);
+  std::vector<Member> members;
+  std::vector<pthread_t> others;
+  std::atomic<bool> begun{false};
+  Job* job = nullptr;
+  const void* work = nullptr;
+  unsigned mode = 0;
+  Cores cores;
+
+  static void* member(void* self) {
+    auto [team, thread] = *(Member*)self;
+    while (!team->begun.load(std::memory_order_acquire)) std::this_thread::yield();
 #if defined(__x86_64__)
-    __builtin_ia32_ldmxcsr(work.mode);
+    __builtin_ia32_ldmxcsr(team->mode);
 #endif
-    F own = *work.f;
-    own(work.thread);
+    if (team->job) team->job(team->work, thread);
     return nullptr;
   }
-};
-
-template <class F>
-static void in_parallel(int count, F f) {
-  unsigned mode = 0;
-#if defined(__x86_64__)
-  mode = __builtin_ia32_stmxcsr();
-#endif
-  std::vector<Work<F>> work;
-  for (int i = 0; i < count; i++) work.push_back({&f, i, mode});
-  std::vector<pthread_t> others(count - 1);
-  Cores cores(count);
-  for (int i = 1; i < count; i++) {
-    pthread_attr_t made;
-    pthread_attr_init(&made);
-    cores.give(i, &made);
-    if (pthread_create(&others[i - 1], &made, Work<F>::run, &work[i])) std::abort();
-    pthread_attr_destroy(&made);
+  template <class F>
+  static void call(const void* f, int thread) {
+    F own = *(const F*)f;
+    own(thread);
   }
-  Work<F>::run(&work[0]);
-  for (auto& thread : others) pthread_join(thread, nullptr);
-}
+  bool add(int thread) {
+    pthread_t one;
+    pthread_attr_t made;
+    bool there = false;
+    if (!pthread_attr_init(&made)) {
+      cores.give(thread, &made);
+      there = !pthread_create(&one, &made, member, &members[thread]);
+      pthread_attr_destroy(&made);
+    }
+    there = there || !pthread_create(&one, nullptr, member, &members[thread]);
+    if (there) others.push_back(one);
+    return there;
+  }
+  void finish() {
+    begun.store(true, std::memory_order_release);
+    if (job) job(work, 0);
+    for (auto& thread : others) pthread_join(thread, nullptr);
+    others.clear();
+  }
+
+ public:
+  explicit Team(int count) : cores(count) {
+#if defined(__x86_64__)
+    mode = __builtin_ia32_stmxcsr();
+#endif
+    for (int i = 0; i < count; i++) members.push_back({this, i});
+    others.reserve(count);
+    for (int i = 1; i < count && add(i); i++) {
+    }
+  }
+  ~Team() { finish(); }  // where no work came
+  Team(const Team&) = delete;
+  int size() const { return others.size() + 1; }
+
+  template <class F>
+  void run(F f) {
+    work = &f, job = call<F>;
+    finish();
+    job = nullptr;
+  }
+};

@@ -1,0 +1,400 @@
+"""`native` where it runs: every state that disks, compilers and machines are found in."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxlstm
+from jaxlstm._unroll.native import _compiler
+from networks import compiler_here
+
+pytestmark = pytest.mark.skipif(not compiler_here(), reason="this machine has no C++ compiler")
+
+RUNS = """
+import jax, jax.numpy as jnp, jaxlstm
+params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 3, {hidden}, dtype=jnp.float32)
+xs = jnp.ones(({time}, 2, 3), jnp.float32)
+loss = lambda p, n: jnp.sum(jaxlstm.apply(p, xs, implementation=n)[0] ** 2)
+got, expected = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, n) for n in ("native", "scan"))
+for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    assert jnp.allclose(a, b, rtol=1e-4, atol=1e-4), (a, b)
+print("agrees")
+"""
+
+
+def process(code, **environment):
+    """What a process of its own says; None takes a variable away."""
+    told = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
+    told = {k: v for k, v in told.items() if v is not None}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=told, capture_output=True, text=True
+    )
+
+
+def runs(hidden=4, time=5, **environment):
+    done = process(RUNS.format(hidden=hidden, time=time), **environment)
+    return done.returncode == 0 and "agrees" in done.stdout, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A library that is made at once."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "one.cc").write_text('extern "C" int one() { return 1; }')
+    made = folder / "one.so"
+    command = [*_compiler.compiler(), "-shared", "-fPIC", str(folder / "one.cc"), "-o", str(made)]
+    subprocess.run(command, check=True)
+    return made
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch, small):
+    """A compiler that is a script; where it makes something, it counts it in `count`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_compiler, "_registered", set())
+
+    def make(script=f'echo made >> "{tmp_path}/count"; cp {shlex.quote(str(small))} "$out"'):
+        path = tmp_path / "c++"
+        reads = 'for a; do case "$before" in -o) out="$a";; esac; before="$a"; done\n'
+        quick = 'case "$*" in *--version*) echo "script 1.0"; exit 0;; esac\n'
+        path.write_text(f"#!/bin/sh\n{quick if '--version' not in script else ''}{reads}{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("CXX", str(path))
+        return path
+
+    make.made = lambda: len((tmp_path / "count").read_text().splitlines())
+    make.folder = tmp_path / "cache" / "jaxlstm"
+    return make
+
+
+def library(name="digest"):
+    return _compiler._library(name, _compiler.compiler(), "// no equations")
+
+
+def left():
+    """Folders that compilers worked in."""
+    return {p for p in Path(_compiler.tempfile.gettempdir()).glob(f"{_compiler.WORK}*")}
+
+
+DAMAGES = {
+    "empty": lambda code: b"",
+    "cut short": lambda code: code[: len(code) // 2],
+    "one byte short": lambda code: code[:-1],
+    "longer": lambda code: code + b"\0",
+    "another byte": lambda code: code[:100] + bytes([code[100] ^ 1]) + code[101:],
+    "no digest": lambda code: code[:-32],
+    "zeros": lambda code: bytes(len(code)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_broken_library_is_made_anew(scripted, damage):
+    scripted()
+    assert library().one() == 1
+    assert library().one() == 1
+    assert scripted.made() == 1
+    (kept,) = scripted.folder.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    assert library().one() == 1
+    assert scripted.made() == 2
+    assert kept.read_bytes() == whole
+    assert library().one() == 1
+    assert scripted.made() == 2
+
+
+def test_a_whole_file_that_does_not_load_is_made_anew(scripted):
+    scripted()
+    library()
+    (kept,) = scripted.folder.iterdir()
+    _compiler._write(kept, b"of another machine")
+    assert library().one() == 1
+    assert scripted.made() == 2
+
+
+def test_the_file_of_another_cell_is_not_taken(scripted):
+    scripted()
+    library("a")
+    os.rename(scripted.folder / "a.so", scripted.folder / "b.so")
+    library("b")
+    assert scripted.made() == 2
+
+
+def test_what_is_loaded_is_no_file_that_could_be_cut_short(scripted):
+    scripted()
+    loaded = library()
+    (kept,) = scripted.folder.iterdir()
+    os.truncate(kept, 0)
+    assert loaded.one() == 1
+    assert "jaxlstm/" not in Path("/proc/self/maps").read_text()
+
+
+def test_a_library_is_loaded_where_there_are_no_files_in_memory(scripted, monkeypatch):
+    scripted()
+    monkeypatch.delattr(os, "memfd_create")
+    before = left()
+    assert library().one() == 1
+    assert left() == before
+
+
+@pytest.mark.parametrize("lost", ["directory", "file", "unwritable", "full", "none", "open to all"])
+def test_without_a_cache_it_is_made_in_each_process(scripted, monkeypatch, lost, tmp_path):
+    scripted()
+    before, cache = left(), tmp_path / "cache"
+    if lost == "directory":  # where the file should be
+        (cache / "jaxlstm" / "digest.so").mkdir(parents=True)
+    elif lost == "file":
+        cache.write_text("no folder")
+    elif lost == "unwritable":
+        refuses = lambda *a, **k: (_ for _ in ()).throw(PermissionError(30, "Read-only"))
+        monkeypatch.setattr(_compiler.tempfile, "mkstemp", refuses)
+    elif lost == "full":
+        refuses = lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        monkeypatch.setattr(_compiler.os, "fsync", refuses)
+    elif lost == "none":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        refuses = lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory."))
+        monkeypatch.setattr(_compiler.Path, "home", refuses)
+    else:
+        (cache / "jaxlstm").mkdir(parents=True)
+        (cache / "jaxlstm").chmod(0o777)
+    assert library().one() == 1
+    assert library().one() == 1
+    assert scripted.made() == 2
+    assert left() == before
+    folder = cache / "jaxlstm"
+    assert [p for p in folder.glob("*") if p.is_file()] == [] if folder.is_dir() else True
+
+
+def test_what_was_compiled_is_found_again(scripted):
+    """And nobody else's folder is trusted."""
+    folder = _compiler._folder()
+    assert folder == scripted.folder
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_nobody_elses_folder_is_trusted(scripted, monkeypatch):
+    owner = _compiler._folder().stat().st_uid
+    monkeypatch.setattr(_compiler.os, "getuid", lambda: owner + 1)
+    assert _compiler._folder() is None
+
+
+@pytest.mark.parametrize("told", ["relative/cache", ""])
+def test_a_cache_is_named_from_the_root(monkeypatch, tmp_path, told):
+    monkeypatch.setenv("XDG_CACHE_HOME", told)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _compiler._folder() == tmp_path / ".cache" / "jaxlstm"
+    monkeypatch.setenv("HOME", "here")
+    assert _compiler._folder() is None
+
+
+def test_what_a_killed_process_left_is_removed(scripted):
+    scripted()
+    library("a")
+    old, new = (scripted.folder / f"{_compiler.WORK}{x}" for x in ("old", "new"))
+    old.write_text("half"), new.write_text("half")
+    os.utime(old, (0, 0))
+    library("b")
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_two_processes_at_once(scripted):
+    scripted('sleep 0.3; ' + scripted().read_text().splitlines()[-1])
+    found, threads = [], [threading.Thread(target=lambda: found.append(library())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [lib.one() for lib in found] == [1] * 4
+    assert [p.name for p in scripted.folder.iterdir()] == ["digest.so"]
+
+
+FAILURES = {
+    "fails": ("echo 'out of order' >&2; exit 1", "(?s)CXX.*out of order"),
+    "makes nothing": ("exit 0", "(?s)did not make the loop"),
+    "makes nonsense": ('echo nonsense > "$out"', "cannot load what"),
+    "killed": ("kill -9 $$", "was killed by signal 9"),
+    "hangs": ("sleep 1000", "waited 1 seconds.*CXX"),
+    "hangs in a program of its own": ("sleep 1000 & wait", "waited 1 seconds"),
+    "hangs at once": ("# --version\nsleep 1000", "waited 0 seconds"),
+    "is no program": (None, "could not run the C\\+\\+ compiler"),
+}
+
+
+@pytest.mark.parametrize(("script", "said"), FAILURES.values(), ids=FAILURES)
+def test_a_compiler_that_fails_is_a_reason(scripted, monkeypatch, script, said):
+    path = scripted(script or "")
+    if script is None:
+        path.write_bytes(b"\x7fELF nonsense")
+    monkeypatch.setattr(_compiler, "LIMIT", 1.0)
+    before, begun = left(), time.monotonic()
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 3, 5, dtype=jnp.float32)
+    xs = jnp.ones((4, 2, 3), jnp.float32)
+    with pytest.raises(ExceptionGroup) as caught:
+        jaxlstm.apply(params, xs, implementation="native")
+    (reason,) = caught.value.exceptions
+    assert type(reason) is NotImplementedError
+    reason.args[0].startswith("`native` ")
+    with pytest.raises(NotImplementedError, match=said) as caught:
+        _compiler.register("// no equations")
+    del caught, reason
+    assert jaxlstm.implementations(params, xs)["native"]
+    ys, _ = jaxlstm.apply(params, xs, implementation=("native", "scan"))
+    assert ys.shape == (4, 2, 5)
+    assert time.monotonic() - begun < 30
+    assert left() == before
+    assert not scripted.folder.is_dir() or list(scripted.folder.iterdir()) == []
+
+
+def test_a_reason_does_not_depend_on_what_ran_before(monkeypatch):
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 3, 6, dtype=jnp.float32)
+    xs = jnp.ones((4, 2, 3), jnp.float32)
+    can = lambda: jaxlstm.implementations(params, xs)["native"]
+    assert can() is None
+    jaxlstm.apply(params, xs, implementation="native")
+    with monkeypatch.context() as context:
+        context.setenv("CXX", "no-such-compiler")
+        assert "'no-such-compiler'" in can()
+        context.setenv("CXX", "'")
+        assert "No closing quotation" in can()
+    assert can() is None
+
+
+def test_arguments_of_the_compiler(monkeypatch):
+    (path, *_) = _compiler.compiler()
+    monkeypatch.setenv("CXX", f"  {path} -O1  -g ")
+    assert _compiler.compiler() == (path, "-O1", "-g")
+    monkeypatch.setenv("CXX", " ")
+    assert _compiler.compiler() == (path,)
+
+
+def test_another_version_of_a_compiler_is_another_library(scripted, monkeypatch):
+    names = []
+    monkeypatch.setattr(_compiler, "_library", lambda name, *a: names.append(name) or no_functions)
+    monkeypatch.setattr(jax.ffi, "pycapsule", lambda f: f)
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", lambda *a, **k: None)
+    for version in ("1.0", "1.0", "2.0"):
+        path = scripted(f'case "$*" in *--version*) echo {version};; esac')
+        _compiler.register("// no equations")
+    os.utime(path, (0, 0))
+    _compiler.register("// no equations")
+    assert len(names) == len(set(names)) == 2
+
+
+class no_functions:
+    values = kept = back = None
+
+
+def test_one_registration_for_threads_at_once(scripted, monkeypatch):
+    scripted()
+    seen = []
+    monkeypatch.setattr(_compiler, "_library", lambda *a: time.sleep(0.2) or no_functions)
+    monkeypatch.setattr(jax.ffi, "pycapsule", lambda f: f)
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", lambda name, *a, **k: seen.append(name))
+    threads = [threading.Thread(target=_compiler.register, args=("// none",)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == len(_compiler.NAMES)
+
+
+def test_a_process_with_a_broken_cache_and_one_without_a_home(tmp_path):
+    cache = str(tmp_path / "cache")
+    good = runs(XDG_CACHE_HOME=cache)
+    assert good[0], good[1]
+    kept = list((tmp_path / "cache" / "jaxlstm").iterdir())
+    assert kept
+    for path in kept:
+        os.truncate(path, path.stat().st_size // 2)
+    mended = runs(XDG_CACHE_HOME=cache)
+    assert mended[0], mended[1]
+
+
+@pytest.mark.slow
+def test_a_process_without_a_home(tmp_path):
+    ran = runs(XDG_CACHE_HOME=None, HOME=None, PYTHONHOME=None)
+    assert ran[0], ran[1]
+
+
+# Threads.
+
+REFUSING = """
+#include <pthread.h>
+#include <atomic>
+#include <thread>
+#include <cerrno>
+#include <cstdlib>
+static std::atomic<int> may_begin{%d};
+static int sometimes(pthread_t* t, const pthread_attr_t* a, void* (*f)(void*), void* x) {
+  return may_begin-- > 0 ? pthread_create(t, a, f, x) : EAGAIN;
+}
+#define pthread_create sometimes
+"""
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2, 10])
+def test_fewer_threads_than_were_asked_for(tmp_path, allowed):
+    """Each thread that there is does its part, and the caller does its own alone if it must."""
+    (tmp_path / "try.cc").write_text(
+        REFUSING % allowed
+        + """
+#include "threads.h"
+#include <cstdio>
+int main() {
+  { Team unused(3); }
+  may_begin = %d;
+  Team team(4);
+  std::atomic<int> done{0}, parts{0};
+  int size = team.size();
+  Barrier barrier(size);
+  team.run([&](int thread) { done++; barrier.wait(); parts += 1 << thread; });
+  std::printf("%%d %%d %%d", size, (int)done, (int)parts);
+}
+"""
+        % (2 * allowed)  # each is asked for twice: for cores of its own, and for any
+    )
+    here, made = Path(_compiler.__file__).parent, str(tmp_path / "try")
+    command = [*_compiler.compiler(), "-std=c++17", "-pthread", f"-I{here}", "try.cc", "-o", made]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    said = subprocess.run([made], capture_output=True, text=True, check=True).stdout
+    size, done, parts = map(int, said.split())
+    assert done == size
+    assert parts == 2**size - 1
+    assert size == 1 if allowed == 0 else 2 <= size <= 4
+    assert size == 4 if allowed == 10 else True
+
+
+SHIMS = {
+    "no thread": REFUSING % 0,
+    "no memory": """
+#include <cerrno>
+#include <cstdlib>
+static int none(void** p, size_t, size_t) { return ENOMEM; }
+#define posix_memalign none
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lack", SHIMS)
+def test_where_the_machine_refuses(tmp_path, lack):
+    """An error of the call at worst; no end of the process."""
+    (tmp_path / "shim.h").write_text(SHIMS[lack])
+    told = f"{shlex.join(_compiler.compiler())} -include {tmp_path / 'shim.h'}"
+    ran = runs(300, 40, CXX=told, XDG_CACHE_HOME=str(tmp_path))
+    if lack == "no memory":
+        assert "found no memory" in ran[1]
+    else:
+        assert ran[0], ran[1]
