@@ -7,8 +7,6 @@ import pytest
 
 import jaxlstm
 from networks import (
-    CELLS,
-    CORE,
     B,
     H,
     N,
@@ -147,11 +145,174 @@ def test_names_in_a_cell_of_ones_own():
         jaxlstm.named()
 
 
-@pytest.mark.parametrize("name", CORE)
-def test_it_costs_nothing_when_not_asked(name):
-    """What runs without `record` holds no names."""
-    params = network(CELLS[name])
-    assert "name[" not in str(jax.make_jaxpr(jaxlstm.apply)(params, XS[:2]))
+def light(name):
+    """A cell that names by `name`, also inside a call and where nothing looks."""
+
+    @jaxlstm.gated("zn", jaxlstm.Hidden)
+    def light(s, u, v):
+        z, n = u + v
+        z, n = name(z=jax.nn.sigmoid(z), n=jnp.tanh(n))
+        return (jax.checkpoint(lambda z: name(c=(1 - z) * s.h + z * n))(z),)
+
+    return light
+
+
+@pytest.mark.parametrize("way", ["scan", "deferred"])
+def test_it_costs_nothing_when_not_asked(way):
+    """Names are in no compiled program, forwards or backwards."""
+    unnamed = lambda **values: a if len(a := (*values.values(),)) > 1 else a[0]
+
+    def programs(name):
+        params = network(light(name), "bidirectional")
+        loss = lambda p, x: jaxlstm.apply(p, x, implementation=way)[0].sum()
+        return [
+            jax.jit(f).lower(params, XS).as_text()
+            for f in (loss, jax.grad(loss), jax.vmap(loss, (None, 1)), jax.hessian(loss, 1))
+        ]
+
+    assert programs(jaxlstm.named) == programs(unnamed)
+
+
+@jax.jit
+def compiled_gates(a):
+    """At module level: traced once, whoever calls."""
+    z, n = a
+    return jaxlstm.named(z=jax.nn.sigmoid(z), n=jnp.tanh(n))
+
+
+@jax.custom_jvp
+def own_slope(n):
+    return jaxlstm.named(o=jnp.floor(n))
+
+
+own_slope.defjvp(lambda n, dn: (own_slope(*n), 3.0 * dn[0]))
+
+
+@jaxlstm.gated("zn", jaxlstm.Hidden)
+def with_module_level_jit(s, u, v):
+    """Gates from a program that may have been traced before."""
+    z, n = compiled_gates(u + v)
+    return ((1 - z) * s.h + z * n,)
+
+
+@jaxlstm.gated("zn", jaxlstm.Hidden)
+def with_a_rule_of_its_own(s, u, v):
+    z, n = compiled_gates(u + v)
+    return ((1 - z) * s.h + z * own_slope(n),)
+
+
+def first_apply(params):
+    jaxlstm.apply(params, XS)
+    jax.grad(lambda p: jaxlstm.apply(p, XS)[0].sum())(params)
+
+
+def first_noise(params):
+    noisy = jaxlstm.wrappers.recurrent_dropout(params, 0.5)
+    with jax.checking_leaks():
+        jax.jit(jaxlstm.apply)(noisy, XS, key=jax.random.key(1))
+
+
+FIRST = {
+    "apply": first_apply,
+    "record": lambda params: jaxlstm.record(params, XS),
+    "noise": first_noise,
+    "vmap": lambda params: jax.vmap(lambda x: jaxlstm.apply(params, x))(XS),
+    "nothing": lambda params: None,
+}
+SAMPLE = [("apply", "noise"), ("noise", "apply"), ("record", "nothing")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(a, b, marks=() if (a, b) in SAMPLE else pytest.mark.slow)
+        for a in FIRST
+        for b in FIRST
+    ],
+)
+def test_what_was_traced_before_changes_nothing(first, second):
+    """Names inside a `jax.jit` at module level are seen and changed in every order."""
+    jax.clear_caches()
+    params = network(with_module_level_jit)
+    FIRST[first](params)
+    FIRST[second](params)
+    ys, _, seen = jaxlstm.record(params, XS)
+    close(ys, jaxlstm.apply(params, XS)[0])
+    assert list(seen.gates) == ["z", "n"]
+    before = jnp.concatenate([jnp.zeros((1, B, H)), seen.states.h[:-1]])
+    close(seen.states.h, (1 - seen.gates["z"]) * before + seen.gates["z"] * seen.gates["n"])
+
+    noisy = jaxlstm.wrappers.recurrent_dropout(params, 0.5)
+    ys, _, seen = jaxlstm.record(noisy, XS, key=jax.random.key(1))
+    close(ys, jaxlstm.apply(noisy, XS, key=jax.random.key(1))[0])
+    dropped = seen.gates["n"] == 0  # what is used is what is seen
+    assert 0.2 < dropped.mean() < 0.8
+    open_gates = jnp.tanh(seen.u["n"] + seen.v["n"])
+    close(seen.gates["n"], jnp.where(dropped, 0, 2 * open_gates))
+
+
+def test_a_derivative_rule_of_ones_own_is_kept():
+    """`record` and `gradient_flow` read the names inside, and differentiate by the rule."""
+    params = network(with_a_rule_of_its_own)
+    seen = jaxlstm.record(params, XS)[2]
+    assert list(seen.gates) == ["z", "n", "o"]
+    close(seen.gates["o"], jnp.floor(seen.gates["n"]))
+    slope = lambda run: jax.grad(lambda p: jnp.sum(jnp.sin(run(p, XS)[0])))(params)
+    close(slope(jaxlstm.record), slope(jaxlstm.apply))
+    assert jnp.abs(slope(jaxlstm.record).w[:, 1]).min() > 0
+    with pytest.raises(TypeError, match=r"\['o'\] .* cannot be changed inside 'custom_jvp"):
+        jaxlstm.apply(
+            jaxlstm.wrappers.RecurrentDropout(params, jaxlstm.Static("o"), jaxlstm.Static(0.5)),
+            XS,
+            key=jax.random.key(0),
+        )
+
+
+def loops(kind):
+    """A cell that calls the recurrent product, and names its candidate, in a loop of its own."""
+
+    @jaxlstm.general("n", jaxlstm.Hidden)
+    def looping(s, u, recur):
+        def round(h):
+            return 0.5 * h + 0.5 * jaxlstm.named(n=jnp.tanh(u[0] + recur(h)[0]))
+
+        if kind == "python":
+            h = round(round(s.h))
+        elif kind == "scan":
+            h = jax.lax.scan(lambda h, _: (round(h), None), s.h, length=2)[0]
+        elif kind == "while":
+            h = jax.lax.while_loop(lambda a: a[0] < 2, lambda a: (a[0] + 1, round(a[1])), (0, s.h))[
+                1
+            ]
+        else:
+            h = jax.lax.cond(u.sum() > jnp.inf, lambda h: h, lambda h: round(round(h)), s.h)
+        return (h,)
+
+    return looping
+
+
+@pytest.mark.parametrize("kind", ["scan", "while", "cond"])
+def test_names_are_changed_in_loops_too(kind):
+    """Whose noise is drawn once a step, so what drops the same units each round is compared."""
+    key = jax.random.key(3)
+    drop = lambda cell: jaxlstm.wrappers.variational_dropout(network(cell), states=0.5)
+    close(
+        jaxlstm.apply(drop(loops(kind)), XS, key=key),
+        jaxlstm.apply(drop(loops("python")), XS, key=key),
+    )
+    noisy = jaxlstm.wrappers.recurrent_dropout(network(loops(kind)), 0.5)
+    assert jnp.abs(jaxlstm.apply(noisy, XS, key=key)[0] - jaxlstm.apply(noisy, XS)[0]).max() > 0.1
+
+
+def test_what_is_not_named_cannot_be_changed():
+    @jaxlstm.gated("n", jaxlstm.Hidden)
+    def silent(s, u, v):
+        return (jnp.tanh(u[0] + v[0]),)
+
+    with pytest.raises(TypeError, match=r"name no \['n'\].*`jaxlstm.named`"):
+        jaxlstm.apply(
+            jaxlstm.wrappers.recurrent_dropout(network(silent), 0.5), XS, key=jax.random.key(0)
+        )
 
 
 def test_noise_is_that_of_apply():

@@ -75,8 +75,6 @@ def start(
     state = params.zeros(xs.shape[1:-1]) if state is None else state
     params, xs, state, mask, reset = share_alike(params, xs, state, mask, reset)
     state = vary_alike(state, (params, xs, mask, reset, key))
-    # What stands under the mask may be NaN: it must not reach even a product with zero.
-    xs = where(mask, xs, jnp.zeros_like(xs))
     return run(params, xs, state, Way(mask, reset, key, plan, watch))
 
 

@@ -1,6 +1,10 @@
-"""Errors at the door: what was wrong, what came, what to do.  Nothing here computes."""
+"""Errors at the door: what was wrong, what came, what to do.
+
+Nothing here computes, but that inputs under a mask become zero before anything is done to them.
+"""
 
 import contextlib
+import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ._control import where
 from ._said import (
+    array as array,
     count as count,
     flag as flag,
     floating as floating,
     key_of as key_of,
+    numbers as numbers,
     outline,
     probability as probability,
     said,
@@ -66,12 +73,13 @@ def check(
     space = getattr(params, "space", 0)  # axes that one input has besides its features
     xs = _xs(xs, dtype, getattr(params, "input_size", None), axis, mask, space, single)
     rows = xs.shape[: -1 - space]
-    mask, reset = (_rows(n, a, rows, single) for n, a in (("mask", mask), ("reset", reset)))
+    called = ("mask", mask), ("reset", reset)
+    mask, reset = (_rows(name, a, rows, axis, single) for name, a in called)
+    if mask is not None:
+        xs = _seen(mask, xs)
     first = (lambda a: a[None]) if single else (lambda a: jnp.moveaxis(a, axis, 0))
     xs, mask, reset = (a if a is None else first(a) for a in (xs, mask, reset))
-    batch_first = " If batch comes first in `xs`, pass `axis=1`." if axis == 0 else ""
-    a_step = " `step` takes one step without time; a sequence is run by `apply`."
-    state = _state(state, params, xs.shape[1:-1], a_step if single else batch_first)
+    state = _state(state, params, xs.shape, space, axis, single)
     key = None if key is None else key_of(key)
     if not (checkpoint is None or isinstance(checkpoint, bool) or (whole(checkpoint) or 0) > 0):
         raise ValueError(
@@ -89,6 +97,15 @@ def check(
     return params, xs, state, mask, reset, key
 
 
+@functools.partial(jax.jit, inline=True)
+def _seen(mask: Array, xs: Array) -> Array:
+    """Inputs with zeros under the mask: NaN there must not reach even a product with zero.
+
+    First of all, for `jax_debug_nans` stops at any operation that a NaN goes through.
+    """
+    return where(mask, xs, jnp.zeros_like(xs))
+
+
 def _params(params: Any) -> tuple[Any, Any]:
     leaf = all(hasattr(params, name) for name in ("zeros", "project", "step"))
     if isinstance(params, type) or not (leaf or hasattr(params, "run")):
@@ -102,7 +119,7 @@ def _params(params: Any) -> tuple[Any, Any]:
                 f"`params{_path(path)}` must be an array; got {said(a)}. What is not an "
                 "array belongs into the tree as `jaxlstm.Static(value)`."
             )
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.tree_util.tree_map_with_path(_weight, params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     real = [(path, a) for path, a in leaves if jnp.issubdtype(a.dtype, jnp.floating)]
     if not real:
@@ -113,11 +130,28 @@ def _params(params: Any) -> tuple[Any, Any]:
             f"the weights must be of one dtype; got {dtypes}. Cast them: "
             "`jax.tree.map(lambda a: a.astype(dtype), params)`."
         )
+    dtype = real[0][1].dtype
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError(
+            f"`params` are of {dtype}, and `jax_enable_x64` is off: JAX would compute in 32 bits. "
+            "Turn it on, or cast them: `jax.tree.map(lambda a: a.astype('float32'), params)`."
+        )
     layer = lambda node: hasattr(node, "cell") and hasattr(node, "w")
     for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=layer):
         if layer(node):
             _weights(_path(path), node)
-    return params, real[0][1].dtype
+    return params, dtype
+
+
+def _weight(path: Any, a: Any) -> Array:
+    try:
+        return array(a)
+    except TypeError as e:
+        raise _with(e, f"`params{_path(path)}` must be an array; got {said(a)}.") from None
+
+
+def _with(remedy: Exception, message: str) -> TypeError:
+    return TypeError(f"{message} {remedy}".rstrip())
 
 
 def _weights(path: str, node: Any) -> None:
@@ -153,16 +187,28 @@ def _xs(
     name = "x" if single else "xs"
     given = xs
     try:
-        xs = jnp.asarray(xs)
-    except (TypeError, ValueError):
+        xs = array(xs)
+    except TypeError as e:
         ragged = (
             " Sequences of different lengths are padded to one array, and "
             "`jaxlstm.lengths_to_mask` tells where they end."
         )
-        raise TypeError(
+        raise _with(
+            e,
             f"`{name}` must be one array of inputs; got {said(given)}."
-            + (ragged if isinstance(given, list | tuple) else "")
+            + (ragged if isinstance(given, list | tuple) else ""),
         ) from None
+    if isinstance(given, list | tuple):
+        cast = f"np.asarray({name}, '{dtype}')"
+    else:
+        cast = f"{name if hasattr(given, 'astype') else f'jnp.array({name})'}.astype('{dtype}')"
+    if jnp.issubdtype(xs.dtype, jnp.integer) or xs.dtype == bool:
+        numbers = xs.ndim >= 2 + space - single and xs.shape[-1] == size
+        raise TypeError(
+            f"`{name}` must be of the weights' dtype, {dtype}; got {said(xs)}. Embed or one-hot "
+            "encode symbols (`jax.nn.one_hot`)"
+            + (f", or cast numbers: `{cast}`." if numbers else ", a row of features for each.")
+        )
     number = whole(axis)
     if number is None or not 0 <= number < max(xs.ndim - 1 - space, 1):
         raise ValueError(
@@ -185,38 +231,35 @@ def _xs(
                 else ""
             )
         )
-    if jnp.issubdtype(xs.dtype, jnp.integer) or xs.dtype == bool:
-        raise TypeError(
-            f"`{name}` must be of the weights' dtype, {dtype}; got {xs.dtype}. Embed or one-hot "
-            f"encode symbols (`jax.nn.one_hot`), or cast numbers: `{name}.astype('{dtype}')`."
-        )
     if xs.dtype != dtype:
+        real = jnp.issubdtype(xs.dtype, jnp.floating)
+        remedy = f"cast one of them, such as `{cast}`" if real else "pass real numbers"
         raise TypeError(
             f"`{name}` must be of the weights' dtype, {dtype}; got {xs.dtype}. Nothing is cast in "
-            f"silence: cast one of them, such as `{name}.astype('{dtype}')`."
+            f"silence: {remedy}."
         )
     return xs
 
 
-def _rows(name: str, rows: Any, expected: tuple[int, ...], single: bool) -> Array | None:
+def _rows(name: str, rows: Any, expected: tuple[int, ...], axis: int, single: bool) -> Array | None:
     if rows is None:
         return None
     given, xs = rows, "x" if single else "xs"
     try:
-        rows = jnp.asarray(rows)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"`{name}` must be an array of booleans of shape {expected}; got {said(given)}."
-        ) from None
-    by_lengths = name == "mask" and not single
+        rows = array(rows)
+    except TypeError as e:
+        message = f"`{name}` must be an array of booleans of shape {expected}; got {said(given)}."
+        raise _with(e, message) from None
     if rows.shape != expected:
-        swapped = rows.ndim > 1 and rows.shape[1::-1] + rows.shape[2:] == expected
+        swapped = not single and rows.ndim > 1 and _swapped(rows.shape) == expected
+        lengths = name == "mask" and not single and rows.ndim == len(expected) - 1
+        called = f"lengths, time{f', axis={axis}' if axis else ''}"
         remedy = (
-            f" Time and batch are swapped: pass `{name}.swapaxes(0, 1)`, or `axis=1` if batch "
-            "comes first in all of them."
+            f" Time and batch are swapped: pass `{name}.swapaxes(0, 1)`"
+            + (", or `axis=1` if batch comes first in all of them." if axis == 0 else ".")
             if swapped
-            else " Lengths become a mask by `jaxlstm.lengths_to_mask(lengths, time)`."
-            if by_lengths
+            else f" Lengths become a mask by `jaxlstm.lengths_to_mask({called})`."
+            if lengths
             else ""
         )
         raise ValueError(
@@ -224,21 +267,29 @@ def _rows(name: str, rows: Any, expected: tuple[int, ...], single: bool) -> Arra
             f"{rows.shape}.{remedy}"
         )
     if rows.dtype != bool:
-        lengths = ", or for lengths `jaxlstm.lengths_to_mask(lengths, time)`" if by_lengths else ""
-        raise TypeError(
-            f"`{name}` must be of dtype bool; got {rows.dtype}. Pass `{name} != 0`{lengths}."
-        )
+        test = f"{name} != 0" if hasattr(given, "astype") else f"np.asarray({name}) != 0"
+        raise TypeError(f"`{name}` must be of dtype bool; got {rows.dtype}. Pass `{test}`.")
     return rows
 
 
-def _state(state: Any, params: Any, batch: tuple[int, ...], hint: str) -> Any:
+def _swapped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[1::-1], *shape[2:])
+
+
+def _state(
+    state: Any, params: Any, shape: tuple[int, ...], space: int, axis: int, single: bool
+) -> Any:
+    """`shape` is that of the inputs, time first."""
     if state is None:
         return None
     remedy = "`state` must be what an earlier call with these `params` returned"
+    given = state
     try:
-        state = jax.tree.map(jnp.asarray, state)
-    except (TypeError, ValueError):
-        raise TypeError(f"{remedy}; got {outline(state)}.") from None
+        state = jax.tree.map(array, state)
+    except TypeError as e:
+        raise _with(e, f"{remedy}; got {outline(given)}.") from None
+    batch = shape[1:-1]
+    rows = len(batch) - space
     expected = jax.eval_shape(lambda p: p.zeros(batch), params)
     if jax.tree.structure(state) != jax.tree.structure(expected):
         raise ValueError(
@@ -248,6 +299,11 @@ def _state(state: Any, params: Any, batch: tuple[int, ...], hint: str) -> Any:
     pairs = zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True)
     for (path, a), b in pairs:
         if a.shape != b.shape:
+            hint = ""
+            if single and a.shape == b.shape[1:]:
+                hint = " `step` takes one step without time; a sequence is run by `apply`."
+            elif not single and axis == 0 and a.shape == (shape[0], *b.shape[1:]) and rows:
+                hint = " If batch comes first in `xs`, pass `axis=1`."
             raise ValueError(
                 f"{remedy}: `state{_path(path)}` must have shape {b.shape}; got {a.shape}.{hint}"
             )

@@ -153,12 +153,15 @@ def lengths_to_mask(
     Lengths must lie between 0 and `time`.  Where `jit` traces them their values are not known
     and cannot be checked: there more than `time` is `time`, and less than 0 is 0.
     """
-    known = not isinstance(lengths, jax.core.Tracer)
     given: Any = lengths
-    try:  # in NumPy, so that known lengths are checked inside `jit` too
-        lengths = np.asarray(lengths) if known else jnp.asarray(lengths)
-    except (TypeError, ValueError):
-        raise TypeError(f"`lengths` must be one array of integers; got {given!r}.") from None
+    try:
+        lengths = _door.numbers(given)
+    except TypeError as e:
+        message = f"`lengths` must be one array of integers; got {given!r}."
+        raise TypeError(f"{message} {e}".rstrip()) from None
+    known = not isinstance(lengths, jax.core.Tracer)
+    if known:  # in NumPy, so that known lengths are checked inside `jit` too
+        lengths = np.asarray(lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(
             f"`lengths` must be integers, one for each row; got {lengths.dtype}. A mask is passed "
@@ -178,7 +181,7 @@ def lengths_to_mask(
                 f"`lengths` must lie between 0 and the time {time}; got {low} to {high}."
             )
     # A narrow dtype may hold the lengths and not the time.
-    lengths = jnp.asarray(lengths).astype(int)
+    lengths = (lengths if known else jnp.asarray(lengths)).astype(int)
     shape = (time, *lengths.shape)
     steps = jax.lax.broadcasted_iota(lengths.dtype, shape, 0)
     return jnp.moveaxis(steps < jnp.broadcast_to(lengths[None], shape), 0, at)

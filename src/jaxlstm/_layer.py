@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._named import changed
+from ._named import mark
 
 if TYPE_CHECKING:
     from ._value import Cell, State
@@ -107,4 +107,4 @@ def take(a: Any, names: str, gates: str) -> Any:
 def recurrent(p: Any, h: Array, gates: str) -> Array:
     """`h r` and its bias, for the gates that are named."""
     r, b = (take(a, p.cell.recurrent, gates) for a in (p.r, p.recurrent_bias))
-    return p.product(changed("recurrent product", h), r, b)
+    return p.product(mark(h, "operand", "recurrent product"), r, b)

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from ._apply import Way, run
 from ._cell import State
 from ._control import alike
+from ._said import hashable
 
 
 @jax.tree_util.register_static
@@ -19,6 +20,15 @@ class Static:
     """A value that belongs to the architecture: no leaf of the tree, equal if its value is."""
 
     value: Any
+
+    def __post_init__(self) -> None:
+        hashable("the value of `Static`", self.value)
+
+    def __copy__(self) -> "Static":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Static":
+        return self
 
 
 class Stack(NamedTuple):

@@ -3,12 +3,17 @@
 import dataclasses
 import importlib
 import inspect
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from ._said import flag, hashable
 
 Weights: TypeAlias = Any  # a `Layer`, or another node that has its fields
 State: TypeAlias = Any  # a NamedTuple of arrays; its first field is the output
@@ -66,6 +71,8 @@ class Cell:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.equations.__doc__)
+        for field in dataclasses.fields(self):
+            hashable(f"`{field.name}` of a cell", getattr(self, field.name))
 
     @property
     def name(self) -> str:
@@ -75,10 +82,28 @@ class Cell:
         options = ", ".join(f"{k}={v!r}" for k, v in self.options)
         return f"{self.name}({options})" if options else self.name
 
+    def __copy__(self) -> "Cell":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Cell":
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name, as Python pickles a function."""
         f = self.equations
-        return named, (f.__module__, f.__qualname__, self.options)
+        plain = dataclasses.replace(self, options=())
+        try:
+            found = _by_name(f.__module__, f.__qualname__)
+        except (ImportError, AttributeError):
+            found = None
+        if found is None or dataclasses.replace(found, options=()) != plain:
+            leads = "no cell" if found is None else "another cell, as after an edit"
+            raise pickle.PicklingError(
+                f"the cell {self} is pickled by its name, `{f.__module__}.{f.__qualname__}`, which "
+                f"leads to {leads}. Decorate its equations at the top level of a module, and leave "
+                "their name to the cell."
+            )
+        return named, (f.__module__, f.__qualname__, self.options, self.gates, self.recurrent)
 
     def __call__(self, *args: Any, **options: Any) -> "Cell":
         known = self.defaults()
@@ -87,9 +112,9 @@ class Cell:
                 f"`{self.name}` takes options by name, of {sorted(known) or 'none'}; got "
                 f"{[*args, *options]}. A cell is run by `jaxlstm.init` and `jaxlstm.apply`."
             )
-        told = {**dict(self.options), **options}
-        differ = tuple(sorted((k, v) for k, v in told.items() if v != known[k]))
-        return dataclasses.replace(self, options=differ)
+        told = dict(self.options) | {k: _option(k, v, known[k]) for k, v in options.items()}
+        differ = {k: v for k, v in told.items() if not _alike(v, known[k])}
+        return dataclasses.replace(self, options=tuple(sorted(differ.items())))
 
     def defaults(self) -> dict[str, Any]:
         """The options of the equations: their keywords that are not weights."""
@@ -169,8 +194,62 @@ def shape_of(words: str, dims: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(int(word) if word.isdigit() else dims[word] for word in known)
 
 
-def named(module: str, name: str, options: tuple[tuple[str, Any], ...]) -> Cell:
-    cell: Any = importlib.import_module(module)
+def _option(name: str, value: Any, default: Any) -> Any:
+    """An option as it is kept: hashable, and equal if it means the same.
+
+    Lists become tuples, numbers of NumPy and JAX those of Python, and whole numbers are floats
+    where the default is one.
+    """
+    if isinstance(default, bool):
+        return flag(name, value)
+    plain = _plain(value)
+    hashable(f"the option `{name}`", plain)
+    is_whole = isinstance(plain, int) and not isinstance(plain, bool)
+    return float(plain) if is_whole and isinstance(default, float) else plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    single = isinstance(value, np.ndarray | np.generic | jax.Array) and not np.shape(value)
+    return value.item() if single and not isinstance(value, jax.core.Tracer) else value
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Equal, and not only as `True` equals 1."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _by_name(module: str, name: str) -> Cell | None:
+    """The cell that a name leads to."""
+    found: Any = importlib.import_module(module)
     for part in name.split("."):
-        cell = getattr(cell, part)
-    return cell(**dict(options)) if options else cell
+        found = getattr(found, part)
+    return found if isinstance(found, Cell) else None
+
+
+def named(
+    module: str,
+    name: str,
+    options: tuple[tuple[str, Any], ...],
+    gates: str | None = None,
+    recurrent: str | None = None,
+) -> Cell:
+    """The cell that was pickled by this name; it must have the gates that it had then."""
+    try:
+        cell = _by_name(module, name)
+    except (ImportError, AttributeError):
+        cell = None
+    if cell is None:
+        raise pickle.UnpicklingError(
+            f"a cell was pickled by its name, `{module}.{name}`, which leads to no cell here. "
+            "Import or define it first, by the name that it had."
+        )
+    had, has = (gates, recurrent), (cell.gates, cell.recurrent)
+    if gates is not None and had != has:
+        raise pickle.UnpicklingError(
+            f"a cell was pickled by its name, `{module}.{name}`, which leads to another cell here: "
+            f"its gates were {gates!r} ({recurrent!r} of them recurrent), and are {cell.gates!r} "
+            f"({cell.recurrent!r}) now."
+        )
+    return dataclasses.replace(cell, options=())(**dict(options))

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from .. import _door
 from .._cell import Cell, State
 from .._control import alike
-from .._named import changing
+from .._named import changed
 from .._nodes import Static
 from ._leaf import drawn, each_layer, forwarding, has_products, innermost, keep, split, step
 
@@ -73,8 +73,8 @@ class RecurrentDropout(NamedTuple):
             return step(self.node, s, u, None)
         key, inner = jax.random.split(key)
         drop = lambda g: g * keep(key, self.rate.value, g.shape, g.dtype)
-        with changing({self.gate.value: drop}):
-            return step(self.node, s, u, inner)
+        run = lambda *args: step(self.node, *args, inner)
+        return changed(run, {("gates", self.gate.value): drop}, s, u)
 
     def draw(self, key: Any, batch: Sequence[int]) -> Any:
         node = drawn(self.node, key, batch)
@@ -124,8 +124,8 @@ class StateDropout(NamedTuple):
     def step(self, s: State, u: Any, key: Any = None) -> State:
         assert self.mask is not None
         drop = lambda h: h * self.mask.astype(h.dtype)  # pyright: ignore
-        with changing({"recurrent product": drop}):
-            return step(self.node, s, u, key)
+        run = lambda *args: step(self.node, *args, key)
+        return changed(run, {("operand", "recurrent product"): drop}, s, u)
 
     def draw(self, key: Any, batch: Sequence[int]) -> Any:
         own, inner = split(key)

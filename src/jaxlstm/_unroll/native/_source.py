@@ -182,7 +182,7 @@ _MOVED: dict[str, Callable[..., Any]] = {
     "integer_pow": _power,
     "stop_gradient": lambda a: a,
     "copy": lambda a: a,
-    "name": lambda a, **_: a,
+    "jaxlstm_name": lambda a, **_: a,
 }
 
 
