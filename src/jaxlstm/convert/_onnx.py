@@ -1,5 +1,6 @@
 """ONNX: a node RNN, GRU or LSTM as a network."""
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,13 +15,10 @@ from .._init import lengths_to_mask
 from .._nodes import Bidirectional, Reverse
 from ._extra import extra
 from ._network import stacked
-from ._onnx_cells import LETTERS, PEEPHOLES, Said, activations, cell_of, table
-from ._onnx_graph import Node, recurrent_nodes
+from ._onnx_cells import DIRECTIONS, LETTERS, PEEPHOLES, Said, activations, cell_of, checked, table
+from ._onnx_graph import Model
+from ._onnx_nodes import Node, chain
 from ._table import array, decode, device
-
-DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
-KNOWN = {"activation_alpha", "activation_beta", "activations", "clip", "direction"}
-KNOWN |= {"hidden_size", "input_forget", "layout", "linear_before_reset"}
 
 
 class Operator(NamedTuple):
@@ -52,8 +50,10 @@ class Operator(NamedTuple):
         zeros = self.params.zeros((batch,))
         sides = [*zeros] if isinstance(self.params, Bidirectional) else [zeros]
         for k, side in enumerate(sides):
-            rows = [z if a is None else jnp.asarray(a) for z, a in zip(side, (h, c))]
-            rows = [r if r.ndim == 2 else jnp.take(r, k, axis=self.layout) for r in rows]
+            rows = [
+                z if a is None else jnp.broadcast_to(jnp.take(a, k, axis=self.layout), z.shape)
+                for z, a in zip(side, (h, c))
+            ]
             sides[k] = type(side)(*rows)
         return tuple(sides) if isinstance(self.params, Bidirectional) else sides[0]
 
@@ -64,54 +64,76 @@ def operator(
     weights: Mapping[str, Any],
     name: str,
     sum_biases: bool = True,
+    labels: Mapping[str, str] | None = None,
+    version: int = 22,
 ) -> Operator:
-    """The operator with these attributes and with the inputs `W`, `R`, `B`, `P`."""
-    unknown = attributes.keys() - KNOWN
-    direction, layout = attributes.get("direction", "forward"), attributes.get("layout", 0)
-    if unknown or direction not in DIRECTIONS or layout not in (0, 1):
-        raise ValueError(
-            f"`{name}`: a {kind} has the attributes {sorted(KNOWN)}, a direction of "
-            f"{list(DIRECTIONS)} and a layout of 0 or 1; got {dict(attributes)}."
-        )
-    sides = DIRECTIONS[direction]
-    arrays = {k: array(f"{name}.{k}", a) for k, a in weights.items() if a is not None}
-    _check_shapes(kind, arrays, sides, attributes.get("hidden_size"), name)
-    coupled = bool(attributes.get("input_forget", 0))
-    after = bool(attributes.get("linear_before_reset", 0))
+    """The operator with these attributes and with the inputs `W`, `R`, `B`, `P`.
+
+    `labels` are what a person calls the tensors that feed them; `version` is that of the
+    operator set in which the attributes are written.
+    """
+    told = checked(kind, attributes, name, version)
+    labels = {k: f"`{k}` of `{name}`" for k in weights} | dict(labels or {})
+    arrays = {k: array(labels[k], a) for k, a in weights.items() if a is not None}
+    for role in ("W", "R"):
+        if role not in arrays:
+            raise ValueError(f"`{name}`: the input `{role}` of {kind} is missing.")
+    for role, a in arrays.items():
+        device(labels[role], a[:0])  # refuses what JAX would truncate
+    sides = DIRECTIONS[told["direction"]]
+    _check_shapes(kind, arrays, sides, told.get("hidden_size"), name, labels)
+    coupled, after = bool(told.get("input_forget")), bool(told.get("linear_before_reset"))
     layers = []
-    for k, told in enumerate(activations(kind, attributes, sides)):
-        said = Said(kind, told, attributes.get("clip"), after, coupled)
-        layers.append(_layer(said, {r: a[k] for r, a in arrays.items()}, name, sum_biases))
+    for k, functions in enumerate(activations(kind, told, sides, name)):
+        said = Said(kind, functions, told.get("clip"), after, coupled)
+        side = {role: a[k] for role, a in arrays.items()}
+        layers.append(_layer(said, side, labels, sum_biases))
     if sides == 2:
-        return Operator(Bidirectional(*layers), layout)
-    return Operator(Reverse(layers[0]) if direction == "reverse" else layers[0], layout)
+        return Operator(Bidirectional(*layers), told["layout"])
+    return Operator(
+        Reverse(layers[0]) if told["direction"] == "reverse" else layers[0], told["layout"]
+    )
 
 
 def _check_shapes(
-    kind: str, arrays: Mapping[str, np.ndarray], sides: int, told: int | None, name: str
+    kind: str,
+    arrays: Mapping[str, np.ndarray],
+    sides: int,
+    told: int | None,
+    name: str,
+    labels: Mapping[str, str],
 ) -> None:
+    for role in ("W", "R"):
+        if arrays[role].ndim != 3:
+            raise ValueError(f"{labels[role]} must have 3 axes; got shape {arrays[role].shape}.")
     hidden = arrays["R"].shape[-1]
     rows, inputs = len(LETTERS[kind]) * hidden, arrays["W"].shape[-1]
     shapes = {"W": (rows, inputs), "R": (rows, hidden), "B": (2 * rows,), "P": (3 * hidden,)}
     for role, a in arrays.items():
         expected = (sides, *shapes[role])
         if a.shape != expected:
-            raise ValueError(f"`{name}`: `{role}` must have shape {expected}; got {a.shape}.")
+            raise ValueError(f"{labels[role]} must have shape {expected}; got {a.shape}.")
     if told not in (None, hidden):
         raise ValueError(f"`{name}`: `hidden_size` is {told}, and `R` has {hidden} units.")
 
 
-def _layer(said: Said, arrays: Mapping[str, np.ndarray], name: str, sums: bool) -> Layer:
+def _layer(
+    said: Said, arrays: Mapping[str, np.ndarray], labels: Mapping[str, str], sums: bool
+) -> Layer:
     """One direction."""
     cell = cell_of(said, "P" in arrays)
     parts = {"W": arrays["W"], "R": arrays["R"]}
+    names = {k: labels[k].split("`")[1] for k in parts}
     if "B" in arrays:
         parts["Wb"], parts["Rb"] = np.split(arrays["B"], 2)
-    layer = decode(table(said, cell), parts, {k: f"{name}.{k}" for k in parts}, sums)
+        names |= dict.fromkeys(("Wb", "Rb"), labels["B"].split("`")[1])
+    layer = decode(table(said, cell), parts, names, sums)
     if "P" not in arrays:
         return layer
+    if arrays["P"].dtype != layer.w.dtype:
+        raise TypeError(f"{labels['P']} is {arrays['P'].dtype}, and `W` {layer.w.dtype}.")
     peepholes = dict(zip(PEEPHOLES, np.split(arrays["P"], 3)))
-    kept = {k: device(f"{name}.P", a) for k, a in peepholes.items() if k in cell.drawn()}
+    kept = {k: device(labels["P"], a) for k, a in peepholes.items() if k in cell.drawn()}
     return layer._replace(weights=kept)
 
 
@@ -127,56 +149,103 @@ def from_onnx(
     Nodes that feed each other become a `Stack`; `direction="reverse"` a `Reverse`.  Options
     become those of the cell: peepholes, clip, activations with alpha and beta,
     `input_forget`, `linear_before_reset`.  What belongs to a call stays there: the layout is
-    `axis`, sequence lengths are a `mask`, and an initial state is `state`.
+    `axis`; sequence lengths that are an input of the model are a `mask`, and an initial state
+    that is one is `state`.
+
+    Weights may be computed from constants, in functions of the model too.  Between two nodes of
+    a stack nothing may stand but what makes the outputs of one, all directions side by side,
+    the inputs of the next.
 
     Args:
         source: a path, the bytes of a model, or an `onnx.ModelProto`.
-        node: the name of a node, or the names of several that make a stack; without it, all
-            that there are, if they are a chain.  A node without a name has that of its first
-            output; nodes of subgraphs (`If`, `Loop`) count.
+        node: the name of a node, or the names of several in the order in which they feed each
+            other; without it, all that there are, if they are a chain.  A node without a name
+            has that of its first output; nodes of subgraphs (`If`, `Loop`) and of functions
+            count, with a number behind names that several nodes have.
         state: whether to return `(params, state)`, with the initial state that the model
-            holds as constants, for one row of a batch or for all; None where it holds none.
+            computes from constants, of one row where every row of a batch has the same; None
+            where it is zero or an input of the model.
         sum_biases: as for `from_torch`.
 
     Raises:
-        ValueError, TypeError: no such node, nodes that are no chain, weights that are no
-            constants, an attribute that no cell has, or a constant state or lengths that
-            would be lost.
+        ValueError, TypeError: no model of ONNX; no such node, or nodes that are no chain;
+            weights that depend on what the model is given when it runs; an attribute, an
+            activation or an operator that no cell computes; a state or lengths that would be
+            lost.  These two are all that a model can raise.
+        OSError: the file cannot be opened.
         ImportError: onnx is missing: `pip install 'jaxlstm[onnx]'`.
     """
-    onnx, _ = extra("onnx", "onnx"), extra("onnx.reference", "onnx")
-    nodes = recurrent_nodes(onnx, source, node)
+    onnx = extra("onnx", "onnx")
+    nodes = chain(Model(onnx, source), node)
     operators = [_operator(one, sum_biases) for one in nodes]
-    params = [one.params for one in operators]
-    whole = stacked(params)
+    whole = stacked([one.params for one in operators])
+    for one, after in itertools.pairwise(nodes):
+        after.check_follows(one)
     starts = [_start(one, made, state) for one, made in zip(nodes, operators)]
     if not state:
         return whole
-    given = [start for start in starts if start is not None]
-    if given and len(given) < len(starts):
-        raise ValueError("some nodes have an initial state and some none: take them one by one.")
-    return whole, (None if not given else given[0] if len(starts) == 1 else tuple(given))
+    held = [start for start in starts if isinstance(start, tuple)]
+    if not held:
+        return whole, None
+    if any(isinstance(start, str) for start in starts):
+        names = [one.name for one in nodes]
+        raise ValueError(
+            f"of the nodes {names} some start from constants and some from an input of the "
+            "model: take each by a call of its own with `node=`."
+        )
+    if len(nodes) == 1:
+        return whole, held[0]
+    rows = {a.shape[0] for start in held for a in jax.tree.leaves(start)}
+    batch = max(rows)
+    if rows - {1, batch}:
+        raise ValueError(f"the initial states of the model are of {sorted(rows)} rows.")
+    zeros = [one.params.zeros((batch,)) for one in operators]
+    full = [zero if start is None else start for zero, start in zip(zeros, starts)]
+    return whole, jax.tree.map(lambda z, a: jnp.broadcast_to(a, z.shape), tuple(zeros), tuple(full))
 
 
 def _operator(node: Node, sums: bool) -> Operator:
-    weights = {role: node.constant(role) for role in ("W", "R", "B", "P")}
-    return operator(node.kind, node.attributes, weights, node.name, sums)
+    weights = {role: node.weight(role) for role in ("W", "R", "B", "P")}
+    labels = {role: node.label(role) for role in weights}
+    return operator(
+        node.kind, node.op.attributes, weights, node.name, sums, labels, node.op.version
+    )
 
 
 def _start(node: Node, made: Operator, wanted: bool) -> Any:
-    """The initial state that a model holds as constants."""
-    h, c = (node.maybe(role) for role in ("initial_h", "initial_c"))
-    if node.maybe("sequence_lens") is not None:
-        raise ValueError(
-            f"`{node.name}` has sequence lengths as constants, which are no part of a network: "
-            "remove them from the model and pass `mask=` to `apply`."
-        )
-    if all(a is None or not a.any() for a in (h, c)):
+    """The initial state that a model computes; None for zeros, "given" for an input of it."""
+    node.check_lengths(made.layout)
+    found = {role: node.initial(role) for role in ("initial_h", "initial_c")}
+    arrays = {role: a for role, a in found.items() if isinstance(a, np.ndarray)}
+    if any(isinstance(a, str) for a in found.values()):
+        if any(a.any() for a in arrays.values()):
+            raise ValueError(
+                f"`{node.name}` starts from an input of the model and from constants that are not "
+                "zero, which would be lost. Make both inputs of the model."
+            )
+        return "given"
+    if not any(a.any() for a in arrays.values()):
         return None
+    sides = 2 if isinstance(made.params, Bidirectional) else 1
+    layer = made.params
+    while not isinstance(layer, Layer):
+        layer = layer[0]
+    hidden, dtype = layer.w.shape[-1], layer.w.dtype
+    rows = {}
+    for role, a in arrays.items():
+        shape = a.shape if a.ndim != 3 else (a.shape[made.layout], a.shape[2])
+        if shape != (sides, hidden) or a.dtype != dtype:
+            raise ValueError(
+                f"{node.label(role)} must be a {dtype} of {sides} directions and {hidden} units; "
+                f"got {a.dtype} of shape {a.shape}."
+            )
+        rows[role] = a.shape[1 - made.layout]
     if not wanted:
         raise ValueError(
             f"`{node.name}` starts from constants that are not zero, which are no part of "
             "`params`. `from_onnx(..., state=True)` returns `(params, state)`."
         )
-    batch = next(a.shape[1 - made.layout] for a in (h, c) if a is not None)
-    return made.state(batch, h, c)
+    batch = max(rows.values())
+    if any(n not in (1, batch) for n in rows.values()):
+        raise ValueError(f"`{node.name}`: its initial states are of {rows} rows.")
+    return made.state(batch, *found.values())

@@ -1,5 +1,6 @@
 """Operators of ONNX as cells: what their attributes mean, both ways."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +42,15 @@ OPTIONS = {
     "GRU": ("gate", "candidate"),
     "LSTM": ("gate", "candidate", "output"),
 }
+DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+COMMON = {
+    "activation_alpha": list,
+    "activation_beta": list,
+    "activations": list,
+    "clip": float,
+    "direction": str,
+    "hidden_size": int,
+}
 PEEPHOLES = ("pi", "po", "pf")  # in the order of `P`
 
 
@@ -64,29 +74,71 @@ PLAIN = {
 }
 
 
-def activations(operator: str, attributes: Mapping[str, Any], directions: int) -> list[Any]:
+def checked(operator: str, attributes: Mapping[str, Any], name: str, version: int) -> dict:
+    """The attributes, each of which is one that this operator has, of its type and range."""
+    flags = {"GRU": ["linear_before_reset"], "LSTM": ["input_forget"]}.get(operator, [])
+    flags += ["layout"] if version >= 14 else []
+    flags += ["output_sequence"] if version < 7 else []  # whether `Y` is wanted: no equation
+    kinds = COMMON | dict.fromkeys(flags, int)
+    told = {"direction": "forward", "layout": 0, **attributes}
+    if told["direction"] == "foward" and version < 7:  # the default of a GRU of opset 1
+        told["direction"] = "forward"
+    for k, value in attributes.items():
+        if k not in kinds:
+            raise ValueError(
+                f"`{name}`: a {operator} of opset {version} has the attributes {sorted(kinds)}; "
+                f"got `{k}`."
+            )
+        inner = {"activations": str}.get(k, float)
+        fits = type(value) is kinds[k] and not (
+            kinds[k] is list and any(type(one) is not inner for one in value)
+        )
+        if not fits or (k in flags and value not in (0, 1)):
+            said = "0 or 1" if k in flags else f"a {kinds[k].__name__}"
+            raise ValueError(f"`{name}`: `{k}` must be {said}; got {value!r}.")
+    if told["direction"] not in DIRECTIONS:
+        raise ValueError(
+            f"`{name}`: `direction` must be one of {list(DIRECTIONS)}; got {told['direction']!r}."
+        )
+    clip = told.get("clip")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"`{name}`: `clip` must be positive; got {clip}.")
+    if clip == float("inf"):
+        del told["clip"]
+    return told
+
+
+def activations(
+    operator: str, attributes: Mapping[str, Any], directions: int, where: str
+) -> list[Any]:
     """The activations by direction; a number is taken by the next that needs one."""
     names = attributes.get("activations") or DEFAULTS[operator] * directions
     count = len(DEFAULTS[operator])
     if len(names) != count * directions:
         raise ValueError(
-            f"`activations` of {operator} must be {count} for each of {directions} directions; "
-            f"got {list(names)}."
+            f"`{where}`: `activations` of {operator} must be {count} for each of {directions} "
+            f"directions; got {list(names)}."
         )
     given = {k: iter(attributes.get(f"activation_{k}") or ()) for k in ("alpha", "beta")}
-    found = [_activation(name, given) for name in names]
+    found = [_activation(name, given, where) for name in names]
     for k, rest in given.items():
         if any(left := list(rest)):  # some writers put zeros where no number is taken
-            raise ValueError(f"no activation of {list(names)} takes the `activation_{k}` {left}.")
+            raise ValueError(
+                f"`{where}`: no activation of {list(names)} takes the `activation_{k}` {left}."
+            )
     return [tuple(found[k : k + count]) for k in range(0, len(found), count)]
 
 
-def _activation(name: str, given: Mapping[str, Iterator[float]]) -> Named:
+def _activation(name: str, given: Mapping[str, Iterator[float]], where: str) -> Named:
     title = {known.lower(): known for known in ACTIVATIONS}.get(name.lower())
     if title is None:
-        raise ValueError(f"an activation must be one of {sorted(ACTIVATIONS)}; got {name!r}.")
+        raise ValueError(
+            f"`{where}`: an activation must be one of {sorted(ACTIVATIONS)}; got {name!r}."
+        )
     ours, numbers = ACTIVATIONS[title]
     told = [next(given[k], default) for k, default in numbers.items()]
+    if not all(map(math.isfinite, told)):
+        raise ValueError(f"`{where}`: the numbers of an activation are finite; got {told}.")
     return ours if told == list(numbers.values()) else (ours, *told)
 
 

@@ -1,128 +1,286 @@
-"""The graph of an ONNX model: where its recurrent nodes are, and what feeds them."""
+"""The graph of an ONNX model: its scopes, what makes a value, and where its recurrent nodes are."""
 
-import itertools
+import collections
+import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._onnx_cells import LETTERS
 
-INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-FOLDED = {"Concat", "Identity", "Slice", "Squeeze", "Transpose", "Unsqueeze"}  # of constants
-SHAPING = {"Squeeze", "Unsqueeze", "Transpose", "Reshape", "Identity", "Dropout"}
+DEPTH = 100  # of graphs inside graphs and of functions that call functions
+STANDARD = ("", "ai.onnx")
 
 
-class Scope(NamedTuple):
-    """The names that a graph, or a subgraph in it, can see."""
+class Ref(NamedTuple):
+    """A value: its name, in the scope that makes it or is given it."""
 
-    constants: Mapping[str, np.ndarray]
-    producers: Mapping[str, Any]  # the node that makes a value
-
-
-class Node(NamedTuple):
-    """A recurrent node with its attributes as Python values."""
-
+    scope: "Scope"
     name: str
-    kind: str
-    attributes: dict[str, Any]
-    inputs: dict[str, str]
-    outputs: list[str]
-    scope: Scope
 
-    def maybe(self, role: str) -> np.ndarray | None:
-        """The constant that feeds an input, if it is fed by one."""
-        return self.scope.constants.get(self.inputs.get(role, ""))
 
-    def constant(self, role: str) -> np.ndarray | None:
-        """The same of an input that must be a constant, if it is there."""
-        name = self.inputs.get(role, "")
-        if name and name not in self.scope.constants:
-            raise ValueError(
-                f"the input `{role}` of `{self.name}` must be a constant of the model; it is "
-                f"`{name}`, which is computed or given when the model runs."
+@dataclasses.dataclass(eq=False)
+class Op:
+    """A node of the protocol buffer, in one scope."""
+
+    scope: "Scope"
+    proto: Any
+
+    def __post_init__(self) -> None:
+        self.kind, self.domain = self.proto.op_type, self.proto.domain
+        self.domain = "" if self.domain in STANDARD else self.domain
+        self.inputs, self.outputs = list(self.proto.input), list(self.proto.output)
+        self.name = self.proto.name or next((out for out in self.outputs if out), self.kind)
+
+    @property
+    def version(self) -> int:
+        """Of the operator set that the node is written in."""
+        return self.scope.opsets.get(self.domain, 1)
+
+    @property
+    def recurrent(self) -> bool:
+        return self.kind in LETTERS and not self.domain and not self.scope.model.function(self)
+
+    @functools.cached_property
+    def attributes(self) -> dict[str, Any]:
+        """As Python values; tensors and graphs as they are."""
+        told = {a.name: self._told(a) for a in self.proto.attribute}
+        return {k: v for k, v in told.items() if v is not None}
+
+    def _told(self, a: Any) -> Any:
+        if a.ref_attr_name:  # the name of an attribute of the function that the node is in
+            found = self.scope.attributes.get(a.ref_attr_name)
+            return found
+        return value_of(self.scope.model.onnx, a, self.name)
+
+    def ref(self, k: int) -> Ref | None:
+        """What feeds an input, if anything does."""
+        name = self.inputs[k] if k < len(self.inputs) else ""
+        return self.scope.resolve(name) if name and self.scope.sees(name) else None
+
+    @functools.cached_property
+    def graphs(self) -> list["Scope"]:
+        """The graphs inside the node, such as the branches of an `If`."""
+        inner = []
+        for value in self.attributes.values():
+            several = value if isinstance(value, list) else [value]
+            inner += [v for v in several if isinstance(v, self.scope.model.onnx.GraphProto)]
+        return [Scope(self.scope.model, graph, outer=self.scope) for graph in inner]
+
+
+def value_of(onnx: Any, a: Any, name: str) -> Any:
+    """An attribute; a float32 as the shortest decimal that rounds to it, 0.3 as 0.3."""
+    kind = onnx.AttributeProto
+    if a.type == kind.FLOAT:
+        return float(str(np.float32(a.f)))
+    if a.type == kind.FLOATS:
+        return [float(str(np.float32(v))) for v in a.floats]
+    if a.type == kind.STRING:
+        return a.s.decode(errors="backslashreplace")
+    if a.type == kind.STRINGS:
+        return [v.decode(errors="backslashreplace") for v in a.strings]
+    plain = {kind.INT: "i", kind.TENSOR: "t", kind.GRAPH: "g", kind.SPARSE_TENSOR: "sparse_tensor"}
+    lists = {kind.INTS: "ints", kind.TENSORS: "tensors", kind.GRAPHS: "graphs"}
+    if a.type in plain:
+        return getattr(a, plain[a.type])
+    if a.type in lists:
+        return list(getattr(a, lists[a.type]))
+    raise ValueError(f"the attribute `{a.name}` of `{name}` has no value that can be read.")
+
+
+class Scope:
+    """The names that a graph can see: its own, then those of the graphs around it.
+
+    A function's body sees what its call gives it, so that a call is as if it were written out.
+    """
+
+    def __init__(
+        self,
+        model: "Model",
+        graph: Any,
+        *,
+        outer: "Scope | None" = None,
+        caller: "Scope | None" = None,
+        bound: Mapping[str, Ref | None] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.outer = model, outer
+        above = outer or caller
+        self.depth = 0 if above is None else above.depth + 1
+        if self.depth > DEPTH:
+            raise ValueError(f"graphs and functions lie in each other more than {DEPTH} deep.")
+        model.count(len(graph.node))
+        # What runs or not as a whole: a function with its caller, a branch of an `If` by itself.
+        self.unit = self if caller is None else caller.unit
+        self.attributes = attributes or (outer.attributes if outer else {})
+        imports = graph.opset_import if caller else (() if outer else model.proto.opset_import)
+        self.opsets = {"" if o.domain in STANDARD else o.domain: o.version for o in imports}
+        self.opsets = outer.opsets if outer else self.opsets
+        self.bound = bound or {}
+        self.tensors = {} if caller else {t.name: t for t in graph.initializer}
+        self.sparse = set() if caller else {t.values.name for t in graph.sparse_initializer}
+        self.given = {} if caller else {v.name: v for v in graph.input}
+        self.results = list(graph.output) if caller else [v.name for v in graph.output]
+        self.declared = {v.name: v for v in graph.value_info}
+        self.ops = [Op(self, node) for node in graph.node]
+        self.makers: dict[str, tuple[Op, int]] = {}
+        made = collections.Counter({*self.tensors, *self.given, *self.bound})
+        for op in self.ops:
+            self.makers |= {name: (op, k) for k, name in enumerate(op.outputs) if name}
+            made.update(name for name in op.outputs if name)
+        if several := [name for name, n in made.items() if n > 1]:
+            raise ValueError(f"one graph of the model makes {several[:4]} more than once.")
+
+    def resolve(self, name: str) -> Ref:
+        """The value of a name, through the functions that it is handed into and out of."""
+        scope: Scope = self
+        seen: set[tuple[Scope, str]] = set()
+        while (scope, name) not in seen:
+            seen.add((scope, name))
+            if name in scope.tensors or name in scope.sparse:
+                return Ref(scope, name)
+            if name in scope.makers:
+                op, k = scope.makers[name]
+                function = self.model.function(op)
+                if function is None:
+                    return Ref(scope, name)
+                scope = self.model.body(op)
+                if k >= len(scope.results):
+                    raise ValueError(f"`{op.name}` has more outputs than its function gives.")
+                name = scope.results[k]
+            elif name in scope.bound:
+                found = scope.bound[name]
+                if found is None:
+                    raise ValueError(f"the input `{name}` of a function is read and not given.")
+                scope, name = found
+            elif name in scope.given:
+                return Ref(scope, name)
+            elif scope.outer is not None:
+                scope = scope.outer
+            else:
+                raise ValueError(f"`{name}` is read, and nothing in the model makes it.")
+        raise ValueError(f"`{name}` is made from itself: the graph has a cycle.")
+
+    def sees(self, name: str) -> bool:
+        """Whether a name is more than an input of a function that its call leaves out."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope.makers and name not in scope.bound:
+            scope = scope.outer
+        return scope is None or name in scope.makers or scope.bound[name] is not None
+
+    def walk(self) -> Iterator[Op]:
+        """The nodes of the graph, of the graphs inside it, and of the functions, in order."""
+        for op in self.ops:
+            if self.model.function(op) is None:
+                yield op
+            else:
+                yield from self.model.body(op).walk()
+            for inner in op.graphs:
+                yield from inner.walk()
+
+
+class TooMuch(ValueError):
+    """Constants that would take more than a model of this size can need."""
+
+
+class Model:
+    """A model of the protocol buffer, with what has been found out about it."""
+
+    def __init__(self, onnx: Any, source: Any) -> None:
+        self.onnx = onnx
+        self.proto, self.folder = read(onnx, source)
+        self.size = self.proto.ByteSize()
+        self.functions = {_key(f.domain, f.name, f): f for f in self.proto.functions}
+        self.nodes, self.spent = 0, 0
+        self.bodies: dict[Op, Scope] = {}
+        self.main = Scope(self, self.proto.graph)
+
+    def count(self, nodes: int) -> None:
+        """A call is written out, and functions that call functions may be many more nodes."""
+        self.nodes += nodes
+        if self.nodes > 100_000 + self.size:
+            raise ValueError("the functions of the model call each other too many times.")
+
+    def spend(self, nbytes: int) -> None:
+        """What is computed of constants is bounded by what the model holds."""
+        self.spent += nbytes
+        if self.spent > 2**26 + 32 * self.size:
+            raise TooMuch(
+                f"the constants that the weights are computed from take more than "
+                f"{(2**26 + 32 * self.size) >> 20} MiB, in a model of {self.size} bytes."
             )
-        return self.scope.constants.get(name)
+
+    def function(self, op: Op) -> Any:
+        """The function of the model that a node calls, if it calls one."""
+        return self.functions.get(_key(op.domain, op.kind, op.proto)) if self.functions else None
+
+    def body(self, op: Op) -> Scope:
+        """What a call runs."""
+        if op not in self.bodies:
+            function = self.function(op)
+            bound: dict[str, Ref | None] = dict.fromkeys(function.input)
+            for name, given in zip(function.input, op.inputs):
+                if given and op.scope.sees(given):
+                    bound[name] = Ref(op.scope, given)
+            told = {a.name: value_of(self.onnx, a, op.name) for a in function.attribute_proto}
+            self.bodies[op] = Scope(
+                self, function, caller=op.scope, bound=bound, attributes={**told, **op.attributes}
+            )
+        return self.bodies[op]
+
+    def tensor(self, t: Any, name: str) -> np.ndarray:
+        """The array of a tensor, from the file beside the model where it stands there."""
+        if t.data_location == self.onnx.TensorProto.EXTERNAL:
+            where = {e.key: e.value for e in t.external_data}.get("location", "")
+            if self.folder is None:
+                raise ValueError(
+                    f"the data of `{name}` stand in another file, {where!r}: give `from_onnx` the "
+                    "path of the model, or what `onnx.load(path)` returns."
+                )
+            held = self.onnx.TensorProto()
+            held.CopyFrom(t)
+            try:
+                helper = self.onnx.external_data_helper
+                helper.load_external_data_for_tensor(held, self.folder)
+            except Exception as e:  # onnx raises its own kinds
+                raise ValueError(
+                    f"the data of `{name}` stand in the file {where!r} beside the model, which "
+                    f"cannot be read: {e}"
+                ) from None
+            t = held
+            self.size += len(t.raw_data)
+        try:
+            if any(n < 0 for n in t.dims):
+                raise ValueError(f"its shape is {list(t.dims)}")
+            return self.onnx.numpy_helper.to_array(t)
+        except Exception as e:  # what is broken may break in any way
+            raise ValueError(f"the data of the tensor `{name}` are broken: {e}") from None
 
 
-def parsed(onnx: Any, node: Any, scope: Scope) -> Node:
-    """A node of the protocol buffer."""
-    attributes = {}
-    for a in node.attribute:
-        value = onnx.helper.get_attribute_value(a)
-        several = isinstance(value, (list, tuple)) or hasattr(value, "extend")
-        attributes[a.name] = [_value(v) for v in value] if several else _value(value)
-    inputs = {role: name for role, name in zip(INPUTS, node.input) if name}
-    outputs = list(node.output)
-    name = node.name or next((out for out in outputs if out), node.op_type)
-    return Node(name, node.op_type, attributes, inputs, outputs, scope)
+def _key(domain: str, name: str, proto: Any) -> tuple[str, str, str]:
+    return "" if domain in STANDARD else domain, name, getattr(proto, "overload", "")
 
 
-def _value(v: Any) -> Any:
-    """Text as `str`; a float32 as the shortest decimal that rounds to it, 0.3 as 0.3."""
-    if isinstance(v, bytes):
-        return v.decode()
-    return float(str(np.float32(v))) if isinstance(v, float) else v
-
-
-def walk(onnx: Any, graph: Any, outer: Scope) -> Iterator[Node]:
-    """The recurrent nodes of a graph and of the graphs inside it, in order."""
-    constants = dict(outer.constants)
-    constants |= {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
-    producers = dict(outer.producers)
-    scope = Scope(constants, producers)
-    for node in graph.node:
-        producers.update({name: node for name in node.output if name})
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
-        if node.op_type in FOLDED and all(name in constants for name in node.input if name):
-            given = {name: constants[name] for name in node.input if name}
-            (constants[node.output[0]],) = onnx.reference.ReferenceEvaluator(node).run(None, given)
-        if node.op_type in LETTERS and node.domain in ("", "ai.onnx"):
-            yield parsed(onnx, node, scope)
-        for attribute in node.attribute:
-            inner = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []
-            for graph_inside in [*inner, *attribute.graphs]:
-                yield from walk(onnx, graph_inside, scope)
-
-
-def model_of(onnx: Any, source: str | os.PathLike[str] | bytes | Any) -> Any:
-    """A model from a path, from bytes, or as it is."""
-    if isinstance(source, (str, os.PathLike)):
-        return onnx.load(os.fspath(source))
-    if isinstance(source, bytes):
-        return onnx.load_model_from_string(source)
-    if not hasattr(source, "graph"):
+def read(onnx: Any, source: str | os.PathLike[str] | bytes | Any) -> tuple[Any, str | None]:
+    """A model from a path, from bytes, or as it is; and the folder of its further files."""
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
         raise TypeError(
-            f"`source` must be a path, bytes or a model; got a {type(source).__name__}."
+            f"`source` must be a path, bytes or an `onnx.ModelProto`; got a "
+            f"{type(source).__name__}."
         )
-    return source
-
-
-def recurrent_nodes(onnx: Any, source: Any, told: str | Sequence[str] | None) -> list[Node]:
-    """The nodes that are meant, in the order in which they feed each other."""
-    found = list(walk(onnx, model_of(onnx, source).graph, Scope({}, {})))
-    names = [node.name for node in found]
-    if told is not None:
-        asked = [told] if isinstance(told, str) else list(told)
-        if not asked or any(names.count(n) != 1 or asked.count(n) > 1 for n in asked):
-            raise ValueError(f"`node` must name nodes among {names}, each once; got {told!r}.")
-        return [found[names.index(name)] for name in asked]
-    if not found:
-        raise ValueError("the model has no node RNN, GRU or LSTM.")
-    for one, two in itertools.pairwise(found):
-        if not one.outputs or _source(two) != one.outputs[0] or not one.outputs[0]:
-            raise ValueError(
-                f"the recurrent nodes {names} do not simply feed each other. Say with `node=` "
-                "which is meant, or which make a stack."
-            )
-    return found
-
-
-def _source(node: Node) -> str:
-    """The value that feeds a node, before it was shaped."""
-    name = node.inputs["X"]
-    while (maker := node.scope.producers.get(name)) is not None and maker.op_type in SHAPING:
-        name = maker.input[0]
-    return name
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            path = os.fspath(source)
+            model = onnx.load(path, load_external_data=False)
+            return model, os.path.dirname(os.path.abspath(path))
+        return onnx.load_model_from_string(bytes(source)), None
+    except OSError:
+        raise
+    except Exception as e:  # of protobuf, or of a textual format
+        said = "the bytes" if isinstance(source, (bytes, bytearray, memoryview)) else f"`{source}`"
+        raise ValueError(f"{said} are no model of ONNX: {e or type(e).__name__}") from None

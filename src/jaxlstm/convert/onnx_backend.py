@@ -10,7 +10,8 @@ import onnx.backend.base as base
 
 from ._onnx import operator
 from ._onnx_cells import LETTERS
-from ._onnx_graph import INPUTS, Node, Scope, parsed
+from ._onnx_graph import value_of
+from ._onnx_nodes import INPUTS, roles
 
 SHAPING = {
     "Identity": lambda x: x,
@@ -41,21 +42,15 @@ class Prepared(base.BackendRep):
 
 
 def _run(proto: Any, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    told = {a.name: value_of(onnx, a, proto.name) for a in proto.attribute}
     if proto.op_type in LETTERS:
-        node = parsed(onnx, proto, Scope({}, {}))
-        given = {role: values[name] for role, name in node.inputs.items()}
-        return _recurrent(node, given)
+        given = {k: values[v] for k, v in zip(roles(proto.op_type), proto.input) if v}
+        weights = {role: given.get(role) for role in ("W", "R", "B", "P")}
+        made = operator(proto.op_type, told, weights, proto.name or proto.op_type)
+        return made(*(given.get(k) for k in (INPUTS[0], *INPUTS[4:7])))
     given = [values[name] for name in proto.input if name]
-    told = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
     rest = [np.asarray(a).tolist() for a in given[1:]]
     return (SHAPING[proto.op_type](jnp.asarray(given[0]), *rest, **told),)
-
-
-def _recurrent(node: Node, given: Mapping[str, Any]) -> tuple[Any, ...]:
-    weights = {role: given.get(role) for role in ("W", "R", "B", "P")}
-    made = operator(node.kind, node.attributes, weights, node.name)
-    x, lengths, h, c = (given.get(k) for k in (INPUTS[0], *INPUTS[4:7]))
-    return made(x, lengths, h, c)
 
 
 class Backend(base.Backend):
