@@ -64,30 +64,30 @@ def operator(
     weights: Mapping[str, Any],
     name: str,
     sum_biases: bool = True,
-    labels: Mapping[str, str] | None = None,
+    tensors: Mapping[str, str] | None = None,
     version: int = 22,
 ) -> Operator:
     """The operator with these attributes and with the inputs `W`, `R`, `B`, `P`.
 
-    `labels` are what a person calls the tensors that feed them; `version` is that of the
-    operator set in which the attributes are written.
+    `tensors` are the names of those inputs; `version` is that of the operator set in which the
+    attributes are written.
     """
     told = checked(kind, attributes, name, version)
-    labels = {k: f"`{k}` of `{name}`" for k in weights} | dict(labels or {})
-    arrays = {k: array(labels[k], a) for k, a in weights.items() if a is not None}
+    names = {k: f"{name}.{k}" for k in weights} | dict(tensors or {})
+    arrays = {k: array(names[k], a) for k, a in weights.items() if a is not None}
     for role in ("W", "R"):
         if role not in arrays:
             raise ValueError(f"`{name}`: the input `{role}` of {kind} is missing.")
     for role, a in arrays.items():
-        device(labels[role], a[:0])  # refuses what JAX would truncate
+        device(names[role], a[:0])  # refuses what JAX would truncate
     sides = DIRECTIONS[told["direction"]]
-    _check_shapes(kind, arrays, sides, told.get("hidden_size"), name, labels)
+    _check_shapes(kind, arrays, sides, told.get("hidden_size"), name, names)
     coupled, after = bool(told.get("input_forget")), bool(told.get("linear_before_reset"))
     layers = []
     for k, functions in enumerate(activations(kind, told, sides, name)):
         said = Said(kind, functions, told.get("clip"), after, coupled)
         side = {role: a[k] for role, a in arrays.items()}
-        layers.append(_layer(said, side, labels, sum_biases))
+        layers.append(_layer(said, side, names, sum_biases))
     if sides == 2:
         return Operator(Bidirectional(*layers), told["layout"])
     return Operator(
@@ -101,39 +101,44 @@ def _check_shapes(
     sides: int,
     told: int | None,
     name: str,
-    labels: Mapping[str, str],
+    names: Mapping[str, str],
 ) -> None:
     for role in ("W", "R"):
         if arrays[role].ndim != 3:
-            raise ValueError(f"{labels[role]} must have 3 axes; got shape {arrays[role].shape}.")
+            raise ValueError(f"`{names[role]}` must have 3 axes; got shape {arrays[role].shape}.")
     hidden = arrays["R"].shape[-1]
     rows, inputs = len(LETTERS[kind]) * hidden, arrays["W"].shape[-1]
     shapes = {"W": (rows, inputs), "R": (rows, hidden), "B": (2 * rows,), "P": (3 * hidden,)}
     for role, a in arrays.items():
         expected = (sides, *shapes[role])
         if a.shape != expected:
-            raise ValueError(f"{labels[role]} must have shape {expected}; got {a.shape}.")
+            raise ValueError(
+                f"`{name}`: `{names[role]}` must have shape {expected} as the input `{role}` of a "
+                f"{kind} of {hidden} units; got {a.shape}."
+            )
     if told not in (None, hidden):
         raise ValueError(f"`{name}`: `hidden_size` is {told}, and `R` has {hidden} units.")
 
 
 def _layer(
-    said: Said, arrays: Mapping[str, np.ndarray], labels: Mapping[str, str], sums: bool
+    said: Said, arrays: Mapping[str, np.ndarray], names: Mapping[str, str], sums: bool
 ) -> Layer:
     """One direction."""
     cell = cell_of(said, "P" in arrays)
     parts = {"W": arrays["W"], "R": arrays["R"]}
-    names = {k: labels[k].split("`")[1] for k in parts}
+    names = {**names, **dict.fromkeys(("Wb", "Rb"), names["B"])}
     if "B" in arrays:
         parts["Wb"], parts["Rb"] = np.split(arrays["B"], 2)
-        names |= dict.fromkeys(("Wb", "Rb"), labels["B"].split("`")[1])
-    layer = decode(table(said, cell), parts, names, sums)
+    layer = decode(table(said, cell), parts, {k: names[k] for k in parts}, sums)
     if "P" not in arrays:
         return layer
     if arrays["P"].dtype != layer.w.dtype:
-        raise TypeError(f"{labels['P']} is {arrays['P'].dtype}, and `W` {layer.w.dtype}.")
+        raise TypeError(
+            f"the weights of a layer must be of one dtype; `{names['P']}` is {arrays['P'].dtype} "
+            f"and `{names['W']}` is {layer.w.dtype}."
+        )
     peepholes = dict(zip(PEEPHOLES, np.split(arrays["P"], 3)))
-    kept = {k: device(labels["P"], a) for k, a in peepholes.items() if k in cell.drawn()}
+    kept = {k: device(names["P"], a) for k, a in peepholes.items() if k in cell.drawn()}
     return layer._replace(weights=kept)
 
 
@@ -206,10 +211,9 @@ def from_onnx(
 
 def _operator(node: Node, sums: bool) -> Operator:
     weights = {role: node.weight(role) for role in ("W", "R", "B", "P")}
-    labels = {role: node.label(role) for role in weights}
-    return operator(
-        node.kind, node.op.attributes, weights, node.name, sums, labels, node.op.version
-    )
+    names = {role: node.tensor(role) for role in weights}
+    told, version = node.op.attributes, node.op.version
+    return operator(node.kind, told, weights, node.name, sums, names, version)
 
 
 def _start(node: Node, made: Operator, wanted: bool) -> Any:

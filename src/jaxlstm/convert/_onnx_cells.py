@@ -93,12 +93,15 @@ def checked(operator: str, attributes: Mapping[str, Any], name: str, version: in
         fits = type(value) is kinds[k] and not (
             kinds[k] is list and any(type(one) is not inner for one in value)
         )
-        if not fits or (k in flags and value not in (0, 1)):
-            said = "0 or 1" if k in flags else f"a {kinds[k].__name__}"
-            raise ValueError(f"`{name}`: `{k}` must be {said}; got {value!r}.")
+        if not fits:
+            said = kinds[k].__name__
+            raise ValueError(f"`{name}`: `{k}` must be of type {said}; got {value!r}.")
+        if k in flags and value not in (0, 1):
+            raise ValueError(f"`{name}`: a {operator} has a {k} of 0 or 1; got {value}.")
     if told["direction"] not in DIRECTIONS:
         raise ValueError(
-            f"`{name}`: `direction` must be one of {list(DIRECTIONS)}; got {told['direction']!r}."
+            f"`{name}`: a {operator} has a direction of {list(DIRECTIONS)}; "
+            f"got {told['direction']!r}."
         )
     clip = told.get("clip")
     if clip is not None and not clip > 0:

@@ -223,9 +223,21 @@ def constant(op: Op) -> Known:
     raise ValueError(f"it has no value that is an array of numbers, only {sorted(told)}")
 
 
-def identity(op: Op, k: Known, *_: Known | None) -> Known:
-    """Also a `Dropout`, which does nothing when a model is used."""
+def identity(op: Op, k: Known) -> Known:
     return k
+
+
+def dropout(op: Op, k: Known, ratio: Known | None = None, training: Known | None = None) -> Known:
+    if drops(op, training):
+        raise ValueError("it drops at random")
+    return k
+
+
+def drops(op: Op, training: Known | None) -> bool:
+    """Whether a `Dropout` does what it does in training, in place of nothing."""
+    if op.version < 7:
+        return not op.attributes.get("is_test", 0)
+    return training is not None and bool(training.array.any())
 
 
 STRUCTURE: dict[str, Callable[..., Any]] = {
@@ -234,6 +246,7 @@ STRUCTURE: dict[str, Callable[..., Any]] = {
     "Concat": concat,
     "Constant": constant,
     "ConstantOfShape": filled,
+    "Dropout": dropout,
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,

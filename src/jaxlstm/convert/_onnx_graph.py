@@ -201,7 +201,7 @@ class Model:
     def count(self, nodes: int) -> None:
         """A call is written out, and functions that call functions may be many more nodes."""
         self.nodes += nodes
-        if self.nodes > 100_000 + self.size:
+        if self.nodes > 10_000 + self.size:
             raise ValueError("the functions of the model call each other too many times.")
 
     def spend(self, nbytes: int) -> None:
@@ -270,7 +270,7 @@ def read(onnx: Any, source: str | os.PathLike[str] | bytes | Any) -> tuple[Any, 
         return source, None
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
         raise TypeError(
-            f"`source` must be a path, bytes or an `onnx.ModelProto`; got a "
+            "`source` must be a path, bytes or a model, an `onnx.ModelProto`; got a "
             f"{type(source).__name__}."
         )
     try:

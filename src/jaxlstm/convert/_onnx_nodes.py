@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._onnx_cells import DIRECTIONS, LETTERS
+from ._onnx_cells import LETTERS, checked
 from ._onnx_graph import Model, Op, Ref
 from ._onnx_known import Known, Size
 from ._onnx_values import Values
@@ -35,11 +35,13 @@ class Node(NamedTuple):
             return None
         return self.op.ref(INPUTS.index(role))
 
-    def label(self, role: str) -> str:
+    def tensor(self, role: str) -> str:
         """The user's name for what feeds an input."""
         at = INPUTS.index(role)
-        name = self.op.inputs[at] if at < len(self.op.inputs) else ""
-        return f"`{name or role}` (the input `{role}` of `{self.name}`)"
+        return self.op.inputs[at] if at < len(self.op.inputs) else role
+
+    def label(self, role: str) -> str:
+        return f"`{self.tensor(role)}`, the input `{role}` of `{self.name}`,"
 
     def known(self, ref: Ref) -> Known:
         return self.values.ask("value", ref)
@@ -51,8 +53,8 @@ class Node(NamedTuple):
             return None
         if cause := self.values.ask("cause", ref):
             raise ValueError(
-                f"{self.label(role)} must be a constant of the model, or computed from constants; "
-                f"it depends on {cause}."
+                f"the input `{role}` of `{self.name}` must be a constant of the model, or computed "
+                f"from constants; it is `{self.tensor(role)}`, which depends on {cause}."
             )
         found = self.known(ref)
         if found.array.shape != found.shape:
@@ -201,11 +203,10 @@ def chain(model: Model, told: str | Sequence[str] | None) -> list[Node]:
             raise ValueError(
                 f"`{name}` has {len(op.inputs)} inputs; a {op.kind} has {list(roles(op.kind))}."
             )
-        if op.attributes.get("direction", "forward") not in (*DIRECTIONS, "foward"):
-            raise ValueError(
-                f"`{name}`: `direction` must be one of {[*DIRECTIONS]}; "
-                f"got {op.attributes['direction']!r}."
-            )
+        for k, role in enumerate(INPUTS[:3]):
+            if k >= len(op.inputs) or not op.inputs[k]:
+                raise ValueError(f"`{name}`: the input `{role}` of {op.kind} is missing.")
+        checked(op.kind, op.attributes, name, op.version)
         nodes.append(Node(name, op, values))
     return nodes
 

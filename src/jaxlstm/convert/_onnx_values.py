@@ -12,6 +12,7 @@ import numpy as np
 
 from ._onnx_arithmetic import RULES
 from ._onnx_axes import SHAPING, Axes, shaped
+from ._onnx_fold import drops
 from ._onnx_graph import Model, Op, Ref, TooMuch
 from ._onnx_known import OPEN, Known, Length, Size, known, numbers
 
@@ -157,9 +158,12 @@ class Values:
         if before is None:
             return Axes(ref, None)
         told: Any = None
-        if len(op.inputs) > 1 and op.kind != "Dropout" and (second := op.ref(1)) is not None:
-            if (yield "cause", second):
-                return Axes(ref, None)
+        second = op.ref(2 if op.kind == "Dropout" else 1)
+        if second is not None and (yield "cause", second):
+            return Axes(ref, None)
+        if op.kind == "Dropout" and drops(op, second and (yield "value", second)):
+            return Axes(ref, None)
+        if second is not None and op.kind != "Dropout":
             try:
                 told = numbers((yield "value", second))
             except TooMuch:
