@@ -1,9 +1,13 @@
 """Our own files: what is saved is what is loaded, and a bad file is one clear error."""
 
 import json
+import math
 import os
 import pathlib
+import pickle
+import resource
 import struct
+import time
 
 import jax
 import jax.numpy as jnp
@@ -219,6 +223,13 @@ def stack(layers, dropout=0.0):
     return {"layers": {"tuple": layers}, "dropout": {"static": dropout}}
 
 
+def dropped(gate, layer):
+    rate = {"static": 0.5}
+    return {"node": layer.copy(), "gate": {"static": gate}, "rate": rate}
+
+
+SCALAR = {"array": "float64", "shape": []}
+
 # what is done to the header of a file of one `lstm`, and what the error says
 BAD = {
     "overlap": (entry("r", "data_offsets", [0, 800]), "tensor `r`: expected bytes from"),
@@ -243,6 +254,24 @@ BAD = {
     "option": (field(["fields", "cell"], {"cell": "lstm_variant", "options": [["clip", "x"]]}),
                "a network that can run"),
     "empty stack": (lambda h, a: a.update(node="Stack", fields=stack([])), "that can run"),
+    "a gate": (lambda h, a: a.update(node="RecurrentDropout", fields=dropped("z", a)), "one gate"),
+    "a bias": (field(["fields", "cell"], {"cell": "indrnn", "options": []}), "the weights ..r"),
+    "a node as an option": (field(["fields", "cell"], {"cell": "rnn_variant", "options": [
+        ["clip", {"cell": "rnn", "options": []}]]}), "an option: a number"),
+    "an odd float": (field(["fields", "cell"], {"cell": "rnn_variant", "options": [
+        ["clip", {"float": "1.0"}]]}), "an option: a number"),
+    "deep options": (field(["fields", "cell"], {"cell": "rnn_variant", "options": [
+        ["clip", json.loads("[" * 100 + "]" * 100)]]}), "an option: a number"),
+    "no heads": (field(["fields", "cell"], {"cell": "slstm", "options": [["heads", 0]]}), "built"),
+    "clashing": (lambda h, a: a.update(node="InitialState", fields={"node": a.copy(), "state": {
+        "dict": {"a": {"dict": {"b": SCALAR}}, "a.b": SCALAR}}}), "can be built"),
+    "1e999": (lambda h, _: json.dumps(h).replace("[0, ", "[1e999, ").encode(),
+              "a list of sizes as its data_offsets"),
+    "many digits": (lambda h, _: json.dumps(h).replace("[0, ", f"[{'9' * 5000}, ").encode(),
+                    "the header in JSON"),
+    "deep metadata": (lambda h, _: h.update(__metadata__=json.loads("[" * 400 + "]" * 400)),
+                      "metadata that maps"),
+    "a name that cannot be printed": (lambda h, _: h.update({"\ud800": 3}), "tensor `.ud800`"),
     "rate": (lambda h, a: a.update(node="Stack", fields=stack([a.copy()], 1.5)), "as `dropout`"),
     "no rate": (lambda h, a: a.update(node="Zoneout", fields={"node": a.copy(), "rates": None}),
                 "expected two probabilities below 1 as `rates`; found None"),
@@ -290,11 +319,252 @@ def test_bad_bytes(tmp_path):
     path.write_bytes(struct.pack("<Q", 2**63) + good[8:])
     with pytest.raises(convert.FileError, match="that claims 9223372036854775808"):
         convert.load(path)
-    for start, said in ((b"\x80\x04\x95" + bytes(20), "a pickle"), (b"PK\x03\x04" * 9, "zip")):
-        path.write_bytes(start)
-        with pytest.raises(convert.FileError, match=said):
-            convert.load(path)
     with pytest.raises(FileNotFoundError):
         convert.load(tmp_path / "none")
     with pytest.raises(convert.FileError, match="a regular file"):
         convert.load(tmp_path)
+
+
+def another(tmp_path, kind):
+    """A file that is none of ours."""
+    path = tmp_path / kind
+    match kind:
+        case "pickle" | "old pickle" | "short pickle":
+            protocol = {"pickle": pickle.HIGHEST_PROTOCOL, "old pickle": 2, "short pickle": 4}[kind]
+            data = () if kind == "short pickle" else {"w": np.ones((3, 5))}
+            path.write_bytes(pickle.dumps(data, protocol))
+        case "zip":
+            with open(path, "wb") as f:
+                np.savez(f, w=np.ones(3))
+        case "npy":
+            with open(path, "wb") as f:
+                np.save(f, np.ones(3))
+        case "HDF5":
+            path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+        case "LFS":
+            path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+        case "empty":
+            path.write_bytes(b"")
+        case "text":
+            path.write_bytes(b'{"w": "some text that is JSON"}')
+        case "zeros":
+            path.write_bytes(bytes(100))
+    return path
+
+
+OTHERS = {
+    "pickle": "a safetensors file; found a pickle",
+    "old pickle": "a safetensors file; found a pickle",
+    "short pickle": "a safetensors file; found a pickle",
+    "zip": "a safetensors file; found a zip archive",
+    "npy": "a safetensors file; found an array of NumPy",
+    "HDF5": "a safetensors file; found an HDF5 file",
+    "LFS": "a safetensors file; found a pointer of Git LFS",
+    "empty": "at least 8 bytes; found 0",
+    "text": "a header of at most 23 bytes",
+    "zeros": "the header in JSON",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_files_of_others_are_called_what_they_are(kind, tmp_path):
+    with pytest.raises(convert.FileError, match=OTHERS[kind]):
+        convert.load(another(tmp_path, kind))
+
+
+def padded(raw, length):
+    """The file with a header of this length; spaces at its end say nothing."""
+    (old,) = struct.unpack("<Q", raw[:8])
+    text = raw[8 : 8 + old].rstrip()
+    assert len(text) <= length
+    return struct.pack("<Q", length) + text.ljust(length) + raw[8 + old :]
+
+
+# Lengths that other files begin with: of a pickle 0x0280 to 0x0580, of a zip archive 0x04034b50.
+LENGTHS = [range(400, 1700), [2**16 + n for n in range(0, 1700, 40)]]
+MORE = [range(1700, 2**15, 3), [0x04034B50, 2**24 - 1, 2**24, 2**24 + 1]]
+
+
+@pytest.mark.parametrize(
+    "lengths", [*LENGTHS, *(pytest.param(n, marks=pytest.mark.slow) for n in MORE)]
+)
+def test_headers_of_every_length(lengths, tmp_path):
+    path, tree = tmp_path / "a", {"a": np.arange(3.0)}
+    convert.save(path, tree, architecture=False)
+    raw = path.read_bytes()
+    for length in lengths:
+        path.write_bytes(padded(raw, length))
+        equal(convert.load(path, like=tree), tree)
+
+
+def test_what_is_saved_has_headers_of_every_length(tmp_path):
+    path, seen = tmp_path / "a", set()
+    for n in range(0, 1408, 4):
+        tree = {"a" * (n + 1): np.arange(3.0)}
+        convert.save(path, tree, architecture=False)
+        seen.add(struct.unpack("<Q", path.read_bytes()[:8])[0])
+        equal(convert.load(path, like=tree), tree)
+    assert seen >= {640, 896, 1152, 1408}
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "n"),
+    [(jaxlstm.cells.projected_lstm, 1, 640), (jaxlstm.cells.rg_lru, 2, 1152)],
+)
+def test_networks_whose_files_began_as_pickles_do(cell, layers, n, tmp_path):
+    params = jaxlstm.init(jax.random.key(0), cell, 4, 4, layers=layers, dtype="float32")
+    convert.save(tmp_path / "a", params)
+    raw = (tmp_path / "a").read_bytes()
+    lengths = [struct.unpack("<Q", raw[:8])[0], *(k for k in (640, 896, 1152, 1408) if k >= n)]
+    for length in lengths:
+        (tmp_path / "a").write_bytes(padded(raw, length))
+        equal(convert.load(tmp_path / "a"), params)
+
+
+@pytest.mark.slow
+def test_a_header_of_many_megabytes(tmp_path):
+    tree = {f"{k:01000}": np.ones(1, "int8") for k in range(20_000)}
+    convert.save(tmp_path / "a", tree, architecture=False)
+    assert struct.unpack("<Q", (tmp_path / "a").read_bytes()[:8])[0] > 2**24
+    equal(convert.load(tmp_path / "a", like=tree), tree)
+
+
+def test_what_is_no_bool(tmp_path):
+    tree = {"a": np.array([True, False])}
+    convert.save(path := tmp_path / "a", tree, architecture=False)
+    path.write_bytes(path.read_bytes()[:-1] + b"\2")
+    with pytest.raises(convert.FileError, match="tensor `a`: expected bytes of 0 and 1"):
+        convert.load(path, like=tree)
+
+
+def written(path, architecture, tensors):
+    """A file of this architecture and of zeros: `tensors` has their shapes, of float32."""
+    metadata = {"format": "jaxlstm", "version": "1", "architecture": json.dumps(architecture)}
+    header, at = {"__metadata__": metadata}, 0
+    for name, shape in tensors.items():
+        end = at + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+
+
+def array(*shape):
+    return {"array": "float32", "shape": list(shape)}
+
+
+def layer(cell, w, r=None, b=None, node="Layer", weights=None, **options):
+    told = {"cell": cell, "options": [[k, v] for k, v in options.items()]}
+    arrays = {"w": w, "r": r, "b": b, "recurrent_bias": None}
+    held = None if weights is None else {"dict": weights}
+    return {"node": node, "fields": {"cell": told, **arrays, "weights": held}}
+
+
+def highway(depth, hidden, told=None, node="Layer", w=()):
+    weights = {
+        "m": array(depth, 2, hidden, hidden),
+        "b_n": array(depth, hidden),
+        "b_t": array(depth, hidden),
+    }
+    w = array(*w, 3, 2, hidden)
+    return layer("rhn", w, weights=weights, node=node, depth=depth if told is None else told)
+
+
+def shapes(data, at=()):
+    """The shapes of the arrays in an architecture, by the names that their tensors have."""
+    if isinstance(data, dict) and "array" in data:
+        return {".".join(at): data["shape"]}
+    if isinstance(data, dict) and data.keys() & {"node", "dict", "tuple", "list"}:
+        inner = (
+            data.get("fields") or data.get("dict") or data.get("tuple") or data.get("list") or {}
+        )
+        items = inner.items() if isinstance(inner, dict) else enumerate(inner)
+        return {k: v for key, one in items for k, v in shapes(one, (*at, str(key))).items()}
+    return {}
+
+
+def stacked(*nodes):
+    return {"node": "Stack", "fields": stack(list(nodes))}
+
+
+HUGE = 10**9
+DELAY = {"node": "Delay", "fields": {"of": array(0, HUGE, 3)}}
+RNN = layer("rnn", array(3, 1, 5), array(5, 1, 5), array(1, 5))
+MATRICES = layer("mlstm", array(3, 6, 5), b=array(6, 5), heads=HUGE)
+ORDERS = {name: array(5, HUGE) for name in ("alpha", "delta", "beta", "eta")}
+
+# architectures that would take for ever, and the tensors that the file has
+HOSTILE = {
+    "depth": (highway(HUGE, 4), shapes(highway(3, 4)), r"`weights.b_n`: .* found float32.3, 4."),
+    "another depth": (highway(3, 4, HUGE), None, "expected the shape"),
+    "depth of no units": (highway(HUGE, 0), None, "sizes that a file of .* bytes can bear out"),
+    "depth of an ensemble": (
+        {"node": "Reverse", "fields": {"node": highway(3, 4, HUGE, w=(2,))}}, None, "the shape"
+    ),
+    "depth of a convolution": (highway(3, 4, HUGE, "ConvLayer", (3,)), None, "the shape"),
+    "a window": (stacked(DELAY, RNN), None, "sizes that a file of"),
+    "a window alone": (DELAY, None, "sizes that a file of"),
+    "inputs": (layer("rnn", array(HUGE, 1, 0), array(0, 1, 0)), None, "sizes that a file of"),
+    "an ensemble": (layer("rnn", array(HUGE, 3, 1, 0), array(HUGE, 0, 1, 0)), None, "a file of"),
+    "heads": (MATRICES, None, "a network that can run"),
+    "blocks": (layer("slstm", array(3, 4, 5), array(0, 4, 5), heads=HUGE), None, "that can run"),
+    "projection": (
+        layer("projected_lstm", array(3, 4, 5), array(HUGE, 4, 5), array(4, 5), projection=HUGE,
+              weights={"q": array(5, HUGE)}), {}, "found none"
+    ),
+    "orders": (layer("damped_average", array(3, 1, 5), weights=ORDERS, order=HUGE), {}, "expected"),
+    "units": (layer("rnn", array(3, 1, 2**62), array(2**62, 1, 2**62)), {}, "found none"),
+    "axes": (layer("rnn", array(*[1] * 5000), array(5, 1, 5)), {}, "expected the shape"),
+    "tuples": ({"tuple": [None] * 10**5}, {}, "a network .*found tuple"),
+    "nothing": (stacked(*[stacked()] * 1000), {}, "that can run"),
+    "reversals": (
+        stacked(*[{"node": "Reverse", "fields": {"node": RNN}}] * 3000), {}, "4096 nodes"
+    ),
+    "times": (layer("mine", array(3, 1, 5), array(5, 1, 5), times=-HUGE), None, None),
+    "times in a list": (layer("mine", array(3, 1, 5), array(5, 1, 5), times=[[HUGE]]), None, None),
+    "depth that is there": (highway(20_000, 1), None, None),
+    "large numbers": (
+        layer("rnn_variant", array(3, 1, 5), array(5, 1, 5), clip=10**400), None, None
+    ),
+}  # fmt: skip
+
+
+@jaxlstm.gated("h", jaxlstm.Hidden)
+def repeated(s, u, v, *, times=1):
+    (z,) = u + v
+    for _ in range(abs(times if isinstance(times, int) else times[0][0])):
+        z = jnp.tanh(z)
+    return (z,)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_work_is_bounded_by_the_file(name, tmp_path):
+    architecture, tensors, said = HOSTILE[name]
+    written(tmp_path / "a", architecture, shapes(architecture) if tensors is None else tensors)
+    load = lambda: convert.load(tmp_path / "a", cells={"mine": repeated})
+    most, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    if said is None:
+        load()  # its arrays are right; what its cells do is not run here
+    else:
+        with pytest.raises(convert.FileError, match=said):
+            load()
+    assert time.process_time() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 2**18  # KiB
+
+
+def test_a_file_of_holes(tmp_path):
+    """Tensors are compared before their bytes are read: a terabyte of holes takes no memory."""
+    size = 2**40
+    header = {"__metadata__": {"format": "jaxlstm", "version": "1", "architecture": "null"}}
+    header["w"] = {"dtype": "I8", "shape": [size], "data_offsets": [0, size]}
+    text = json.dumps(header).encode()
+    with open(tmp_path / "a", "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        try:
+            f.truncate(8 + len(text) + size)
+        except OSError:
+            pytest.skip("no files of holes here")
+    with pytest.raises(convert.FileError, match="a network"):
+        convert.load(tmp_path / "a")
+    with pytest.raises(convert.FileError, match="tensor `w`: expected int8"):
+        convert.load(tmp_path / "a", like={"w": np.ones(3, "int8")})

@@ -2,14 +2,31 @@
 
 import json
 import math
-import os
+import reprlib
 import stat
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-LIMIT = 16 * 2**20  # bytes of a header; a network of a thousand layers has less than one MiB
+LIMIT = 100_000_000  # bytes of a header, as safetensors has it
+AXES = 64  # as NumPy has it
+
+# what other files start with, so that an error can say what was given
+STARTS = {
+    **{bytes([0x80, n]): "a pickle, which is never loaded" for n in (2, 3, 4, 5)},
+    b"PK\x03\x04": "a zip archive, as `.npz` and `.pt` are",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "an array of NumPy, `.npy`",
+    b"version ": "a pointer of Git LFS, in place of the file",
+}
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(bool),
@@ -25,7 +42,8 @@ class FileError(ValueError):
 
     def __init__(self, file: str, tensor: str | None, expected: str, found: str) -> None:
         self.file, self.tensor, self.expected, self.found = file, tensor, expected, found
-        where = f"`{file}`" if tensor is None else f"`{file}`, tensor `{tensor}`"
+        where = f"`{short(file, 5000)}`"
+        where += "" if tensor is None else f", tensor `{short(tensor)}`"
         super().__init__(f"{where}: expected {expected}; found {found}.")
 
     def __reduce__(self) -> Any:
@@ -41,10 +59,24 @@ class Tensor(NamedTuple):
     end: int
 
 
-def short(value: Any) -> str:
-    """A value as an error shows it."""
-    said = repr(value) if not isinstance(value, str) else value
-    return said if len(said) <= 100 else said[:97] + "..."
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 100
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 12
+
+
+def short(value: Any, length: int = 100) -> str:
+    """A value as an error shows it, which is bounded whatever the value, and can be printed."""
+    try:
+        said = value if isinstance(value, str) else _REPR.repr(value)
+    except Exception:  # such as that of a number of 5000 digits
+        said = f"a {type(value).__name__}"
+    said = said if len(said) <= length else said[: length - 3] + "..."
+    return said.encode("utf-8", "backslashreplace").decode()
+
+
+def kind(mode: int) -> str:
+    """What stands at a path that is no regular file, from its mode."""
+    return KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def parsed(file: str, what: str, text: str | bytes) -> Any:
@@ -70,37 +102,30 @@ def parsed(file: str, what: str, text: str | bytes) -> Any:
         raise FileError(file, None, f"{what} in JSON", short(str(e) or type(e).__name__)) from None
 
 
-def read(path: str) -> tuple[dict[str, str], dict[str, Tensor], bytes]:
-    """The metadata, the tensors and the whole content of a file."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise FileError(path, None, "a regular file", "something else")
-    with open(path, "rb") as f:
-        size = os.fstat(f.fileno()).st_size
-        head = _head(path, f, size)
-        header = parsed(path, "the header", head[8:])
-        metadata, tensors = _checked(path, header, size - len(head))
-        content = head + f.read(size - len(head))
-    if len(content) != size:
-        raise FileError(
-            path, None, f"{size} bytes", f"{len(content)}: it changed while it was read"
-        )
-    return metadata, tensors, content
+def read(file: str, f: BinaryIO, size: int) -> tuple[dict[str, str], dict[str, Tensor], bytes]:
+    """The metadata, the tensors, and the bytes of the header of a file of so many bytes."""
+    head = _head(file, f, size)
+    header = parsed(file, "the header", head[8:])
+    metadata, tensors = _checked(file, header, size - len(head))
+    return metadata, tensors, head
 
 
 def _head(file: str, f: BinaryIO, size: int) -> bytes:
     """The length of the header and the header."""
     start = f.read(8)
-    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        raise FileError(file, None, "a safetensors file", "a pickle, which is never loaded")
-    if start[:4] == b"PK\x03\x04":
-        raise FileError(file, None, "a safetensors file", "a zip archive, as `.npz` and `.pt` are")
-    if len(start) < 8:
-        raise FileError(file, None, "at least 8 bytes", f"{len(start)}")
-    length = int.from_bytes(start, "little")
-    if length > min(size - 8, LIMIT):
-        most = f"a header of at most {min(size - 8, LIMIT)} bytes (the file has {size})"
-        raise FileError(file, None, most, f"one that claims {length}")
-    return start + f.read(length)
+    length, most = int.from_bytes(start, "little"), min(size - 8, LIMIT)
+    text = f.read(length) if len(start) == 8 and length <= most else b""
+    if not text.startswith(b"{"):
+        # Only now: a length is any eight bytes, those that a pickle starts with among them.
+        for beginning, said in STARTS.items():
+            if start.startswith(beginning):
+                raise FileError(file, None, "a safetensors file", said)
+        if len(start) < 8:
+            raise FileError(file, None, "at least 8 bytes", f"{len(start)}")
+        if length > most:
+            said = f"a header of at most {most} bytes (the file has {size})"
+            raise FileError(file, None, said, f"one that claims {length}")
+    return start + text
 
 
 def _checked(file: str, header: Any, size: int) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -130,8 +155,8 @@ def _tensor(file: str, name: str, entry: Any) -> Tensor:
         raise FileError(file, name, f"a dtype of {sorted(DTYPES)}", short(entry["dtype"]))
     shape = _sizes(file, name, "shape", entry["shape"])
     offsets = _sizes(file, name, "data_offsets", entry["data_offsets"])
-    if len(shape) > 32 or len(offsets) != 2:
-        expected = "at most 32 axes and two offsets"
+    if len(shape) > AXES or len(offsets) != 2:
+        expected = f"at most {AXES} axes and two offsets"
         raise FileError(file, name, expected, f"{len(shape)} and {len(offsets)}")
     start, end = offsets
     expected = math.prod(shape) * dtype.itemsize

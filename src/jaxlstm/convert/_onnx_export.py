@@ -52,7 +52,7 @@ def to_onnx(
     model = build.model(levels)
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
-        replace(os.path.realpath(path), model.SerializeToString())
+        replace(path, model.SerializeToString())
     return model
 
 

@@ -20,6 +20,11 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return found
 
 
+def native(dtype: Any) -> Any:
+    """The dtype in the byte order of this machine, the only one that JAX takes."""
+    return dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
+
+
 def to_dict(params: Any) -> dict[str, np.ndarray]:
     """The arrays of any tree, by key path.
 
@@ -56,7 +61,8 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
     leaves = []
     for name, leaf in expected.items():
         a = np.asarray(arrays[name])
-        if a.shape != leaf.shape or a.dtype != leaf.dtype:
+        a = a.astype(native(a.dtype), copy=False)
+        if a.shape != leaf.shape or a.dtype != native(leaf.dtype):
             raise ValueError(
                 f"`{name}` must be {leaf.dtype}{list(leaf.shape)} as in `like`; got "
                 f"{a.dtype}{list(a.shape)}."
