@@ -6,8 +6,8 @@ from typing import Any
 
 from .._cell import Cell, Layer
 from ..cells import gru, gru_reset_before, lstm
-from ._names import Framework
-from ._network import filled, named, network
+from ._names import DEEPEST, Component, Framework, Level, Side, check_mapping, ending, number
+from ._network import filled, named, network, one_prefix
 from ._table import Part, Table
 
 
@@ -19,32 +19,68 @@ def _parts(gates: str) -> tuple[Part, ...]:
     )
 
 
+CELLS = ("LSTMCell", "GRUCell")
+TABLES = (
+    Table(lstm, _parts("ifgo"), rows=True),
+    Table(gru, (*_parts("rzn"), Part("bias_n", "d", "n")), rows=True, inside="n"),
+)
+
+
+def _place(path: list[str]) -> list[Component]:
+    """Equinox has cells alone; a list of them and two directions are as `to_equinox` names them."""
+    found: list[Component] = [*path]
+    for k, part in enumerate(path):
+        at = number(part)
+        if at is not None and all(isinstance(p, Level) for p in found[:k]):
+            found[k] = Level(part, "", at)
+        if part in ("forward", "backward"):
+            found[k] = Side(part, "", part == "backward", True)
+    return found
+
+
 EQUINOX = Framework(
     "Equinox",
-    (
-        Table(lstm, _parts("ifgo"), rows=True),
-        Table(gru, (*_parts("rzn"), Part("bias_n", "d", "n")), rows=True, inside="n"),
-    ),
-    ignored=("input_size", "hidden_size", "use_bias"),
+    TABLES,
+    ending(TABLES, _place),
+    ignored=r"(^|/)(input_size|hidden_size|use_bias)$",
     lacks=(
         (gru_reset_before, "its GRU resets after the recurrent product, which no weights undo"),
     ),
 )
 
 
-def _plain(tree: Any) -> Any:
+def _plain(tree: Any, depth: int = 0) -> Any:
     """Modules, which are dataclasses, as mappings of their fields."""
+    if depth > DEEPEST:
+        raise ValueError(f"the module is nested deeper than {DEEPEST} levels.")
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return {f.name: _plain(getattr(tree, f.name)) for f in dataclasses.fields(tree)}
+        kind = type(tree)
+        fields = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
+        known = kind.__module__.startswith("equinox.") and kind.__name__ in CELLS
+        if not known and {"weight_ih", "weight_hh"} <= fields.keys():
+            raise TypeError(
+                f"a cell must be Equinox's `LSTMCell` or `GRUCell`, whose equations are known; got "
+                f"a `{kind.__module__}.{kind.__name__}`. If it computes the same, give its arrays, "
+                "`{name: array}`."
+            )
+        return {name: _plain(value, depth + 1) for name, value in fields.items()}
     if isinstance(tree, Mapping):
-        return {key: _plain(value) for key, value in tree.items()}
-    return [_plain(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
+        return {key: _plain(value, depth + 1) for key, value in tree.items()}
+    return [_plain(v, depth + 1) for v in tree] if isinstance(tree, (list, tuple)) else tree
+
+
+def _tree(given: Any) -> Any:
+    """What is given, with its modules as mappings; a module of another framework is told so."""
+    homes = {base.__module__.partition(".")[0] for base in type(given).__mro__}
+    if not (dataclasses.is_dataclass(given) and "equinox" in homes):
+        check_mapping(given)
+    return _plain(given)
 
 
 def from_equinox(
     cell_or_weights: Any,
     *,
-    prefix: str = "",
+    prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     bidirectional: bool = False,
 ) -> Any:
@@ -70,13 +106,11 @@ def from_equinox(
     assert weights["bias_n"].shape == (5,)
     ```
     """
-    tree = _plain(cell_or_weights)
+    tree = _tree(cell_or_weights)
     return network(EQUINOX, tree, cell=cell, prefix=prefix, bidirectional=bidirectional)
 
 
-def to_equinox(
-    params: Any, *, prefix: str = "", like: Mapping[str, Any] | Sequence[Any] | Any = None
-) -> Any:
+def to_equinox(params: Any, *, prefix: str | Sequence[str] = "", like: Any = None) -> Any:
     """The arrays of the Equinox cell that computes `params`, by attribute.
 
     A `Stack` becomes a mapping from the number of a layer, a `Bidirectional` one from
@@ -88,9 +122,10 @@ def to_equinox(
         TypeError, ValueError: Equinox has no such cell, or `like` is of another shape.
     """
     if like is not None:
-        return filled(EQUINOX, params, _plain(like), prefix)
+        return filled(EQUINOX, params, _tree(like), prefix)
+    start = EQUINOX.parts(one_prefix(prefix))
 
     def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
-        return (*filter(None, prefix.split("/")), *where, name)
+        return (*start, *where, name)
 
     return named(EQUINOX, params, place)

@@ -1,12 +1,13 @@
 """Flax: linen keeps every gate apart, nnx joins them, and only linen's GRU has a bias `hn`."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from .._cell import Cell, Layer
-from ..cells import gru, gru_reset_before, lstm, mgu_reset_after, rnn, rnn_relu
-from ._names import Framework
-from ._network import filled, named, network
+from ..cells import gru, gru_reset_before, lstm, mgu_reset_after, rnn, rnn_relu, ugrnn
+from ._names import Component, Framework, Level, Side, counter, ending, number
+from ._network import filled, named, network, one_prefix
 from ._table import Part, Table, each
 
 _LINEN_LSTM = (
@@ -26,6 +27,15 @@ _LINEN_MGU = (
     *each("i{}/bias", "b", "fn"),
     Part("hn/bias", "d", "n"),
 )
+# `MGUCell(reset_gate=False)`, which has no bias `hn`: its gate `f` is the update gate `g`.
+_LINEN_UPDATE = (
+    Part("if/kernel", "w", "g"),
+    Part("in/kernel", "w", "n"),
+    Part("hf/kernel", "r", "g"),
+    Part("hn/kernel", "r", "n"),
+    Part("if/bias", "b", "g"),
+    Part("in/bias", "b", "n"),
+)
 _LINEN_SIMPLE = (Part("i/kernel", "w", "h"), Part("h/kernel", "r", "h"), Part("i/bias", "b", "h"))
 
 
@@ -44,6 +54,7 @@ LINEN = (
     Table(lstm, _LINEN_LSTM, always=True, free=True),
     Table(gru, _LINEN_GRU, inside="n", always=True, free=True),
     Table(mgu_reset_after, _LINEN_MGU, inside="n", always=True, free=True),
+    Table(ugrnn, _LINEN_UPDATE, always=True, free=True),
     Table(rnn, _LINEN_SIMPLE, always=True, free=True),
     Table(rnn_relu, _LINEN_SIMPLE, always=True, free=True),
 )
@@ -54,10 +65,41 @@ NNX = (
     Table(rnn, _joined("h", "dense_i"), always=True, free=True),
     Table(rnn_relu, _joined("h", "dense_i"), always=True, free=True),
 )
+
+
+def _place(path: list[str]) -> list[Component]:
+    """What the names of modules say: a `Sequential` counts `layers`, `Bidirectional` holds two."""
+    found: list[Component] = []
+    for above, part in zip(["", *path], path):
+        match = re.fullmatch(r"(forward|backward)_rnn", part)
+        stem, k = counter(part)
+        if match is not None:
+            found.append(Side(part, "rnn", match[1] == "backward", True))
+        elif stem == "layers" and stem != part:
+            found.append(Level(part, stem, k))
+        elif above == "layers" and (at := number(part)) is not None:
+            found.append(Level(part, "", at))
+        else:
+            found.append(part)
+    return found
+
+
+def _altered(names: Sequence[str]) -> str | None:
+    for name in names:
+        if match := re.search(r"(WeightNorm|SpectralNorm)_\d+", name):
+            return (
+                f"`{name}` is of a `{match[1]}`, which computes the weights when it runs. Multiply "
+                "them out first, and give the parameters of the module without it."
+            )
+    return None
+
+
 FLAX = Framework(
     "Flax",
     LINEN + NNX,
-    ignored=("rngs",),
+    ending(LINEN + NNX, _place),
+    ignored=r"(^|/)rngs(/|$)",
+    altered=_altered,
     lacks=(
         (gru_reset_before, "its GRU resets after the recurrent product, which no weights undo"),
     ),
@@ -67,7 +109,7 @@ FLAX = Framework(
 def from_flax(
     params: Mapping[Any, Any],
     *,
-    prefix: str = "",
+    prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     bidirectional: bool = False,
 ) -> Any:
@@ -101,7 +143,7 @@ def from_flax(
 def to_flax(
     params: Any,
     *,
-    prefix: str = "",
+    prefix: str | Sequence[str] = "",
     like: Mapping[Any, Any] | None = None,
     api: Literal["linen", "nnx"] = "linen",
 ) -> Any:
@@ -122,10 +164,10 @@ def to_flax(
         return filled(FLAX, params, like, prefix)
     if api not in ("linen", "nnx"):
         raise ValueError(f"`api` must be 'linen' or 'nnx'; got {api!r}.")
-    nnx = api == "nnx"
+    nnx, start = api == "nnx", FLAX.parts(one_prefix(prefix))
 
     def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
-        path: list[Any] = [part for part in prefix.split("/") if part]
+        path: list[Any] = [*start]
         for part in where:
             if isinstance(part, int):
                 path += ["layers", part] if nnx else [f"layers_{part}"]

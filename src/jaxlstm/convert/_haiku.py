@@ -1,13 +1,13 @@
 """Haiku: one matrix for `[x, h]`, a forget bias of 1 added at run time, `z` the other way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._cell import Cell, Layer
 from ..cells import gru, gru_reset_before, lstm, rnn, rnn_relu
-from ._names import Framework
-from ._network import filled, named, network
-from ._table import Part, Table
+from ._names import Component, Framework, ending
+from ._network import filled, named, network, one_prefix
+from ._table import PLAIN, Part, Table
 
 _VANILLA = (
     Part("linear/w", "w", "h"),
@@ -18,13 +18,23 @@ _VANILLA = (
 _GRU = (Part("w_i", "w", "zrn"), Part("w_h", "r", "zrn"), Part("b", "b", "zrn"))
 _LSTM = (Part("linear/w", "wr", "igfo"), Part("linear/b", "b", "igfo"))
 
+TABLES = (
+    Table(lstm, _LSTM, added=(("f", 1.0),), always=True),
+    Table(gru_reset_before, _GRU, negated="z", always=True),
+    Table(rnn_relu, _VANILLA, always=True),
+    Table(rnn_relu, _VANILLA[:3], always=True),  # `double_bias=False`
+)
+
+
+def _place(path: list[str]) -> list[Component]:
+    """Haiku numbers modules as they are made, which says nothing of the order of running."""
+    return [*path]
+
+
 HAIKU = Framework(
     "Haiku",
-    (
-        Table(lstm, _LSTM, added=(("f", 1.0),), always=True),
-        Table(gru_reset_before, _GRU, negated="z", always=True),
-        Table(rnn_relu, _VANILLA, always=True),
-    ),
+    TABLES,
+    ending(TABLES, _place),
     lacks=(
         (gru, "its GRU resets before the recurrent product, which no weights undo"),
         (rnn, "its simple RNN has a rectifier"),
@@ -35,7 +45,7 @@ HAIKU = Framework(
 def from_haiku(
     params: Mapping[str, Any],
     *,
-    prefix: str = "",
+    prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     bidirectional: bool = False,
     sum_biases: bool = True,
@@ -68,7 +78,9 @@ def from_haiku(
     return network(HAIKU, params, bidirectional=bidirectional, **options)
 
 
-def to_haiku(params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = None) -> Any:
+def to_haiku(
+    params: Any, *, prefix: str | Sequence[str] = "", like: Mapping[str, Any] | None = None
+) -> Any:
     """The parameters of the Haiku core that computes `params`.
 
     Names are those of a core alone or in a `DeepRNN`: `lstm/linear`, `lstm_1/linear`.  With
@@ -82,14 +94,16 @@ def to_haiku(params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = 
     if like is not None:
         return filled(HAIKU, params, like, prefix)
     seen: dict[str, list[Any]] = {}
+    start = HAIKU.parts(one_prefix(prefix))
 
     def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
-        stem = {lstm: "lstm", gru_reset_before: "gru"}.get(layer.cell, "vanilla_rnn")
+        stems = {lstm: "lstm", gru_reset_before: "gru", rnn_relu: "vanilla_rnn"}
+        stem = stems[PLAIN.get(layer.cell, layer.cell)]
         cores = seen.setdefault(stem, [])
         if where not in cores:
             cores.append(where)
         k = cores.index(where)
         *inner, last = name.split("/")
-        return "/".join([*filter(None, [prefix]), f"{stem}_{k}" if k else stem, *inner]), last
+        return "/".join([*start, f"{stem}_{k}" if k else stem, *inner]), last
 
     return named(HAIKU, params, place)

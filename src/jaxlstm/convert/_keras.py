@@ -1,5 +1,6 @@
 """Keras: columns; a GRU that resets after the product has its two biases in one array."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,9 +8,9 @@ import numpy as np
 
 from .._cell import Cell, Layer
 from ..cells import gru, gru_reset_before, lstm, rnn, rnn_relu
-from ._names import Framework
-from ._network import filled, named, network
-from ._table import Part, Table
+from ._names import Component, Framework, Level, Side, check_mapping, counter, ending
+from ._network import filled, named, network, one_prefix
+from ._table import Part, Table, array
 
 
 def _table(cell: Cell, gates: str, bias: str = "b", inside: str = "") -> Table:
@@ -21,23 +22,62 @@ def _table(cell: Cell, gates: str, bias: str = "b", inside: str = "") -> Table:
     return Table(cell, parts, inside=inside, free=True)
 
 
+TABLES = (
+    _table(lstm, "ifgo"),
+    _table(gru, "zrn", "bd", inside="n"),
+    _table(gru_reset_before, "zrn"),
+    _table(rnn, "h"),
+    _table(rnn_relu, "h"),
+    _table(lstm, "ifgo", "bd")._replace(flat=True, always=True),  # CuDNNLSTM
+    _table(gru, "zrn", "bd", inside="n")._replace(flat=True, always=True),  # CuDNNGRU
+)
+VARS = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
+
+
+def _place(path: list[str]) -> list[Component]:
+    """What the names of layers say: a `Bidirectional` holds two, `StackedRNNCells` a stack.
+
+    Keras numbers layers as they are made, which says nothing of the order in which they run.
+    """
+    found: list[Component] = []
+    for above, part in zip(["", *path], path):
+        match = re.match(r"(forward|backward)_", part)
+        stacked = re.fullmatch(r"stacked_rnn_cells(_\d+)?|cells", above)
+        if match is not None:
+            half = part.endswith("_layer") or re.match(r"bidirectional(_\d+)?$", above) is not None
+            found.append(Side(part, part[match.end() :], match[1] == "backward", half))
+        elif stacked is not None:
+            found.append(Level(part, *counter(part), counted=True))
+        else:
+            found.append(part)
+    return found
+
+
+_by_name = ending(TABLES, _place)
+
+
+def _read(parts: list[str]) -> tuple[Sequence[Component], str] | None:
+    """`lstm/lstm_cell/kernel`, in Keras 2 `kernel:0`; in Keras 3's files `lstm/cell/vars/0`."""
+    if parts[-2:-1] == ["vars"]:
+        cell = parts[-3:-2] == ["cell"] or parts[-4:-3] == ["cells"]
+        leaf = VARS.get(parts[-1])
+        return (_place(parts[:-2]), leaf) if cell and leaf else None
+    return _by_name([*parts[:-1], re.sub(r":\d+$", "", parts[-1])]) if parts else None
+
+
 KERAS = Framework(
     "Keras",
-    (
-        _table(lstm, "ifgo"),
-        _table(gru, "zrn", "bd", inside="n"),
-        _table(gru_reset_before, "zrn"),
-        _table(rnn, "h"),
-        _table(rnn_relu, "h"),
-    ),
-    in_order=True,
+    TABLES,
+    _read,
+    ignored=r"(^|/)seed_generator(_\d+)?/|^optimizer(_weights)?/",
+    unclear=(gru, gru_reset_before),
 )
 
 
 def from_keras(
     weights: Mapping[str, Any] | Sequence[Any],
     *,
-    prefix: str = "",
+    prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     bidirectional: bool = False,
 ) -> Any:
@@ -68,13 +108,15 @@ def from_keras(
     assert bias.shape == (2, 3 * 5)  # gates z r n, as Keras has them
     ```
     """
-    tree = weights if isinstance(weights, Mapping) else _grouped(weights)
+    check_mapping(weights)
+    bare = not isinstance(weights, Mapping) and not any(isinstance(w, Mapping) for w in weights)
+    tree = _grouped([*weights]) if bare else weights
     return network(KERAS, tree, cell=cell, prefix=prefix, bidirectional=bidirectional)
 
 
 def _grouped(weights: Sequence[Any]) -> list[dict[str, np.ndarray]]:
     """A list of arrays as layers: kernel, recurrent kernel and, if there is one, bias."""
-    arrays = [np.asarray(a) for a in weights]
+    arrays = [array(f"weights[{k}]", a) for k, a in enumerate(weights)]
     names = ("kernel", "recurrent_kernel", "bias")
     found = []
     for n in (3, 2):
@@ -95,12 +137,12 @@ def _layer_like(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray | No
     if kernel.ndim != 2 or recurrent.ndim != 2 or kernel.shape[1] != recurrent.shape[1]:
         return False
     hidden, total = recurrent.shape
-    shapes = ((total,), (2, total))
+    shapes = ((total,), (2, total), (2 * total,))
     return total in (hidden, 3 * hidden, 4 * hidden) and (bias is None or bias.shape in shapes)
 
 
 def to_keras(
-    params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = None
+    params: Any, *, prefix: str | Sequence[str] = "", like: Mapping[str, Any] | None = None
 ) -> list[np.ndarray] | dict[str, Any]:
     """The weights as Keras has them: a list for `layer.set_weights(to_keras(params))`.
 
@@ -112,6 +154,8 @@ def to_keras(
     """
     if like is not None:
         return filled(KERAS, params, like, prefix)
+
+    one_prefix(prefix)
 
     def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
         return ("/".join(map(str, (*where, name))),)

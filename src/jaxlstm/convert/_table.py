@@ -61,6 +61,7 @@ class Table(NamedTuple):
     always: bool = False  # it knows no layer without a bias
     sized: tuple[str, ...] = ()  # the options of the cell that are widths of the state
     free: bool = False  # it takes any activations, which are not among its weights
+    flat: bool = False  # cuDNN's memory: of each gate the rows of its matrix; biases in one row
 
     @property
     def names(self) -> frozenset[str]:
@@ -97,24 +98,51 @@ def each(name: str, roles: str, gates: str) -> tuple[Part, ...]:
 
 def array(name: str, a: Any) -> np.ndarray:
     """A NumPy array of a floating dtype that nothing will truncate."""
+    if getattr(a, "is_quantized", False):
+        raise TypeError(f"`{name}` is a quantised tensor: give its values, `tensor.dequantize()`.")
     try:
-        a = a.detach() if hasattr(a, "detach") else a  # PyTorch, where gradients are asked for
-        a = np.asarray(jnp.from_dlpack(a) if str(a.dtype) == "torch.bfloat16" else a)
-    except (TypeError, ValueError, RuntimeError) as e:
+        if hasattr(a, "detach"):  # PyTorch, where gradients are asked for, of any device
+            a = a.detach().cpu()
+        if str(getattr(a, "dtype", "")) == "torch.bfloat16":
+            a = jnp.from_dlpack(a.contiguous())
+        found = np.asarray(a)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as e:
         raise TypeError(f"`{name}` must be an array; got a {type(a).__name__}: {e}") from None
-    if not jnp.issubdtype(a.dtype, jnp.floating):
-        raise TypeError(f"`{name}` must be of a floating dtype; got {a.dtype}.")
-    return a
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        what = found.dtype if found.dtype != object else f"a `{type(a).__name__}`"
+        raise TypeError(f"`{name}` must be of a floating dtype; got {what}.")
+    found = native(found)
+    _check_width(name, found)
+    return found
 
 
-def device(name: str, a: np.ndarray) -> jax.Array:
-    """The array as JAX holds it, or an error in place of a truncation."""
+def native(a: np.ndarray) -> np.ndarray:
+    """The same numbers in this machine's order of bytes; files are of any."""
+    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+
+
+def _check_width(name: str, a: np.ndarray) -> None:
     if jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
         raise TypeError(
             f"`{name}` is {a.dtype}, which JAX would truncate. Cast it to float32 first, or "
             "allow it: `jax.config.update('jax_enable_x64', True)`."
         )
+
+
+def device(name: str, a: np.ndarray) -> jax.Array:
+    """The array as JAX holds it, or an error in place of a truncation."""
+    _check_width(name, a)
     return jnp.asarray(a)
+
+
+def one_dtype(arrays: Mapping[str, Any]) -> None:
+    """What makes one network is of one dtype: a mixture would be promoted when it runs."""
+    dtypes: dict[str, list[str]] = {}
+    for name, a in arrays.items():
+        dtypes.setdefault(str(a.dtype), []).append(name)
+    if len(dtypes) > 1:
+        some = {dtype: names[:4] for dtype, names in dtypes.items()}
+        raise TypeError(f"the weights of a network must be of one dtype; got {some}.")
 
 
 def decode(
@@ -123,11 +151,13 @@ def decode(
     """The layer that a framework's arrays hold; `names` are what a person calls them."""
     found: dict[str, dict[str, Any]] = {"w": {}, "r": {}, "b": {}, "d": {}}
     extra: dict[str, np.ndarray] = {}
+    one_dtype({names[name]: a for name, a in arrays.items()})
     hidden = _hidden(table, arrays, names)
     for part in table.parts:
         if part.name not in arrays:
             continue
         a, said = arrays[part.name], names[part.name]
+        a = _from_flat(part, a, hidden) if table.flat else a
         expected = 1 if part.roles in ("b", "d") else 2
         if a.ndim != expected:
             raise ValueError(f"`{said}` must have {expected} axes; got shape {a.shape}.")
@@ -140,18 +170,21 @@ def decode(
                 f"`{said}` must hold {len(part.gates)} gates ({part.gates}) of {hidden} units, "
                 f"{len(part.gates) * hidden} in all; got shape {arrays[part.name].shape}."
             )
+        if part.roles == "bd" and a.shape[0] != 2:
+            raise ValueError(f"`{said}` must hold two biases, a row each; got shape {a.shape}.")
         a = a.reshape(*a.shape[:-1], len(part.gates), hidden)
         for role, piece in _split(part.roles, a, hidden):
             for k, gate in enumerate(part.gates):
                 row = piece[..., k, :]
                 found[role][gate] = -row if gate in table.negated else row
     gates, recurrent = table.cell.gates, table.cell.recurrent
+    _check_shapes(table, {names[name]: a.shape for name, a in arrays.items()}, found)
     w, r = _joined(found["w"], gates), _joined(found["r"], recurrent)
     if table.always and not found["b"]:
         raise ValueError(f"the bias is missing: there are {sorted(names.values())} only.")
     b, d = _biases(table, found["b"], found["d"], sums)
-    weights = {k: device(k, a) for k, a in extra.items()} or None
-    w, r, b, d = (None if a is None else device("w", a) for a in (w, r, b, d))
+    weights = {k: jnp.asarray(a) for k, a in extra.items()} or None
+    w, r, b, d = (None if a is None else jnp.asarray(a) for a in (w, r, b, d))
     assert w is not None
     sizes = dict.fromkeys(table.sized, 0 if r is None else r.shape[0])
     layer = Layer(table.cell(**sizes) if sizes else table.cell, w, r, b, d, weights)
@@ -179,13 +212,35 @@ def _split(roles: str, a: np.ndarray, hidden: int) -> list[tuple[str, np.ndarray
     return list(zip(roles, (first[0], second[0]) if roles == "bd" else (first, second)))
 
 
+def _from_flat(part: Part, a: np.ndarray, hidden: int) -> np.ndarray:
+    """An array of cuDNN's memory in the shape that Keras has without it."""
+    gates = len(part.gates)
+    if part.roles == "bd":
+        return a.reshape(2, -1) if a.shape == (2 * gates * hidden,) else a
+    if a.ndim != 2 or a.shape[1] != gates * hidden:
+        return a
+    blocks = [block.reshape(hidden, -1).T for block in np.split(a, gates, 1)]
+    return np.concatenate(blocks, 1)
+
+
+def _to_flat(part: Part, a: np.ndarray) -> np.ndarray:
+    if part.roles == "bd":
+        return a.reshape(-1)
+    blocks = np.split(a, len(part.gates), 1)
+    return np.concatenate([block.T.reshape(block.shape) for block in blocks], 1)
+
+
+def _check_shapes(table: Table, said: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """One matrix a gate, all of one shape."""
+    for role in ("w", "r"):
+        if len({row.shape for row in found[role].values()}) > 1:
+            names = [name for name, shape in said.items() if len(shape) == 2]
+            kernels = {name: said[name] for name in names}
+            raise ValueError(f"the weights of all gates must have one shape; got {kernels}.")
+
+
 def _joined(rows: Mapping[str, np.ndarray], gates: str) -> np.ndarray | None:
-    if not rows:
-        return None
-    shapes = {gate: rows[gate].shape for gate in gates}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"the weights of all gates must have one shape; got {shapes}.")
-    return np.stack([rows[gate] for gate in gates], -2)
+    return np.stack([rows[gate] for gate in gates], -2) if rows else None
 
 
 def _biases(
@@ -207,18 +262,13 @@ def _biases(
 
 
 def check(layer: Layer, names: Mapping[str, str]) -> None:
-    """The arrays of a layer must be of one width and one dtype."""
+    """The recurrent weights must take what the layer gives out."""
     hidden, output = layer.w.shape[-1], layer.cell.output_size(layer.w.shape[-1])
     said = ", ".join(f"`{name}`" for name in names.values())
     if layer.r is not None and layer.r.shape[0] != output:
         raise ValueError(
             f"the recurrent weights of a layer of {hidden} units must take {output} outputs; "
             f"got {layer.r.shape[0]} (in {said})."
-        )
-    dtypes = {str(a.dtype) for a in jax.tree.leaves(layer)}
-    if len(dtypes) > 1:
-        raise TypeError(
-            f"the weights of a layer must be of one dtype; got {sorted(dtypes)}: {said}"
         )
 
 
@@ -238,6 +288,7 @@ def encode(table: Table, layer: Layer) -> dict[str, np.ndarray]:
             a = np.stack(flat) if part.roles == "bd" else np.concatenate(flat)
         else:
             a = np.asarray((layer.weights or {})[part.roles])
+        a = _to_flat(part, a) if table.flat else a
         out[part.name] = np.ascontiguousarray(a.T if table.rows and a.ndim == 2 else a)
     return out
 

@@ -1,14 +1,17 @@
 """PyTorch: gates are rows, and every gate has two biases."""
 
+import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from .._cell import Cell, Layer
 from ..cells import gru, gru_reset_before, lstm, projected_lstm, rnn, rnn_relu
-from ._names import Framework
-from ._network import filled, layers, named, network
-from ._table import Part, Table
+from ._names import Component, Framework, Level, Side, number
+from ._network import filled, layers, named, network, one_prefix
+from ._table import PLAIN, Part, Table
 
 
 def _table(cell: Cell, gates: str, *more: Part, **data: Any) -> Table:
@@ -31,30 +34,94 @@ TABLES = (
 )
 
 
-_LACKS = ((gru_reset_before, "its GRU resets after the recurrent product, which no weights undo"),)
+LEAVES = {name for table in TABLES for name in table.names}
+LEVEL = re.compile(r"(.*)_l([0-9]{1,9})(_reverse)?", re.DOTALL)
 
-LEVEL = r"(.*)_l(\d+)(_reverse)?"
+
+def _read(parts: list[str]) -> tuple[Sequence[Component], str] | None:
+    """`weight_ih_l0_reverse` is `weight_ih` of layer 0 backwards; a cell has no such ending."""
+    if not parts:
+        return None
+    *path, last = parts
+    if last in LEAVES:
+        return path, last
+    match = LEVEL.fullmatch(last)
+    if match is None or match[1] not in LEAVES or (k := number(match[2])) is None:
+        return None
+    level = Level(f"l{match[2]}", "l", k, alike=True)
+    side = Side("backward", "", True, True) if match[3] else Side("forward", "", False, False)
+    return [*path, level, side], match[1]
 
 
-def _framework(names: Iterable[str] = (), prefix: str = "") -> Framework:
-    """How these names are read: what is not `_reverse` is forward, if some of them are."""
-    both = any(name.startswith(prefix) and name.endswith("_reverse") for name in names)
+WEIGHT = r"((?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh|bias_hr)(?:_l\d+)?(?:_reverse)?)"
+NORMED = (
+    "`{name}` is weight-normed: its value is computed when it runs. Store it as it is, and take "
+    "the state dict then: `torch.nn.utils.remove_weight_norm(module, {weight!r})`."
+)
+SPECTRAL = (
+    "`{name}` is spectral-normed: its value is computed when it runs. Store it as it is, and take "
+    "the state dict then: `torch.nn.utils.remove_spectral_norm(module, {weight!r})`."
+)
+PRUNED = (
+    "`{name}` is pruned: its value is computed when it runs. Store it as it is, and take the "
+    "state dict then: `torch.nn.utils.prune.remove(module, {weight!r})`."
+)
+PARAMETRIZED = (
+    "`{name}` is parametrized: its value is computed when it runs. Store it as it is, and take the "
+    "state dict then: `torch.nn.utils.parametrize.remove_parametrizations(module, {weight!r})`."
+)
+DROPPED = (
+    "`{name}` is weight-dropped: this is {weight!r} without its dropout, and what the inner module "
+    "holds under that name has lost some of it. Make a state dict in which {weight!r} is this "
+    "array, without the `_raw`."
+)
+QUANTISED = (
+    "`{name}` is of a dynamically quantised module, whose weights are packed. Convert the module "
+    "that it was made from; or take what it computes with, of `q` the quantised `LSTM` or `GRU`: "
+    "`{{k: w.dequantize() for k, w in q.get_weight().items()}} | q.get_bias()`."
+)
+QUANTISABLE = (
+    "`{name}` is of a quantised or quantisable LSTM, which rounds between its steps. Convert the "
+    "`torch.nn.LSTM` that it was made from."
+)
+# what a name ends in -> what was done to the module, the first that is found
+ALTERED = (
+    (re.compile(rf"(?:.*\.)?parametrizations\.{WEIGHT}\..*", re.DOTALL), PARAMETRIZED),
+    (re.compile(rf"(?:.*\.)?{WEIGHT}_g", re.DOTALL), NORMED),
+    (re.compile(rf"(?:.*\.)?{WEIGHT}_mask", re.DOTALL), PRUNED),
+    (re.compile(rf"(?:.*\.)?{WEIGHT}_(?:orig|u)", re.DOTALL), SPECTRAL),
+    (re.compile(rf"(?:.*\.)?{WEIGHT}_v", re.DOTALL), NORMED),
+    (re.compile(rf"(?:.*\.)?{WEIGHT}_raw", re.DOTALL), DROPPED),
+    (re.compile(r"(?:.*\.)?(_all_weight_values\.|_packed_weight_).*", re.DOTALL), QUANTISED),
+    (re.compile(r"(?:.*\.)?([ih]gates)\..*", re.DOTALL), QUANTISABLE),
+)
 
-    def parts(name: str) -> list[str]:
-        *path, last = name.split(".")
-        match = re.fullmatch(LEVEL, last)
-        if match is None:
-            return [*path, last]
-        side = ["backward" if match[3] else "forward"] if both else []
-        return [*path, f"l{match[2]}", *side, match[1]]
 
-    return Framework("PyTorch", TABLES, parts, join=".", lacks=_LACKS)
+def _altered(names: Sequence[str]) -> str | None:
+    """What a module is that has its weights under other names, and what to do."""
+    for pattern, advice in ALTERED:
+        for name in names:
+            if match := pattern.fullmatch(name):
+                return advice.format(name=name, weight=match[1])
+    return None
+
+
+TORCH = Framework(
+    "PyTorch",
+    TABLES,
+    _read,
+    join=".",
+    altered=_altered,
+    lacks=(
+        (gru_reset_before, "its GRU resets after the recurrent product, which no weights undo"),
+    ),
+)
 
 
 def from_torch(
     state_dict: Mapping[str, Any],
     *,
-    prefix: str = "",
+    prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     sum_biases: bool = True,
 ) -> Any:
@@ -85,13 +152,12 @@ def from_torch(
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), params, again))
     ```
     """
-    names = state_dict if isinstance(state_dict, Mapping) else ()
-    of = _framework(names, prefix)
-    _check_levels(names, prefix)
-    return network(of, state_dict, cell=cell, prefix=prefix, sums=sum_biases)
+    return network(TORCH, state_dict, cell=cell, prefix=prefix, sums=sum_biases)
 
 
-def to_torch(params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = None) -> Any:
+def to_torch(
+    params: Any, *, prefix: str | Sequence[str] = "", like: Mapping[str, Any] | None = None
+) -> Any:
     """The `state_dict` of the PyTorch module that computes `params`, as NumPy arrays.
 
     `module.load_state_dict({k: torch.from_numpy(a) for k, a in to_torch(params).items()})`.
@@ -106,8 +172,8 @@ def to_torch(params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = 
             their own, a wrapper.
     """
     if like is not None:
-        return filled(_framework(like, prefix), params, like, prefix)
-    stem = prefix if not prefix or prefix.endswith(".") else prefix + "."
+        return filled(TORCH, params, like, prefix, _like_tensor)
+    stem = "".join(f"{part}." for part in TORCH.parts(one_prefix(prefix)))
 
     seen: list[tuple[Any, ...]] = []
 
@@ -119,25 +185,22 @@ def to_torch(params: Any, *, prefix: str = "", like: Mapping[str, Any] | None = 
         return (f"{stem}{name}_l{seen.index(level)}{side}",)
 
     _check_uniform(params)
-    return named(_framework(), params, place)
+    return named(TORCH, params, place)
 
 
-def _check_levels(names: Iterable[str], prefix: str) -> None:
-    """PyTorch counts its layers from 0; one that is missing is not passed over."""
-    found: dict[str, set[int]] = {}
-    for name in names:
-        if name.startswith(prefix) and (match := re.fullmatch(LEVEL, name)):
-            stem = name[: name.rfind(".") + 1]
-            found.setdefault(stem, set()).add(int(match[2]))
-    for stem, levels in found.items():
-        if missing := sorted(set(range(max(levels))) - levels):
-            raise ValueError(f"the weights of the layers {missing} are missing below {stem!r}.")
+def _like_tensor(new: np.ndarray, old: Any) -> Any:
+    """A tensor where `like` has one, which `load_state_dict` insists on; of the same device."""
+    if not hasattr(old, "detach"):
+        return new
+    torch = importlib.import_module("torch")  # which made the tensor
+    wide = new.astype("float32") if new.dtype.name == "bfloat16" else new
+    return torch.tensor(wide, dtype=getattr(torch, new.dtype.name), device=old.device)
 
 
 def _check_uniform(params: Any) -> None:
     """One PyTorch module has one kind of layer."""
     kinds = {
-        "cells": {repr(layer.cell) for _, layer in layers(params)},
+        "cells": {repr(PLAIN.get(layer.cell, layer.cell)) for _, layer in layers(params)},
         "widths": {layer.w.shape[-1] for _, layer in layers(params)},
         "directions": {isinstance(path[-1], str) for path, _ in layers(params) if path},
         "biases": {layer.b is None for _, layer in layers(params)},
