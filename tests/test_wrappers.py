@@ -190,6 +190,14 @@ def test_skips_and_norms_by_hand():
         jaxlstm.apply(wrappers.residual(network(jaxlstm.lstm)), XS)
 
 
+@pytest.mark.parametrize("skip", [wrappers.residual, wrappers.dense])
+def test_a_norm_around_a_skip_gives_nothing_under_the_mask(skip):
+    node = wrappers.layer_norm(skip(jaxlstm.init(KEY, jaxlstm.lstm, N, N)), "inputs")
+    node = node._replace(shift=jnp.ones(N))
+    ys, _ = jaxlstm.apply(node, XS, mask=some_mask())
+    assert not ys[~some_mask()].any()
+
+
 def test_window_is_a_causal_convolution():
     layer = network(jaxlstm.cells.qrnn)._replace(w=normal_like(jnp.zeros((2 * N, 3, H))))
     past = jnp.concatenate([jnp.zeros((1, B, N)), XS[:-1]])

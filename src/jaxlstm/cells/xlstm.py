@@ -68,7 +68,7 @@ def mlstm(u, *, heads=1, cap=15.0):
     in Beck et al. 2025, "xLSTM 7B", arXiv:2503.13427.  Gates: `i f q k v o`.  State: `h c n`.
     Beck et al. 2024, "xLSTM: extended long short-term memory", arXiv:2405.04517.
     """
-    i, f, q, k, v = (x.reshape(*x.shape[:-1], heads, -1) for x in u[:5])
+    i, f, q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in u[:5])
     i, f = (cap * tanh(x.mean(-1, keepdims=True) / cap) for x in (i, f))
     i, f, k = exp(i), sigmoid(f), k / k.shape[-1] ** 0.5
     i, f, q, k, v, o = named(i=i, f=f, q=q, k=k, v=v, o=sigmoid(u[5]))

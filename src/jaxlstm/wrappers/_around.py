@@ -187,10 +187,12 @@ class LayerNorm(NamedTuple):
     epsilon: Static = Static(1e-5)
 
     def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+        # The shift must not stand under the mask, where a skip would hand it on.
+        norm = lambda x: where(way.mask, self.norm(x), jnp.zeros_like(x))
         if self.before.value:
-            return run(self.node, self.norm(xs), state, way)
+            return run(self.node, norm(xs), state, way)
         ys, state = run(self.node, xs, state, way)
-        return where(way.mask, self.norm(ys), jnp.zeros_like(ys)), state
+        return norm(ys), state
 
     def norm(self, x: Array) -> Array:
         x = x - x.mean(-1, keepdims=True)
