@@ -7,7 +7,7 @@ WORKERS ?= auto
 JAX ?= jax
 FLOOR = $(shell sed -n 's/.*"jax>=\([0-9.]*\)".*/jax==\1/p' pyproject.toml)
 
-.PHONY: help demo test test-slow test-all test-floor test-peers bench bench-gpu notebooks docs lint types format clean
+.PHONY: help demo test test-slow test-slow-tenth sweep package test-all test-floor test-peers bench bench-gpu notebooks docs lint types format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,20 +24,36 @@ demo: $(VENV)/.ready ## train the three networks on text, write the picture and 
 	$(BIN)/python -m jaxlstm
 
 # Most of the time goes into compiling small programs: the laws, which are many, take the compiler
-# at its fastest.  What is about the compiler itself, or runs long, takes it as users have it, as
-# do the full sweeps.
+# at its fastest.  What is about the compiler itself, or runs long, takes it as users have it.
 FASTEST = --xla_backend_optimization_level=0 $(call known,--xla_cpu_use_fusion_emitters=false)
 # JAX stops at a flag that it does not know, and newer ones do not know the second.
 known = $(shell XLA_FLAGS=$(1) $(BIN)/python -c 'import jax; jax.devices()' >/dev/null 2>&1 && echo $(1))
 AS_USED = test_benchmarks test_demo test_goldens_torch test_xla
 IGNORED = $(AS_USED:%=--ignore=tests/%.py)
 
-test: $(VENV)/.ready ## the fast tests
-	XLA_FLAGS='$(FASTEST)' $(BIN)/python -m pytest -n $(WORKERS) $(IGNORED)
-	$(BIN)/python -m pytest -n $(WORKERS) $(AS_USED:%=tests/%.py)
+# A worker takes a run of tests that stand together, which share compiled programs, and when it has
+# done them, some of another's.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cpu
+LAWS = XLA_FLAGS='$(FASTEST)' $(PYTEST) $(IGNORED)
+OTHERS = $(PYTEST) $(AS_USED:%=tests/%.py)
 
-test-slow: $(VENV)/.ready ## the full sweeps
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+test: $(VENV)/.ready ## the fast tests
+	$(LAWS)
+	$(OTHERS)
+
+MINUTES ?= 3
+test-slow: $(VENV)/.ready ## all that `test` leaves out: every cell in every law, and a sweep
+	$(LAWS) -m slow --minutes $(MINUTES)
+	$(OTHERS) -m slow
+
+# The notebooks have a target of their own.
+TENTH ?= today
+test-slow-tenth: $(VENV)/.ready ## a tenth of them, another each day: TENTH=0 to 9
+	$(LAWS) -m slow --tenth $(TENTH) --ignore=tests/test_notebooks.py
+	$(OTHERS) -m slow --tenth $(TENTH)
+
+sweep: $(VENV)/.ready ## random networks beside the oracle, others each day: MINUTES=60
+	XLA_FLAGS='$(FASTEST)' $(PYTEST) -m slow tests/test_random_networks.py -k sweep --minutes $(MINUTES)
 
 # By name, or where pyenv keeps them: its commands are there for versions that it does not run.
 PYENV = $(or $(PYENV_ROOT),$(HOME)/.pyenv)
@@ -86,6 +102,16 @@ bench: .venv-peers/.ready ## speed beside the peers on CPU, and latency of strea
 bench-gpu: .venv-gpu/.ready ## speed beside JAX's peers and cuDNN on an NVIDIA GPU
 	.venv-gpu/bin/python benchmarks/gpu.py $(BENCH)
 
+# The wheel is built from the source distribution, so that both are tried.
+package: ## build both distributions, and import the wheel in an empty environment
+	rm -rf dist
+	$(PYTHON) -m venv --clear .venv-package
+	.venv-package/bin/python -m pip --quiet --disable-pip-version-check install build
+	.venv-package/bin/python -m build --outdir dist
+	$(PYTHON) -m venv --clear .venv-package
+	.venv-package/bin/python -m pip --quiet --disable-pip-version-check install dist/*.whl
+	cd dist && ../.venv-package/bin/python -W error -c 'import jaxlstm'
+
 notebooks: .venv-docs/.ready ## run all of them; a changed result fails
 	.venv-docs/bin/python -m pytest -s -m 'slow or not slow' tests/test_notebooks.py
 
@@ -110,4 +136,4 @@ format: $(VENV)/.ready ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## remove what make made
-	rm -rf .venv .venv-* demo-output docs/_build docs/notebooks docs/jupyter_execute docs/.jupyter_cache docs/[A-Z]*.md
+	rm -rf .venv .venv-* dist demo-output docs/_build docs/notebooks docs/jupyter_execute docs/.jupyter_cache docs/[A-Z]*.md

@@ -1,6 +1,9 @@
 """Every test runs in float64 unless it says otherwise, with strict promotion and checked shapes."""
 
+import collections
+import datetime
 import os
+import zlib
 
 # Two host devices, so that `shard_map` has something to shard over.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
@@ -24,6 +27,75 @@ settings.register_profile("jaxlstm", deadline=None, derandomize=True, print_blob
 settings.load_profile("jaxlstm")
 
 
+def pytest_addoption(parser):
+    group = parser.getgroup("jaxlstm")
+    group.addoption("--tenth", metavar="N", help="of all tests one tenth: 0 to 9, or `today`")
+    group.addoption("--cpu", action="store_true", help="CPU seconds by module, and the slowest")
+    group.addoption("--minutes", type=int, default=2, help="how long the random sweep runs")
+    group.addoption("--case", type=int, default=0, help="the number of one random network")
+
+
+def pytest_configure(config):
+    # Workers are given what stands here: the day is the same for all of them.
+    if not hasattr(config.option, "day"):
+        config.option.day = datetime.datetime.now(datetime.UTC).toordinal()
+    if (tenth := config.getoption("tenth")) is not None:
+        config.option.tenth = str(config.option.day % 10) if tenth == "today" else tenth
+        if config.option.tenth not in list("0123456789"):
+            raise pytest.UsageError(f"--tenth must be 0 to 9 or `today`; got {tenth!r}.")
+    if config.getoption("cpu"):
+        config.pluginmanager.register(Spent())
+
+
+def pytest_report_header(config):
+    if (tenth := config.getoption("tenth")) is not None:
+        return f"a tenth of the tests: the same again with --tenth {tenth}"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keeps the tests of one tenth, which is told by a hash of the name."""
+    if (tenth := config.getoption("tenth")) is None:
+        return
+    chosen = lambda item: zlib.crc32(item.nodeid.encode()) % 10 == int(tenth)
+    config.hook.pytest_deselected(items=[item for item in items if not chosen(item)])
+    items[:] = [item for item in items if chosen(item)]
+
+
+@pytest.fixture(scope="session")
+def today(request):
+    """The number of the day."""
+    return request.config.option.day
+
+
+class Spent:
+    """CPU seconds by test, as reports carry them from the workers."""
+
+    def __init__(self):
+        self.tests = collections.Counter()
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report):
+        if report.when == "teardown":
+            self.tests[report.nodeid] += dict(report.user_properties).get("cpu", 0.0)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        modules = collections.Counter()
+        for name, seconds in self.tests.items():
+            modules[name.split("::")[0]] += seconds
+        write = terminalreporter.write_line
+        terminalreporter.section(f"{self.tests.total() / 60:.1f} minutes of CPU")
+        for name, seconds in [*modules.most_common(), *self.tests.most_common(20)]:
+            write(f"{seconds:8.1f} s  {name}")
+
+
+@pytest.fixture(autouse=True)
+def _cpu(request, record_property):
+    """What a test takes of the CPU, its processes among it."""
+    before = sum(os.times()[:4])
+    yield
+    record_property("cpu", sum(os.times()[:4]) - before)
+
+
 @pytest.fixture(autouse=True)
 def _restore_config():
     """A test that changes a global flag does not change the next test."""
@@ -38,3 +110,16 @@ def as_users_call_it():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+PROGRAMS = collections.Counter()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Frees what JAX keeps of every program that it compiled, up to 15 MiB a test."""
+    result = yield
+    PROGRAMS["tests"] += 1
+    if nextitem is None or nextitem.path != item.path or PROGRAMS["tests"] % 64 == 0:
+        jax.clear_caches()
+    return result

@@ -31,7 +31,7 @@ def over_cells(law, cells=CELLS):
     for name, cell in cells.items():
         often = name in ("lstm", "gru") or zlib.crc32(f"{law.__name__} {name}".encode()) % 12 == 0
         parameters.append(pytest.param(cell, id=name, marks=() if often else pytest.mark.slow))
-    return pytest.mark.parametrize("cell", parameters)(law)
+    return pytest.mark.parametrize("cell", parameters, scope="module")(law)
 
 
 def network(cell, arrangement="layer", seed=0, **options):
