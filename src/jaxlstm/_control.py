@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Key
 
-from ._layer import of_rows
+from ._layer import of_rows, shared
 
 
 class Controls(NamedTuple):
@@ -61,21 +61,19 @@ def vary_alike(tree: Any, others: Any) -> Any:
     return jax.tree.map(vary, tree) if axes else tree
 
 
-def shared(a: Any) -> tuple[Any, ...]:
-    """How an array is shared out over devices, by its type: a mesh axis, or None, for each axis."""
-    spec = tuple(getattr(getattr(jax.typeof(a), "sharding", None), "spec", ()))
-    return spec + (None,) * (jnp.ndim(a) - len(spec))
-
-
 def share(tree: Any, like: Any, *axes: Any) -> Any:
     """Shares out the first axes of arrays over the mesh of another array, and no more of them."""
     mesh = jax.typeof(like).sharding.mesh
 
     def place(a: Any) -> Any:
-        spec = (axes + (None,) * jnp.ndim(a))[: jnp.ndim(a)]
-        return a if shared(a) == spec else jax.reshard(a, NamedSharding(mesh, P(*spec)))
+        to = NamedSharding(mesh, P(*(axes + (None,) * jnp.ndim(a))[: jnp.ndim(a)]))
+        return a if jax.typeof(a).sharding == to else jax.reshard(a, to)
 
-    return jax.tree.map(place, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    placed = list(map(place, leaves))
+    # The same node, where nothing is new: `record` knows nodes by their identity.
+    same = all(a is b for a, b in zip(leaves, placed, strict=True))
+    return tree if same else jax.tree.unflatten(structure, placed)
 
 
 def alike(*arrays: Array) -> Sequence[Array]:

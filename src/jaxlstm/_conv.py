@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from . import _door
 from ._cell import Cell, State
-from ._control import on_each_device, shared
+from ._control import on_each_device
 from ._init import checked, init_layer
-from ._layer import over_rows
+from ._layer import over_rows, shared
 from .initializers import Scheme
 
 

@@ -68,6 +68,12 @@ def product(x: Array, w: Array, b: Array | None) -> Array:
     return y if b is None else y + over_rows(b, y)
 
 
+def shared(a: Any) -> tuple[Any, ...]:
+    """How an array is shared out over devices, by its type: a mesh axis, or None, for each axis."""
+    spec = tuple(getattr(getattr(jax.typeof(a), "sharding", None), "spec", ()))
+    return spec + (None,) * (jnp.ndim(a) - len(spec))
+
+
 def over_rows(a: Array, like: Array) -> Array:
     """A weight of one row, for every row of an array: with axes of length 1.
 
@@ -89,7 +95,8 @@ def _joined(x: Array) -> bool:
     axes, which takes an eighth of a step of training.  But an axis made of a part that is shared
     out over devices and one that is not would be gathered on each of them.
     """
-    return x.ndim > 2 and jax.default_backend() == "cpu" and jax.device_count() == 1
+    alone = jax.default_backend() == "cpu" and jax.device_count() == 1 and not any(shared(x))
+    return x.ndim > 2 and alone
 
 
 def take(a: Any, names: str, gates: str) -> Any:

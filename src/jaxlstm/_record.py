@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from . import _door
 from ._apply import Plan, Precision, start
 from ._cell import State
-from ._control import Controls, controlled, where
+from ._control import Controls, controlled, share_alike, where
 from ._named import harvest
 
 
@@ -105,7 +105,8 @@ def recorded(
     Records, and pushes, are a list for every layer in the order of the tree, and in it one
     entry for each time that the layer runs.
     """
-    params, xs, state, mask, reset, key = args
+    *given, key = args
+    params, xs, state, mask, reset = share_alike(*given)
     layers = jax.tree.leaves(params, is_leaf=takes_steps)
     at = {id(node): i for i, node in enumerate(layers)}
     seen: list[list[Record]] = [[] for _ in layers]

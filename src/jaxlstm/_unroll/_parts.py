@@ -102,7 +102,8 @@ def whole(gates: Parts, cell: Cell, parts: Parts) -> tuple[Array, Array]:
         }
         if not found:
             return jnp.broadcast_to(zeros, (len(names), *zeros.shape))
-        return jnp.stack([found.get(name, zeros) for name in names])
+        # Not `stack`, which takes no network whose type says that it is one of several devices'.
+        return jnp.concatenate([found.get(name, zeros)[None] for name in names])
 
     u = rows(cell.gates, (gates.sums, fronts.sums), (gates.u, fronts.u))
     return u, rows(cell.recurrent, (gates.v, fronts.v))

@@ -20,8 +20,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from ..._cell import Gated, State
-from ..._control import Controls, on_each_device, shared, vary_alike
-from ..._layer import Layer
+from ..._control import Controls, on_each_device, vary_alike
+from ..._layer import Layer, shared
 from .._parts import Parts, groups
 from ..deferred import (
     Changes,
