@@ -101,8 +101,11 @@ def computed(kind, name, dtype, implementation=None, spoil=lambda *a: a):
         out, pull = jax.vjp(run, *given)
         return out, pull(cotangents)
 
-    cast = jax.tree.map(lambda a: jnp.asarray(a, dtype), (given, cotangents))
-    return both(*spoil(*cast))
+    rounded = jax.tree.map(lambda a: jnp.asarray(a, dtype), (given, cotangents))
+    given, cotangents = spoil(*rounded)
+    dtype = jnp.float32 if dtype == jnp.bfloat16 else dtype
+    wide = lambda state: jax.tree.map(lambda a: a.astype(dtype), state)
+    return both((*given[:-1], wide(given[-1])), (cotangents[0], wide(cotangents[1])))
 
 
 def errors(got, truth):

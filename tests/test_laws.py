@@ -183,12 +183,14 @@ def test_size_one(cell):
 @over_cells
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_dtypes_are_kept(cell, dtype):
+    """Outputs and gradients have the dtype of the weights; the state is never below float32."""
     params = network(cell, "bidirectional", dtype=dtype)
     mask, reset = some_mask(), some_reset()
-    out = jax.eval_shape(
+    (ys, state), grads = jax.eval_shape(
         lambda p, x: pulled(p, x, mask=mask, reset=reset), params, inputs(dtype=dtype)
     )
-    assert {a.dtype for a in jax.tree.leaves(out)} == {jnp.dtype(dtype)}
+    assert {a.dtype for a in jax.tree.leaves((ys, grads))} == {jnp.dtype(dtype)}
+    assert {a.dtype for a in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
 
 
 @over_cells

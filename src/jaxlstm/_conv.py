@@ -14,7 +14,7 @@ from . import _door
 from ._cell import Cell, State
 from ._control import on_each_device
 from ._init import checked, init_layer
-from ._layer import over_rows, shared
+from ._layer import biased, bilinear, shared
 from .initializers import Scheme
 
 
@@ -54,19 +54,19 @@ class ConvLayer(NamedTuple):
             alone = functools.partial(self.product, b=None)
             rows, made = P(*spec), P(*spec[:-1], None, None)
             y = on_each_device(alone, x, (rows, P()), made)(x, w)
-            return y if b is None else y + over_rows(b, y)
+            return biased(y, b)
         *kernel, n, g, h = w.shape
         places = x.shape[-1 - len(kernel) : -1]
         letters = "DHW"[-len(kernel) :]
-        y = jax.lax.conv_general_dilated(
-            x.reshape(math.prod(x.shape[: -1 - len(kernel)]), *places, n),
-            w.reshape(*kernel, n, g * h),
+        convolution = functools.partial(
+            jax.lax.conv_general_dilated,
             window_strides=(1,) * len(kernel),
             padding="SAME",
             dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
         )
-        y = y.reshape(*x.shape[:-1], g, h)
-        return y if b is None else y + over_rows(b, y)
+        x_rows = x.reshape(math.prod(x.shape[: -1 - len(kernel)]), *places, n)
+        y = bilinear(convolution, x_rows, w.reshape(*kernel, n, g * h))
+        return biased(y.reshape(*x.shape[:-1], g, h), b)
 
     def step(self, s: State, u: Float[Array, "*batch gates hidden"], key: Any = None) -> State:
         return self.cell.step(self, s, u)

@@ -89,7 +89,9 @@ def init(
         bidirectional: every layer runs in both directions and joins the two outputs.
         dropout: the probability of zeroing a unit between layers, when `apply` has a key.
         bias: False leaves all biases out.
-        dtype: of every weight, and so of the inputs, the states and the outputs.
+        dtype: of every weight, and so of the inputs and the outputs.  Of 16 bits (`bfloat16`,
+            `float16`) the products take operands of 16 bits and sum in float32; the state and
+            the equations are float32.
         scheme: `"default"`, `"torch"`, `"keras"`, `"irnn"` or a `jaxlstm.initializers.Scheme`.
 
     Returns:

@@ -1,11 +1,13 @@
 """A layer: the weights of one cell, and the products that they take part in."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from ._named import mark
@@ -29,7 +31,7 @@ class Layer(NamedTuple):
         return self.w.shape[0]
 
     def zeros(self, batch: Sequence[int]) -> "State":
-        """The initial state."""
+        """The initial state, of float32 where the weights are narrower."""
         return self.cell.zeros(batch, self.w.shape[-1], self.w.dtype)
 
     def project(self, xs: Float[Array, "*time input"]) -> Float[Array, "*time gates hidden"]:
@@ -51,7 +53,7 @@ def front(a: Array) -> Array:
 
 
 def product(x: Array, w: Array, b: Array | None) -> Array:
-    """`x w + b` over the last axis; the product itself is flat.
+    """`x w + b` over the last axis, never narrower than float32; the product itself is flat.
 
     Where `w` has fewer rows than `x` has features it is block diagonal: one block for each
     head, which sees its own part of `x` and makes its own part of the result.
@@ -60,12 +62,70 @@ def product(x: Array, w: Array, b: Array | None) -> Array:
     heads = x.shape[-1] // n if n else 1
     if heads > 1:
         parts = x.reshape(*x.shape[:-1], heads, n)
-        y = jnp.einsum("...kn,ngkh->...gkh", parts, w.reshape(n, g, heads, h // heads))
-        y = y.reshape(*x.shape[:-1], g, h)
+        blocks = functools.partial(jnp.einsum, "...kn,ngkh->...gkh")
+        y = bilinear(blocks, parts, w.reshape(n, g, heads, h // heads))
     else:
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if _joined(x) else x
-        y = (rows @ w.reshape(n, g * h)).reshape(*x.shape[:-1], g, h)
-    return y if b is None else y + over_rows(b, y)
+        y = bilinear(jnp.matmul, rows, w.reshape(n, g * h))
+    return biased(y.reshape(*x.shape[:-1], g, h), b)
+
+
+def wide(dtype: Any) -> Any:
+    """The dtype of states and equations for weights of a dtype: float32 at least."""
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
+
+
+def widened(a: Array) -> Array:
+    """A weight as the equations take it; what is no narrow float stays as it is."""
+    return a.astype(wide(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+
+def for_a_loop(node: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Wide weights to close a loop over, and what makes the node of them inside.
+
+    The gradient of what a loop closes over is summed step by step in its own dtype: in 16 bits
+    a sum stops to grow once it is some hundred times as large as what is added.
+    """
+    dtypes = jax.tree.map(lambda a: a.dtype, node)
+    cast = lambda a, dtype: a if a.dtype == dtype else a.astype(dtype)
+    return jax.tree.map(widened, node), lambda weights: jax.tree.map(cast, weights, dtypes)
+
+
+def biased(y: Array, b: Array | None) -> Array:
+    """`y + b`, in the dtype of `y`."""
+    return y if b is None else y + over_rows(b.astype(y.dtype), y)
+
+
+def bilinear(f: Callable[..., Array], x: Array, w: Array) -> Array:
+    """`f(x, w)`, a product, summed in float32 at least.
+
+    With weights of 16 bits it takes operands of 16 bits, a state rounded to them, and gives
+    float32.  Its gradients are float32 too: to round the cotangents of a state at each step
+    would lose those of a float16 network below 6e-8.
+    """
+    if w.dtype == wide(w.dtype):
+        return f(x, w)
+    precision: Any = jax.config
+    return _narrow(f, precision.jax_default_matmul_precision, x, w)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _narrow(f: Callable[..., Array], precision: Any, x: Array, w: Array) -> Array:
+    return f(x.astype(w.dtype), w, preferred_element_type=wide(w.dtype))
+
+
+def _tangent(f: Any, precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, w), (dx, dw) = primals, tangents
+    y = _narrow(f, precision, x, w)
+    pairs = [(dx, w), (x.astype(w.dtype), dw)]
+    pairs = [p for p in pairs if not any(isinstance(a, SymbolicZero) for a in p)]
+    # Pass precision explicitly: the context may have exited when this is traced.
+    with jax.default_matmul_precision(precision):
+        terms = [f(*map(widened, pair)) for pair in pairs]
+    return y, functools.reduce(jnp.add, terms) if terms else jnp.zeros_like(y)
+
+
+_narrow.defjvp(_tangent, symbolic_zeros=True)
 
 
 def shared(a: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from ._apply import Way, run
 from ._cell import State
 from ._control import alike
+from ._layer import widened
 from ._said import hashable
 
 
@@ -60,8 +61,8 @@ class Stack(NamedTuple):
             if i and key is not None and self.dropout.value:
                 key, noise = jax.random.split(key)
                 keep = jax.random.bernoulli(noise, 1 - self.dropout.value, xs.shape)
-                kept = xs / (1 - self.dropout.value)
-                xs = jnp.where(*alike(keep, kept, jnp.zeros_like(xs)))
+                scaled = (widened(xs) / (1 - self.dropout.value)).astype(xs.dtype)
+                xs = jnp.where(*alike(keep, scaled, jnp.zeros_like(xs)))
             xs, s = run(layer, xs, s, way._replace(key=key))
             ends.append(s)
         return xs, tuple(ends)

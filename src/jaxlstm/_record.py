@@ -12,6 +12,7 @@ from . import _door
 from ._apply import Plan, Precision, start
 from ._cell import State
 from ._control import Controls, controlled, share_alike, where
+from ._layer import for_a_loop
 from ._named import harvest
 
 
@@ -84,17 +85,18 @@ def watched(
 ) -> tuple[Array, State, Record]:
     """`scan`, looking on; `push (time, ...)` is added to the state after each step."""
     initial = node.zeros(xs.shape[1:-1])
+    weights, back = for_a_loop(node)
 
     def body(s: State, at: tuple[Any, Controls, State | None]) -> tuple[State, Record]:
         u, now, push = at
-        s, found = harvest(controlled, node, s, u, now, initial)
+        s, found = harvest(controlled, back(weights), s, u, now, initial)
         s = s if push is None else jax.tree.map(jnp.add, s, push)
         found = where(now.mask, found, jax.tree.map(jnp.zeros_like, found))
         return s, Record(s, **found)
 
     steps = (node.project(xs), controls, push)
     last, seen = jax.lax.scan(body, state, steps, reverse=reverse)
-    return seen.states[0], last, seen
+    return seen.states[0].astype(xs.dtype), last, seen
 
 
 def recorded(

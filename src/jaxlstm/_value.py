@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._layer import wide, widened
 from ._said import flag, hashable
 
 Weights: TypeAlias = Any  # a `Layer`, or another node that has its fields
@@ -167,14 +168,14 @@ class Cell:
         return self.dims(0, hidden_size)["output"]
 
     def zeros(self, batch: Sequence[int], hidden_size: int, dtype: Any) -> State:
-        """The initial state."""
-        dims = self.dims(0, hidden_size)
+        """The initial state for weights of a dtype; it is never narrower than float32."""
+        dims, dtype = self.dims(0, hidden_size), wide(dtype)
         words = self.sizes or ("hidden",) * len(self.state._fields)
         return self.state(*[jnp.zeros((*batch, *shape_of(word, dims)), dtype) for word in words])
 
     def keywords(self, p: Weights, rank: int) -> dict[str, Any]:
         """Options and weights, as the equations take them for so many batch axes."""
-        given = {**dict(self.options), **(p.weights or {})}
+        given = {**dict(self.options), **jax.tree.map(widened, p.weights or {})}
         for name, weight in self.weights:
             words = weight.shape.split()
             if "..." in words and name in given:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._cell import Cell, Weights, front
-from .._layer import take
+from .._layer import take, wide
 
 
 class Parts(NamedTuple):
@@ -27,7 +27,7 @@ def groups(p: Weights) -> Parts:
     """
     gates, recurrent, hidden = p.cell.gates, p.cell.recurrent, p.r.shape[-1]
     state = jax.eval_shape(lambda: p.zeros(()))
-    u, v = (jax.ShapeDtypeStruct((len(n), hidden), p.r.dtype) for n in (gates, recurrent))
+    u, v = (jax.ShapeDtypeStruct((len(n), hidden), wide(p.r.dtype)) for n in (gates, recurrent))
     jaxpr = jax.make_jaxpr(lambda u, v, s: p.cell.point(p, s, u, v))(u, v, state).jaxpr
 
     # An entry is told by the place of its gate in the alphabet, and its unit.

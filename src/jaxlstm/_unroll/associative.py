@@ -30,7 +30,7 @@ def associative(
             f"from the input alone; this is {cell or type(node).__name__}."
         )
     if xs.shape[0] == 0:
-        return jnp.zeros((0, *state[0].shape), state[0].dtype), state
+        return jnp.zeros((0, *state[0].shape), xs.dtype), state
     mask, reset = controls.mask, controls.reset
     initial = node.zeros(xs.shape[1:-1])
     factors, terms, read = cell.coefficients(node, front(node.project(xs)))
@@ -52,7 +52,7 @@ def associative(
         last = last._replace(
             **{last._fields[0]: _kept(states[0], state[0], initial[0], controls, reverse)}
         )
-    return states[0], last
+    return states[0].astype(xs.dtype), last
 
 
 def _after(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:

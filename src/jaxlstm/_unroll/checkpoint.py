@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._cell import State
 from .._control import Controls
+from .._layer import for_a_loop
 
 
 def segments(run: Any, length: int | bool) -> Any:
@@ -25,8 +26,10 @@ def segments(run: Any, length: int | bool) -> Any:
         def segment(node: Any, s: State, part: tuple[Any, Controls]) -> tuple[Any, State]:
             return run(node, part[0], s, part[1], reverse)
 
+        weights, back = for_a_loop(node)
+
         def body(s: State, part: tuple[Any, Controls]) -> tuple[State, Any]:
-            ys, s = segment(node, s, part)
+            ys, s = segment(back(weights), s, part)
             return s, ys
 
         time = xs.shape[0]

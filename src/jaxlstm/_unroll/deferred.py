@@ -29,7 +29,7 @@ from jaxtyping import Array
 
 from .._cell import Gated, State, recurrent
 from .._control import Controls, where
-from .._layer import Layer, over_rows, product, take
+from .._layer import Layer, biased, product, take, widened
 from ._parts import Parts, add, groups, of_u, of_v, whole
 
 
@@ -51,6 +51,8 @@ def deferred(
         paste = lambda tree, at: _reshape(tree, lambda n: n[:at] + batch + n[at:])
         ys, last = deferred(node, cut(xs, 1), cut(state, 0), cut(controls, 1), reverse)
         return paste(ys, 1), paste(last, 0)
+    # The loop sums the gradients of a cell's further weights: in float32 at least.
+    node = node._replace(weights=jax.tree.map(widened, node.weights))
     gates = groups(node)
     if light and gates.u:
         gates = Parts("", cell.gates, cell.recurrent)  # two arrays in place of three
@@ -93,7 +95,7 @@ def _inputs(gates: Parts, p: Any, xs: Any) -> Parts:
         w, b = (take(a, p.cell.gates, group) for a in (p.w, p.b))
         if w is not None:
             return p._replace(w=w, b=b).project(x)
-        return x if b is None else x + over_rows(b, x)
+        return biased(x, b)
 
     x = Parts(xs, xs, None) if p.w is not None else xs
     return Parts(one(gates.sums, x.sums), one(gates.u, x.u), None)
@@ -182,12 +184,17 @@ def _point(gates: Parts, p: Any, s: State, parts: Parts) -> State:
     return p.cell.point(p, s, *whole(gates, p.cell, parts))
 
 
+def _output(p: Any, s: State) -> Array:
+    """The output has the dtype of the weights, so that layers stack."""
+    return s[0].astype(p.r.dtype)
+
+
 def values(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
-    return _loop(reverse, gates, job, lambda before, parts, after: after[0])
+    return _loop(reverse, gates, job, lambda before, parts, after: _output(job.p, after))
 
 
 def kept(reverse: bool, gates: Parts, job: Job) -> tuple[Any, Kept]:
-    keep = lambda before, parts, after: (after[0], before, parts)
+    keep = lambda before, parts, after: (_output(job.p, after), before, parts)
     last, (ys, before, parts) = _loop(reverse, gates, job, keep)
     return (last, ys), Kept(job, before, parts)
 
@@ -210,7 +217,7 @@ def tangents(reverse: bool, gates: Parts, kept: Kept, d: Changes) -> tuple[State
         dparts = add(dparts, of_v(gates, p.cell, through(ds[0])))
         dnew = jax.jvp(point, (p, before, parts), (d.p, ds, dparts))[1]
         ds = where(now.mask, dnew, ds)
-        return ds, ds[0]
+        return ds, _output(p, ds)
 
     body = jax.checkpoint(body, prevent_cse=False)
     along = (kept.before, kept.parts, add(du, dv), kept.job.ways)
@@ -227,9 +234,10 @@ def _through(p: Any, width: int) -> Any:
     product runs 1.4 times as fast on CPU at width 256 (benchmarks/NOTES.md).
     """
     n, gates, hidden = p.r.shape
+    r = widened(p.r)  # once, before the loop
     if n != width:  # block by block, for cells of several heads
-        return lambda dh: product(dh, p.r, None)
-    across = p.r.reshape(n, -1).T
+        return lambda dh: product(dh, r, None)
+    across = r.reshape(n, -1).T
 
     def through(dh: Array) -> Array:
         along = (((dh.ndim - 1,), (1,)), ((), ()))

@@ -1,32 +1,22 @@
 """`jax.lax.scan` over the cell: the meaning of every other way to run a layer."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from .._cell import State
 from .._control import Controls, controlled
+from .._layer import for_a_loop
 
 
-def output(s: State) -> Any:
-    return s[0]
-
-
-def scan(
-    node: Any,
-    xs: Any,
-    state: State,
-    controls: Controls,
-    reverse: bool,
-    emit: Callable[[State], Any] = output,
-) -> tuple[Any, State]:
-    """Steps through time; returns `emit(state)` of every step, and the last state."""
+def scan(node: Any, xs: Any, state: State, controls: Controls, reverse: bool) -> tuple[Any, State]:
+    """Steps through time; returns the output of every step, and the last state."""
     initial = node.zeros(xs.shape[1:-1])
+    weights, back = for_a_loop(node)
 
     def body(s: State, at: tuple[Any, Controls]) -> tuple[State, Any]:
-        s = controlled(node, s, *at, initial)
-        return s, emit(s)
+        s = controlled(back(weights), s, *at, initial)
+        return s, s[0].astype(xs.dtype)
 
     steps = (node.project(xs), controls)
     if xs.shape[0] == 1:  # one step needs no loop

@@ -11,9 +11,10 @@ from .. import _door
 from .._apply import Way, apply, run
 from .._cell import State
 from .._control import where
-from .._layer import over_rows
+from .._layer import biased, bilinear, over_rows, wide, widened
 from .._nodes import Static
-from ._leaf import each_layer, has_products, keep
+from ..cells.activations import normalised
+from ._leaf import dtype_of, each_layer, has_products, keep, times
 from ._noise import StateDropout
 
 
@@ -46,8 +47,7 @@ class SequenceDropout(NamedTuple):
 
 
 def _dropped(key: Any, rate: float, xs: Array) -> Array:
-    mask = keep(key, rate, xs.shape[1:], xs.dtype)[None]
-    return xs * mask if rate else xs
+    return times(xs, keep(key, rate, xs.shape[1:], wide(xs.dtype))[None]) if rate else xs
 
 
 def variational_dropout(
@@ -140,9 +140,9 @@ class Highway(NamedTuple):
     def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
         ys, state = run(self.node, xs, state, way)
         _same("highway", xs, ys)
-        z = xs @ self.gate
-        t = jax.nn.sigmoid(z + over_rows(self.bias, z))
-        return t * ys + (1 - t) * xs, state
+        t = jax.nn.sigmoid(biased(bilinear(jnp.matmul, xs, self.gate), self.bias))
+        mixed = t * widened(ys) + (1 - t) * widened(xs)
+        return mixed.astype(xs.dtype), state
 
 
 def highway(key: Any, params: Any) -> Any:
@@ -159,13 +159,9 @@ def highway(key: Any, params: Any) -> Any:
     params = jaxlstm.wrappers.highway(jax.random.key(1), params)
     ```
     """
-    n, dtype = params.input_size, _dtype(params)
+    n, dtype = params.input_size, dtype_of(params)
     gate = jax.nn.initializers.glorot_uniform()(_door.key_of(key), (n, n), dtype)
     return Highway(params, gate, jnp.full(n, -1, dtype))
-
-
-def _dtype(params: Any) -> Any:
-    return jax.tree.leaves(jax.eval_shape(lambda p: p.zeros(()), params))[0].dtype
 
 
 def _same(name: str, xs: Array, ys: Array) -> None:
@@ -195,9 +191,8 @@ class LayerNorm(NamedTuple):
         return norm(ys), state
 
     def norm(self, x: Array) -> Array:
-        x = x - x.mean(-1, keepdims=True)
-        x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + self.epsilon.value)
-        return x * over_rows(self.gain, x) + over_rows(self.shift, x)
+        y = normalised(widened(x), -1, self.epsilon.value)
+        return biased(y * over_rows(widened(self.gain), y), self.shift).astype(x.dtype)
 
 
 def layer_norm(params: Any, of: str = "outputs") -> Any:
@@ -213,7 +208,7 @@ def layer_norm(params: Any, of: str = "outputs") -> Any:
     """
     if of not in ("inputs", "outputs"):
         raise ValueError(f"`of` must be 'inputs' or 'outputs'; got {of!r}.")
-    dtype = _dtype(params)
+    dtype = dtype_of(params)
     xs = jax.ShapeDtypeStruct((1, params.input_size), dtype)
     width = (xs if of == "inputs" else jax.eval_shape(apply, params, xs)[0]).shape[-1]
     gain, shift = jnp.ones(width, dtype), jnp.zeros(width, dtype)

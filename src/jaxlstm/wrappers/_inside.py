@@ -11,8 +11,9 @@ from jaxtyping import Array
 
 from .. import _door
 from .._cell import Hidden, State
+from .._layer import wide, widened
 from .._nodes import Stack, Static
-from ._leaf import each_layer, forwarding, step
+from ._leaf import dtype_of, each_layer, forwarding, step
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -68,7 +69,8 @@ class InitialState(NamedTuple):
     state: State
 
     def zeros(self, batch: Sequence[int]) -> State:
-        return jax.tree.map(lambda a: jnp.broadcast_to(a, (*batch, *a.shape)), self.state)
+        rows = lambda a: jnp.broadcast_to(widened(a), (*batch, *a.shape))
+        return jax.tree.map(rows, self.state)
 
     def step(self, s: State, u: Any, key: Any = None) -> State:
         return step(self.node, s, u, key)
@@ -85,7 +87,12 @@ def learn_initial_state(params: Any) -> Any:
     assert params.state.h.shape == (5,)
     ```
     """
-    return each_layer(lambda layer: InitialState(layer, layer.zeros(())), params)
+
+    def wrap(layer: Any) -> InitialState:
+        dtype = dtype_of(layer)
+        return InitialState(layer, jax.tree.map(lambda a: a.astype(dtype), layer.zeros(())))
+
+    return each_layer(wrap, params)
 
 
 class Delay(NamedTuple):
@@ -99,14 +106,15 @@ class Delay(NamedTuple):
         return self.of.shape[2]
 
     def zeros(self, batch: Sequence[int]) -> Hidden:
-        return Hidden(jnp.zeros((*batch, self.of.shape[1] * self.of.shape[2]), self.of.dtype))
+        width = self.of.shape[1] * self.of.shape[2]
+        return Hidden(jnp.zeros((*batch, width), wide(self.of.dtype)))
 
     def project(self, xs: Array) -> Array:
         return xs
 
     def step(self, s: State, u: Array, key: Any = None) -> Hidden:
         kept = s.h.shape[-1] - u.shape[-1]
-        return Hidden(jnp.concatenate([u, s.h[..., :kept]], -1))
+        return Hidden(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :kept]], -1))
 
 
 def window(params: Any, size: int) -> Stack:
@@ -128,5 +136,4 @@ def window(params: Any, size: int) -> Stack:
             f"a window of {size} inputs needs a network whose `input_size` is a multiple of "
             f"{size}; got {params.input_size}."
         )
-    dtype = jax.tree.leaves(jax.eval_shape(lambda p: p.zeros(()), params))[0].dtype
-    return Stack((Delay(jnp.zeros((0, size, features), dtype)), params))
+    return Stack((Delay(jnp.zeros((0, size, features), dtype_of(params))), params))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._cell import State
+from .._layer import widened
 
 
 def takes_steps(node: Any) -> bool:
@@ -38,6 +39,12 @@ def each_layer(wrap: Callable[[Any], Any], params: Any) -> Any:
             f"{type(params).__name__}."
         )
     return wrapped
+
+
+def dtype_of(params: Any) -> Any:
+    """The dtype of a network's weights."""
+    dtypes = [a.dtype for a in jax.tree.leaves(params)]
+    return next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
 
 
 def innermost(node: Any) -> Any:
@@ -92,3 +99,8 @@ def keep(key: Any, rate: float, shape: tuple[int, ...], dtype: Any) -> Array:
     """Zero with probability `rate`, else `1 / (1 - rate)`: one on average."""
     kept = jax.random.bernoulli(key, 1 - rate, shape)
     return kept.astype(dtype) / jnp.asarray(1 - rate, dtype)
+
+
+def times(a: Array, mask: Array) -> Array:
+    """`a * mask`, in the dtype of `a`; the mask is wide, so that it is one on average."""
+    return (widened(a) * mask).astype(a.dtype)

@@ -10,9 +10,10 @@ from jaxtyping import Array
 from .. import _door
 from .._cell import Cell, State
 from .._control import alike
+from .._layer import wide
 from .._named import changed
 from .._nodes import Static
-from ._leaf import drawn, each_layer, forwarding, has_products, innermost, keep, split, step
+from ._leaf import drawn, each_layer, forwarding, has_products, innermost, keep, split, step, times
 
 
 @forwarding
@@ -151,8 +152,8 @@ class WeightDrop(NamedTuple):
         node = drawn(self.node, inner, batch)
         if key is None:
             return node
-        r = node.r * keep(own, self.rate.value, node.r.shape, node.r.dtype)
-        return node._replace(r=r)
+        mask = keep(own, self.rate.value, node.r.shape, wide(node.r.dtype))
+        return node._replace(r=times(node.r, mask))
 
 
 def weight_drop(params: Any, rate: float) -> Any:
