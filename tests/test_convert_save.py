@@ -425,6 +425,10 @@ def test_a_likeness_must_hold_arrays(tmp_path):
     convert.save(tmp_path / "a", {"a": np.ones(3)}, architecture=False)
     with pytest.raises(TypeError, match="`like` must hold arrays; `a` is a float"):
         convert.load(tmp_path / "a", like={"a": 3.0})
+    with pytest.raises(TypeError, match="`like` must hold arrays; `a` is a float"):
+        convert.from_dict({"a": np.ones(3)}, like={"a": 3.0})
+    with pytest.raises(TypeError, match="`arrays` must map key paths to arrays; got a list"):
+        convert.from_dict([np.ones(3)], like={"a": np.ones(3)})
 
 
 def test_a_network_in_another_byte_order(tmp_path):

@@ -22,7 +22,7 @@ from .._cell import Cell
 from ._architecture import Reader, described, known_cells
 from ._extra import extra
 from ._header import DTYPES, FileError, Tensor, kind, parsed, read, short
-from ._paths import from_dict, named_leaves, native
+from ._paths import from_dict, likeness, named_leaves, native
 
 FORMAT, VERSION = "jaxlstm", 1
 
@@ -226,9 +226,7 @@ def load(
     """
     deserialize = extra("safetensors", "safetensors").deserialize
     file, known = os.fsdecode(path), known_cells(cells)
-    for name, leaf in named_leaves(like).items():
-        if not hasattr(leaf, "dtype"):
-            raise TypeError(f"`like` must hold arrays; `{name}` is a {type(leaf).__name__}.")
+    leaves = likeness(like)
     mode = os.stat(file).st_mode
     if not stat.S_ISREG(mode):  # before it is opened, as a fifo waits for a writer then
         raise FileError(file, None, "a regular file", kind(mode))
@@ -238,7 +236,8 @@ def load(
         _check_version(file, metadata)
         if like is None:
             like = _network(file, metadata, tensors, size, known)
-        _check_names(file, tensors, named_leaves(like))
+        else:
+            _check_names(file, tensors, leaves)
         content = head + f.read(size - len(head))
     if len(content) != size:
         said = f"{len(content)}: it changed while it was read"

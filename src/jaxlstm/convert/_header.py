@@ -44,6 +44,7 @@ class FileError(ValueError):
         self.file, self.tensor, self.expected, self.found = file, tensor, expected, found
         where = f"`{short(file, 5000)}`"
         where += "" if tensor is None else f", tensor `{short(tensor)}`"
+        expected, found = short(expected, 1000), short(found, 1000)
         super().__init__(f"{where}: expected {expected}; found {found}.")
 
     def __reduce__(self) -> Any:

@@ -20,6 +20,15 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return found
 
 
+def likeness(like: Any) -> dict[str, Any]:
+    """The leaves of a tree that arrays are put into, each with a shape and a dtype."""
+    leaves = named_leaves(like)
+    for name, leaf in leaves.items():
+        if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+            raise TypeError(f"`like` must hold arrays; `{name}` is a {type(leaf).__name__}.")
+    return leaves
+
+
 def native(dtype: Any) -> Any:
     """The dtype in the byte order of this machine, the only one that JAX takes."""
     return dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
@@ -44,6 +53,8 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
 
     Raises:
         ValueError: a leaf is missing, or one too many, or of another shape or dtype.
+        TypeError: `arrays` is no mapping, a leaf is no array, or of a dtype that JAX would
+            truncate.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
@@ -51,7 +62,9 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
     assert (again.w == params.w).all()
     ```
     """
-    expected = named_leaves(like)
+    expected = likeness(like)
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"`arrays` must map key paths to arrays; got a {type(arrays).__name__}.")
     missing, extra = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
     if missing or extra:
         raise ValueError(
