@@ -79,7 +79,7 @@ def operator(
         if role not in arrays:
             raise ValueError(f"`{name}`: the input `{role}` of {kind} is missing.")
     for role, a in arrays.items():
-        device(names[role], a[:0])  # refuses what JAX would truncate
+        device(names[role], a.ravel()[:0])  # refuses what JAX would truncate
     sides = DIRECTIONS[told["direction"]]
     _check_shapes(kind, arrays, sides, told.get("hidden_size"), name, names)
     coupled, after = bool(told.get("input_forget")), bool(told.get("linear_before_reset"))

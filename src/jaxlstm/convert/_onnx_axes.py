@@ -42,6 +42,8 @@ def shaped(
         zeros = bool(op.attributes.get("allowzero", 0))
         return None if told is None else regrouped(groups, told, size, zeros)
     axes: Any = op.attributes.get("axes") if op.version < 13 else told
+    if any(isinstance(n, Size) for n in axes or ()):
+        return None
     if op.kind == "Squeeze":
         if axes is None:
             return tuple(group for group in groups if group)

@@ -15,6 +15,15 @@ DEPTH = 100  # of graphs inside graphs and of functions that call functions
 STANDARD = ("", "ai.onnx")
 
 
+def text(name: str | bytes) -> str:
+    """A name, which protobuf gives as bytes where it is no UTF-8."""
+    return name if isinstance(name, str) else name.decode(errors="backslashreplace")
+
+
+def domain(name: str | bytes) -> str:
+    return "" if text(name) in STANDARD else text(name)
+
+
 class Ref(NamedTuple):
     """A value: its name, in the scope that makes it or is given it."""
 
@@ -30,10 +39,11 @@ class Op:
     proto: Any
 
     def __post_init__(self) -> None:
-        self.kind, self.domain = self.proto.op_type, self.proto.domain
-        self.domain = "" if self.domain in STANDARD else self.domain
-        self.inputs, self.outputs = list(self.proto.input), list(self.proto.output)
-        self.name = self.proto.name or next((out for out in self.outputs if out), self.kind)
+        self.kind, self.domain = text(self.proto.op_type), domain(self.proto.domain)
+        self.inputs = [text(name) for name in self.proto.input]
+        self.outputs = [text(name) for name in self.proto.output]
+        named = (text(self.proto.name), *self.outputs, self.kind)
+        self.name = next(name for name in (*named, "a node of no kind") if name)
 
     @property
     def version(self) -> int:
@@ -47,13 +57,12 @@ class Op:
     @functools.cached_property
     def attributes(self) -> dict[str, Any]:
         """As Python values; tensors and graphs as they are."""
-        told = {a.name: self._told(a) for a in self.proto.attribute}
+        told = {text(a.name): self._told(a) for a in self.proto.attribute}
         return {k: v for k, v in told.items() if v is not None}
 
     def _told(self, a: Any) -> Any:
         if a.ref_attr_name:  # the name of an attribute of the function that the node is in
-            found = self.scope.attributes.get(a.ref_attr_name)
-            return found
+            return self.scope.attributes.get(text(a.ref_attr_name))
         return value_of(self.scope.model.onnx, a, self.name)
 
     def ref(self, k: int) -> Ref | None:
@@ -88,7 +97,7 @@ def value_of(onnx: Any, a: Any, name: str) -> Any:
         return getattr(a, plain[a.type])
     if a.type in lists:
         return list(getattr(a, lists[a.type]))
-    raise ValueError(f"the attribute `{a.name}` of `{name}` has no value that can be read.")
+    raise ValueError(f"the attribute `{text(a.name)}` of `{name}` has no value that can be read.")
 
 
 class Scope:
@@ -117,14 +126,14 @@ class Scope:
         self.unit = self if caller is None else caller.unit
         self.attributes = attributes or (outer.attributes if outer else {})
         imports = graph.opset_import if caller else (() if outer else model.proto.opset_import)
-        self.opsets = {"" if o.domain in STANDARD else o.domain: o.version for o in imports}
+        self.opsets = {domain(o.domain): o.version for o in imports}
         self.opsets = outer.opsets if outer else self.opsets
         self.bound = bound or {}
-        self.tensors = {} if caller else {t.name: t for t in graph.initializer}
-        self.sparse = set() if caller else {t.values.name for t in graph.sparse_initializer}
-        self.given = {} if caller else {v.name: v for v in graph.input}
-        self.results = list(graph.output) if caller else [v.name for v in graph.output]
-        self.declared = {v.name: v for v in graph.value_info}
+        self.tensors = {} if caller else {text(t.name): t for t in graph.initializer}
+        self.sparse = set() if caller else {text(t.values.name) for t in graph.sparse_initializer}
+        self.given = {} if caller else {text(v.name): v for v in graph.input}
+        self.results = [text(v if caller else v.name) for v in graph.output]
+        self.declared = {text(v.name): v for v in graph.value_info}
         self.ops = [Op(self, node) for node in graph.node]
         self.makers: dict[str, tuple[Op, int]] = {}
         made = collections.Counter({*self.tensors, *self.given, *self.bound})
@@ -193,7 +202,9 @@ class Model:
         self.onnx = onnx
         self.proto, self.folder = read(onnx, source)
         self.size = self.proto.ByteSize()
-        self.functions = {_key(f.domain, f.name, f): f for f in self.proto.functions}
+        self.functions = {
+            (domain(f.domain), text(f.name), _overload(f)): f for f in self.proto.functions
+        }
         self.nodes, self.spent = 0, 0
         self.bodies: dict[Op, Scope] = {}
         self.main = Scope(self, self.proto.graph)
@@ -215,17 +226,20 @@ class Model:
 
     def function(self, op: Op) -> Any:
         """The function of the model that a node calls, if it calls one."""
-        return self.functions.get(_key(op.domain, op.kind, op.proto)) if self.functions else None
+        if not self.functions:
+            return None
+        return self.functions.get((op.domain, op.kind, _overload(op.proto)))
 
     def body(self, op: Op) -> Scope:
         """What a call runs."""
         if op not in self.bodies:
             function = self.function(op)
-            bound: dict[str, Ref | None] = dict.fromkeys(function.input)
-            for name, given in zip(function.input, op.inputs):
+            names = [text(name) for name in function.input]
+            bound: dict[str, Ref | None] = dict.fromkeys(names)
+            for name, given in zip(names, op.inputs):
                 if given and op.scope.sees(given):
                     bound[name] = Ref(op.scope, given)
-            told = {a.name: value_of(self.onnx, a, op.name) for a in function.attribute_proto}
+            told = {text(a.name): value_of(self.onnx, a, op.name) for a in function.attribute_proto}
             self.bodies[op] = Scope(
                 self, function, caller=op.scope, bound=bound, attributes={**told, **op.attributes}
             )
@@ -260,8 +274,8 @@ class Model:
             raise ValueError(f"the data of the tensor `{name}` are broken: {e}") from None
 
 
-def _key(domain: str, name: str, proto: Any) -> tuple[str, str, str]:
-    return "" if domain in STANDARD else domain, name, getattr(proto, "overload", "")
+def _overload(proto: Any) -> str:
+    return text(getattr(proto, "overload", ""))
 
 
 def read(onnx: Any, source: str | os.PathLike[str] | bytes | Any) -> tuple[Any, str | None]:

@@ -49,6 +49,9 @@ class Values:
                 answer = done.value
             except ValueError as e:  # whoever asked may know better
                 answer = e
+            except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as e:
+                said = f"`{question[1].name}` is made by a node that is broken: {e}."
+                answer = ValueError(said)
             else:
                 if asked in running:
                     answer = ValueError(f"`{asked[1].name}` is made from itself: a cycle.")
@@ -101,11 +104,14 @@ class Values:
                 args.append(None if one is None else (yield "value", one))
             try:
                 made = RULES[op.kind](op, *args)
-            except TooMuch:
+                made = made if isinstance(made, list) else [made]
+                if not all(isinstance(one, Known) for one in made):
+                    raise ValueError("an input is missing")
+            except (TooMuch, MemoryError):
                 raise
             except Exception as e:  # what is broken may break in any way
                 raise ValueError(f"{said}: {e or type(e).__name__}.") from None
-            self.made[op] = made if isinstance(made, list) else [made]
+            self.made[op] = made
         if k >= len(self.made[op]):
             raise ValueError(f"{said}: it has no output {k}.")
         return self.made[op][k]
