@@ -19,10 +19,10 @@ _GRU = (Part("w_i", "w", "zrn"), Part("w_h", "r", "zrn"), Part("b", "b", "zrn"))
 _LSTM = (Part("linear/w", "wr", "igfo"), Part("linear/b", "b", "igfo"))
 
 TABLES = (
-    Table(lstm, _LSTM, added=(("f", 1.0),), always=True),
+    Table(lstm, _LSTM, added=(("f", 1.0),), always=True, hint="lstm"),
     Table(gru_reset_before, _GRU, negated="z", always=True),
-    Table(rnn_relu, _VANILLA, always=True),
-    Table(rnn_relu, _VANILLA[:3], always=True),  # `double_bias=False`
+    Table(rnn_relu, _VANILLA, always=True, hint="rnn"),
+    Table(rnn_relu, _VANILLA[:3], always=True, hint="rnn"),  # `double_bias=False`
 )
 
 

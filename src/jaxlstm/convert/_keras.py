@@ -8,9 +8,10 @@ import numpy as np
 
 from .._cell import Cell, Layer
 from ..cells import gru, gru_reset_before, lstm, rnn, rnn_relu
+from ._arrays import array
 from ._names import Component, Framework, Level, Side, check_mapping, counter, ending
 from ._network import filled, named, network, one_prefix
-from ._table import Part, Table, array
+from ._table import Part, Table
 
 
 def _table(cell: Cell, gates: str, bias: str = "b", inside: str = "") -> Table:
@@ -79,7 +80,7 @@ def from_keras(
     *,
     prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
-    bidirectional: bool = False,
+    bidirectional: bool | None = None,
 ) -> Any:
     """The network of Keras layers: `SimpleRNN`, `LSTM`, `GRU`, `Bidirectional`, `RNN` of cells.
 
@@ -110,8 +111,23 @@ def from_keras(
     """
     check_mapping(weights)
     bare = not isinstance(weights, Mapping) and not any(isinstance(w, Mapping) for w in weights)
-    tree = _grouped([*weights]) if bare else weights
-    return network(KERAS, tree, cell=cell, prefix=prefix, bidirectional=bidirectional)
+    groups = _grouped([*weights]) if bare else []
+    if groups and bidirectional is None:
+        _check_meaning(groups)
+    return network(
+        KERAS, groups or weights, cell=cell, prefix=prefix, bidirectional=bool(bidirectional)
+    )
+
+
+def _check_meaning(groups: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Two layers of which each takes what the other takes, and gives as much, may be either."""
+    kernels = [group["kernel"].shape for group in groups]
+    hidden = groups[0]["recurrent_kernel"].shape[0]
+    if len(groups) == 2 and kernels[0][0] == kernels[1][0] == hidden:
+        raise ValueError(
+            f"a list of two layers with kernels of {kernels} may be a stack or two directions. Say "
+            "which: `bidirectional=False` or `bidirectional=True`."
+        )
 
 
 def _grouped(weights: Sequence[Any]) -> list[dict[str, np.ndarray]]:

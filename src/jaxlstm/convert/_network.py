@@ -10,8 +10,10 @@ import numpy as np
 from .._cell import Cell, Layer
 from .._nodes import Bidirectional, Reverse, Stack
 from .._value import shape_of
-from ._names import Arranged, Chain, Entry, Framework, Pair, arranged, choose, said
-from ._table import PLAIN, Table, array, decode, encode, one_dtype
+from ._arrange import Arranged, Chain, Pair, arranged
+from ._arrays import array, one_dtype
+from ._names import Entry, Framework, choose, said
+from ._table import PLAIN, Table, decode, encode
 
 
 def network(

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._table import device
+from ._arrays import device, native
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
     if missing or extra:
         raise ValueError(
             f"the arrays must be those of `like`; missing {sorted(missing)[:8]}, too many "
-            f"{sorted(extra)[:8]}."
+            f"{sorted(extra, key=str)[:8]}."
         )
     leaves = []
     for name, leaf in expected.items():

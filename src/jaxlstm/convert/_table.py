@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +17,7 @@ from ..cells import (
     rnn,
     rnn_variant,
 )
+from ._arrays import array as array, device as device, one_dtype
 
 ACTIVATIONS = {"gate", "candidate", "output", "activation"}  # the options that are activations
 
@@ -61,6 +61,7 @@ class Table(NamedTuple):
     always: bool = False  # it knows no layer without a bias
     sized: tuple[str, ...] = ()  # the options of the cell that are widths of the state
     free: bool = False  # it takes any activations, which are not among its weights
+    hint: str = ""  # a pattern in the name of its module, where the arrays are any linear map's
     flat: bool = False  # cuDNN's memory: of each gate the rows of its matrix; biases in one row
 
     @property
@@ -94,55 +95,6 @@ class Table(NamedTuple):
 def each(name: str, roles: str, gates: str) -> tuple[Part, ...]:
     """One array a gate, its letter in the name: `each("i{}/kernel", "w", "rzn")`."""
     return tuple(Part(name.format(gate), roles, gate) for gate in gates)
-
-
-def array(name: str, a: Any) -> np.ndarray:
-    """A NumPy array of a floating dtype that nothing will truncate."""
-    if getattr(a, "is_quantized", False):
-        raise TypeError(f"`{name}` is a quantised tensor: give its values, `tensor.dequantize()`.")
-    try:
-        if hasattr(a, "detach"):  # PyTorch, where gradients are asked for, of any device
-            a = a.detach().cpu()
-        if str(getattr(a, "dtype", "")) == "torch.bfloat16":
-            a = jnp.from_dlpack(a.contiguous())
-        found = np.asarray(a)
-    except (TypeError, ValueError, RuntimeError, AttributeError) as e:
-        raise TypeError(f"`{name}` must be an array; got a {type(a).__name__}: {e}") from None
-    if not jnp.issubdtype(found.dtype, jnp.floating):
-        what = found.dtype if found.dtype != object else f"a `{type(a).__name__}`"
-        raise TypeError(f"`{name}` must be of a floating dtype; got {what}.")
-    found = native(found)
-    _check_width(name, found)
-    return found
-
-
-def native(a: np.ndarray) -> np.ndarray:
-    """The same numbers in this machine's order of bytes; files are of any."""
-    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
-
-
-def _check_width(name: str, a: np.ndarray) -> None:
-    if jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
-        raise TypeError(
-            f"`{name}` is {a.dtype}, which JAX would truncate. Cast it to float32 first, or "
-            "allow it: `jax.config.update('jax_enable_x64', True)`."
-        )
-
-
-def device(name: str, a: np.ndarray) -> jax.Array:
-    """The array as JAX holds it, or an error in place of a truncation."""
-    _check_width(name, a)
-    return jnp.asarray(a)
-
-
-def one_dtype(arrays: Mapping[str, Any]) -> None:
-    """What makes one network is of one dtype: a mixture would be promoted when it runs."""
-    dtypes: dict[str, list[str]] = {}
-    for name, a in arrays.items():
-        dtypes.setdefault(str(a.dtype), []).append(name)
-    if len(dtypes) > 1:
-        some = {dtype: names[:4] for dtype, names in dtypes.items()}
-        raise TypeError(f"the weights of a network must be of one dtype; got {some}.")
 
 
 def decode(

@@ -1,0 +1,57 @@
+"""Arrays of anyone as NumPy's: of a floating dtype, none of them truncated."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def array(name: str, a: Any) -> np.ndarray:
+    """A NumPy array of a floating dtype that nothing will truncate."""
+    if getattr(a, "is_quantized", False):
+        raise TypeError(f"`{name}` is a quantised tensor: give its values, `tensor.dequantize()`.")
+    try:
+        if hasattr(a, "detach"):  # PyTorch, where gradients are asked for, of any device
+            a = a.detach().cpu()
+        if str(getattr(a, "dtype", "")) == "torch.bfloat16":
+            a = jnp.from_dlpack(a.contiguous())
+        found = np.asarray(a)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as e:
+        raise TypeError(f"`{name}` must be an array; got a {type(a).__name__}: {e}") from None
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        what = found.dtype if found.dtype != object else f"a `{type(a).__name__}`"
+        raise TypeError(f"`{name}` must be of a floating dtype; got {what}.")
+    found = native(found)
+    _check_width(name, found)
+    return found
+
+
+def native(a: np.ndarray) -> np.ndarray:
+    """The same numbers in this machine's order of bytes; files are of any."""
+    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+
+
+def _check_width(name: str, a: np.ndarray) -> None:
+    if jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
+        raise TypeError(
+            f"`{name}` is {a.dtype}, which JAX would truncate. Cast it to float32 first, or "
+            "allow it: `jax.config.update('jax_enable_x64', True)`."
+        )
+
+
+def device(name: str, a: np.ndarray) -> jax.Array:
+    """The array as JAX holds it, or an error in place of a truncation."""
+    _check_width(name, a)
+    return jnp.asarray(a)
+
+
+def one_dtype(arrays: Mapping[str, Any]) -> None:
+    """What makes one network is of one dtype: a mixture would be promoted when it runs."""
+    dtypes: dict[str, list[str]] = {}
+    for name, a in arrays.items():
+        dtypes.setdefault(str(a.dtype), []).append(name)
+    if len(dtypes) > 1:
+        some = {dtype: names[:4] for dtype, names in dtypes.items()}
+        raise TypeError(f"the weights of a network must be of one dtype; got {some}.")
