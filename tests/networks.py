@@ -44,6 +44,14 @@ def network(cell, arrangement="layer", seed=0, **options):
     return jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise)])
 
 
+def numbers(cell, arrangement="layer", **options):
+    """A network of NumPy's numbers: nothing is compiled, for tests of which weights are where."""
+    options = {**ARRANGEMENTS[arrangement], **options}
+    shapes = jax.eval_shape(lambda key: jaxlstm.init(key, cell, N, H, **options), jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: rng.standard_normal(a.shape).astype(a.dtype), shapes)
+
+
 def inputs(seed=1, shape=(T, B, N), dtype=float):
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 

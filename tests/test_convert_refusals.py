@@ -10,7 +10,7 @@ import pytest
 import jaxlstm
 from jaxlstm import convert as c
 from jaxlstm.cells import gru, gru_reset_before, lstm, rnn
-from networks import network
+from networks import numbers as network
 
 LSTM, GRU = network(lstm), network(gru)
 WEIGHTS = c.to_torch(LSTM)
