@@ -58,7 +58,7 @@ def gradient_flow(
             f"a {type(loss).__name__}."
         )
 
-    def run(pushes: Any) -> tuple[Array, Any]:
+    def run(pushes: Any, args: Any) -> tuple[Array, Any]:
         ys, _, seen = recorded(args, plan, pushes)
         value = _number(loss(jnp.moveaxis(ys, 0, axis)))
         return value, [[record.states for record in runs] for runs in seen]
@@ -69,10 +69,15 @@ def gradient_flow(
         norms = jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), 0)
         return jnp.moveaxis(norms, 0, axis)
 
+    @jax.jit
+    def norms(args: Any) -> Any:
+        pushes = jax.eval_shape(run, None, args)[1]
+        pushes = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), pushes)
+        slopes, _ = jax.grad(run, has_aux=True)(pushes, args)
+        return jax.tree.map(norm, slopes)
+
     with _door.products(precision):
-        pushes = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(run, None)[1])
-        slopes, _ = jax.grad(run, has_aux=True)(pushes)
-    return mirror(args[0], jax.tree.map(norm, slopes))
+        return mirror(args[0], norms(args))
 
 
 def _number(value: Any) -> Array:
@@ -119,7 +124,12 @@ def state_jacobians(
     ```
     """
     args = _door.check(params, xs, state, mask, reset, None, 0, None, precision)
-    net, inputs, given, *controls, _ = args
+    with _door.products(precision):
+        return _jacobians(*args[:5])
+
+
+@jax.jit
+def _jacobians(net: Any, inputs: Array, given: State, *controls: Any) -> Array:
     places = getattr(net, "space", 0)
     given = net.zeros(inputs.shape[1:-1]) if given is None else given
 
@@ -139,5 +149,4 @@ def state_jacobians(
 
     for _ in inputs.shape[1 : -1 - places]:
         row = jax.vmap(row, (0, 1, 1, 1), 1)
-    with _door.products(precision):
-        return row(given, inputs, *controls)
+    return row(given, inputs, *controls)

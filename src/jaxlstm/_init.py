@@ -183,7 +183,7 @@ def lengths_to_mask(
                 f"`lengths` must lie between 0 and the time {time}; got {low} to {high}."
             )
     # A narrow dtype may hold the lengths and not the time.
-    lengths = (lengths if known else jnp.asarray(lengths)).astype(int)
+    lengths = _door.array(lengths.astype(jax.dtypes.canonicalize_dtype(int)))
     shape = (time, *lengths.shape)
     steps = jax.lax.broadcasted_iota(lengths.dtype, shape, 0)
     return jnp.moveaxis(steps < jnp.broadcast_to(lengths[None], shape), 0, at)
