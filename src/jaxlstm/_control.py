@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec as P
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from jaxtyping import Array, Bool, Key
 
 from ._layer import of_rows, shared
@@ -75,10 +75,16 @@ def share(tree: Any, like: Any, *axes: Any) -> Any:
     return tree if same else jax.tree.unflatten(structure, placed)
 
 
+def on_mesh(a: Any) -> bool:
+    """Whether an array's type says how it is shared out, be it that each device has all of it."""
+    mesh = getattr(getattr(jax.typeof(a), "sharding", None), "mesh", None)
+    return mesh is not None and AxisType.Explicit in mesh.axis_types
+
+
 def alike(*arrays: Array) -> Sequence[Array]:
     """Shares out arrays of one shape as the first of them that is: `jnp.where` asks for it."""
-    like = next((a for a in arrays if any(shared(a))), None)
-    return arrays if like is None else share(arrays, like, *shared(like))
+    like = max(arrays, key=lambda a: (any(shared(a)), on_mesh(a)))
+    return share(arrays, like, *shared(like)) if on_mesh(like) else arrays
 
 
 def share_alike(params: Any, xs: Array, state: Any, mask: Any, reset: Any) -> tuple[Any, ...]:
@@ -88,7 +94,7 @@ def share_alike(params: Any, xs: Array, state: Any, mask: Any, reset: Any) -> tu
     weights, all of time, all features.
     """
     leaves = jax.tree.leaves((params, xs, state, mask, reset))
-    like = next((a for a in leaves if any(shared(a))), None)
+    like = next(filter(on_mesh, leaves), None)
     if like is None:
         return params, xs, state, mask, reset
     batch = xs.ndim - 2 - getattr(params, "space", 0)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._arrays import device, native
+from ._arrays import device
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

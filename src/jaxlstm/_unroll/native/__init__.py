@@ -36,7 +36,7 @@ from ..deferred import (
     values,
 )
 from ._compiler import register
-from ._linear import linear
+from ._linear import computed, linear
 from ._source import source
 
 
@@ -133,16 +133,25 @@ def _forward(name: str, reverse: bool, gates: Parts, job: Job) -> Any:
     )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _values(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
-    ys, last = _forward("values", reverse, gates, job)
-    return last, ys
+    def run(job: Job) -> tuple[State, Array]:
+        ys, last = _forward("values", reverse, gates, job)
+        return last, ys
+
+    return computed(run, functools.partial(values, reverse, gates), job)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _kept(reverse: bool, gates: Parts, job: Job) -> Any:
-    ys, last, before, parts = _forward("kept", reverse, gates, job)
-    return (last, ys), Kept(job, before, parts)
+    def run(job: Job) -> Any:
+        ys, last, before, parts = _forward("kept", reverse, gates, job)
+        return (last, ys), before, parts
+
+    def plain(job: Job) -> Any:
+        out, held = kept(reverse, gates, job)
+        return out, held.before, held.parts
+
+    out, before, parts = computed(run, plain, job)
+    return out, Kept(job, before, parts)
 
 
 def _tangents(reverse: bool, gates: Parts, held: Kept, d: Changes) -> Any:
@@ -151,7 +160,6 @@ def _tangents(reverse: bool, gates: Parts, held: Kept, d: Changes) -> Any:
     return linear(plain, back, held, filled(d))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _back(
     reverse: bool, gates: Parts, asked: tuple[bool, bool], held: Kept, cotangents: Any
 ) -> Changes:
@@ -159,6 +167,13 @@ def _back(
 
     `asked`: whether those of the weights, and of the inputs, are wanted; else they are zero.
     """
+    run = functools.partial(_run_back, reverse, gates, asked)
+    return computed(run, functools.partial(_plainly_back, reverse, gates), held, cotangents)
+
+
+def _run_back(
+    reverse: bool, gates: Parts, asked: tuple[bool, bool], held: Kept, cotangents: Any
+) -> Changes:
     of_weights, of_inputs = asked
     dlast, dys = cotangents
     p, xs, ways = held.job.p, held.job.xs, held.job.ways
@@ -175,22 +190,11 @@ def _back(
     return Changes(p._replace(w=dw, b=db, r=dr, recurrent_bias=dother), dinitial, dstate, dxs)
 
 
-def _plainly_back(
-    reverse: bool, gates: Parts, asked: tuple[bool, bool], held: Kept, cotangents: Any
-) -> Changes:
+def _plainly_back(reverse: bool, gates: Parts, held: Kept, cotangents: Any) -> Changes:
     job = held.job
     entering = jax.tree.map(jnp.zeros_like, Changes(job.p, job.initial, job.state, job.xs))
     plain = functools.partial(tangents, reverse, gates, held)
     return jax.linear_transpose(plain, entering)(cotangents)[0]
 
-
-def _as(plain: Any) -> Any:
-    """The rule of a kernel's tangents: those of what it computes."""
-    return lambda *args: jax.jvp(functools.partial(plain, *args[:-2]), *args[-2:])
-
-
-_values.defjvp(_as(values))
-_kept.defjvp(_as(kept))
-_back.defjvp(_as(_plainly_back))
 
 ENGINE = Engine(_values, _kept, _tangents)
