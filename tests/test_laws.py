@@ -126,7 +126,9 @@ def test_reverse_runs_time_from_the_end(cell):
     params = network(cell, "stack")
     mask, reset = some_mask(), some_reset()
     ys, last = jaxlstm.apply(params, XS, mask=mask, reset=reset, reverse=True)
-    flipped = jaxlstm.apply(params, XS[::-1], mask=mask[::-1], reset=reset[::-1])
+    # An episode that starts at t in time ends there backwards: the next one starts a step later.
+    ends = jnp.roll(reset[::-1], 1, 0).at[0].set(False)
+    flipped = jaxlstm.apply(params, XS[::-1], mask=mask[::-1], reset=ends)
     close((ys, last), (flipped[0][::-1], flipped[1]))
 
 

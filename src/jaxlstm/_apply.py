@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _door
 from ._cell import State
-from ._control import Controls, share_alike, vary_alike, where
+from ._control import Controls, resets, share_alike, vary_alike, where
 from ._unroll import AUTOMATIC, IMPLEMENTATIONS, unroll
 
 Implementation: TypeAlias = Literal["associative", "cudnn", "deferred", "native", "scan"]
@@ -31,7 +31,7 @@ class Way(NamedTuple):
     """What comes along with a sequence: a node's `run` hands it on to the nodes it holds."""
 
     mask: Bool[Array, "time *batch"] | None
-    reset: Bool[Array, "time *batch"] | None
+    reset: Bool[Array, "time *batch"] | None  # where an episode starts in time
     key: Any
     plan: Plan
     watch: Callable[[Any], Any] | None = None  # gives a node what runs it instead of `unroll`
@@ -54,8 +54,8 @@ def run(node: Any, xs: Array, state: State, way: Way) -> tuple[Array, State]:
         once, each = jax.random.split(way.key)
         keys = jax.random.split(each, xs.shape[0])
     node = node.draw(once, xs.shape[1:-1]) if hasattr(node, "draw") else node
-    controls = Controls(way.mask, way.reset, keys)
     plan = way.plan
+    controls = Controls(way.mask, resets(way.reset, plan.reverse), keys)
     how = (plan.reverse, plan.checkpoint, plan.implementation)
     ys, last = unrolled(node, xs, state, controls, *how)
     return where(way.mask, ys, jnp.zeros_like(ys)), last
@@ -105,8 +105,10 @@ def apply(
         state: what an earlier call returned; `None` starts anew.
         mask: where False, the state is kept, `ys` is zero, and what stands in `xs` there
             (NaN included) changes no output and no gradient.
-        reset: where True, the state becomes the initial one *before* this step: an episode
-            starts here.  Reset first, mask after.
+        reset: where True, an episode starts: the state becomes the initial one *before* this
+            step.  Nothing crosses that line in either direction: run backwards, the state
+            becomes the initial one before the step that precedes this one in time, and the
+            last state is that of the first episode.  Reset first, mask after.
         key: a `jax.random.key` for dropout and its kin.  No key, no noise.
         reverse: time runs from the end; `ys[t]` still belongs to `xs[t]`.
         axis: the axis of time in `xs`, `mask`, `reset` and `ys`; 1 for batch-first arrays.

@@ -15,7 +15,7 @@ class Controls(NamedTuple):
     """What may happen at a time step besides the step itself."""
 
     mask: Bool[Array, "time *batch"] | None = None  # where False, keep the state
-    reset: Bool[Array, "time *batch"] | None = None  # first become the initial state
+    reset: Bool[Array, "time *batch"] | None = None  # first become the initial state; see `resets`
     keys: Key[Array, " time"] | None = None  # noise, one key a step
 
 
@@ -28,6 +28,17 @@ def where(m: Bool[Array, "*batch"] | None, a: Any, b: Any) -> Any:
         return jnp.where(*alike(jnp.broadcast_to(of_rows(m, x), x.shape), x, y))
 
     return jax.tree.map(pick, a, b)
+
+
+def resets(starts: Bool[Array, "time *batch"] | None, reverse: bool) -> Array | None:
+    """The steps before which the state becomes the initial one, from those that start an episode.
+
+    Forward they are the same.  Run backwards an episode begins at its last step, the one that
+    precedes the start of the next; the last episode begins with the state that was given.
+    """
+    if starts is None or not reverse:
+        return starts
+    return jnp.concatenate([starts[1:], starts[:1] & False])
 
 
 def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any) -> Any:

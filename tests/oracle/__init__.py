@@ -46,15 +46,17 @@ def dense(r, heads):
 def run(layer, xs, state, mask=None, reset=None, initial=None, reverse=False):
     """`(ys, state)` of inputs `(time, features)`, from a state that is a tuple of arrays.
 
-    Where `reset`, the state first becomes `initial`; where not `mask`, the step does not
-    happen and its output is zero.
+    Where `reset`, an episode starts, which no state crosses: forward the state becomes
+    `initial` before this step, backwards after it.  Where not `mask`, the step does not happen
+    and its output is zero.
     """
     p, step = Weights(layer), ORACLES[layer.cell.name]
     xs = np.asarray(xs)
     outputs = np.zeros((len(xs), len(state[0])))
     order = range(len(xs))
     for t in reversed(order) if reverse else order:
-        if reset is not None and reset[t]:
+        start = t + 1 if reverse else t  # the line crossed on the way into this step
+        if reset is not None and start < len(xs) and reset[start]:
             state = initial
         if mask is None or mask[t]:
             state = step(p, xs[t], *state)
