@@ -49,7 +49,7 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     if (tenth := config.getoption("tenth")) is not None:
-        return f"a tenth of the tests: the same again with --tenth {tenth}"
+        return f"a tenth of the tests: the same again with TENTH={tenth} or --tenth {tenth}"
 
 
 def pytest_collection_modifyitems(config, items):

@@ -9,7 +9,9 @@ pytest.importorskip("onnx")
 
 OF_ALL = ["defaults", "with_initial_bias", "batchwise", "reverse", "bidirectional"]
 NAMES = [f"test_{kind}_{what}_cpu" for kind in ("lstm", "gru", "simple_rnn") for what in OF_ALL]
-NAMES += [f"test_{name}_cpu" for name in ("lstm_with_peepholes", "gru_seq_length", "rnn_seq_length")]
+NAMES += [
+    f"test_{name}_cpu" for name in ("lstm_with_peepholes", "gru_seq_length", "rnn_seq_length")
+]
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,17 @@ def after(params, xs, t, **options):
     return value
 
 
-@pytest.mark.parametrize("cell", [jaxlstm.rnn, jaxlstm.lstm, jaxlstm.gru], ids=repr)
-@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "mask and reset"])
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        pytest.param(jaxlstm.rnn, {}, id="rnn"),
+        pytest.param(jaxlstm.lstm, OPTIONS, id="lstm, mask and reset"),
+        pytest.param(jaxlstm.rnn, OPTIONS, id="rnn, mask and reset", marks=pytest.mark.slow),
+        pytest.param(jaxlstm.lstm, {}, id="lstm", marks=pytest.mark.slow),
+        pytest.param(jaxlstm.gru, {}, id="gru", marks=pytest.mark.slow),
+        pytest.param(jaxlstm.gru, OPTIONS, id="gru, mask and reset", marks=pytest.mark.slow),
+    ],
+)
 def test_the_flow_is_the_gradient_of_what_follows(cell, options):
     params = network(cell)
     flow = jaxlstm.gradient_flow(params, XS, loss, **options)

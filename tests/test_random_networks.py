@@ -474,6 +474,7 @@ def agree(case):
         return  # rounding moves inputs over a kink
     leaves, structure = jax.tree.flatten(exact)
     slopes, weights = flat(grads), flat(cotangents)
+    whole = np.sqrt(sum((w**2).sum() for w in weights))
 
     def loss(leaves):
         out = flat(problem.truth(jax.tree.unflatten(structure, leaves)))
@@ -490,7 +491,8 @@ def agree(case):
             continue
         got = sum(np.vdot(slopes[i], d) for i, d in direction.items())
         size = np.sqrt(sum((slopes[i] ** 2).sum() for i in direction))
-        bound = SLACK * unit * size + 1e-8 * size + 1e-10
+        # The slope of a closed gate is lost in rounding: `1 - tanh^2` is off by a unit of 1.
+        bound = SLACK * unit * (size + whole) + 1e-8 * size + 1e-10
         if case.dtype != "float64":
             moved = [difference(loss, jax.tree.leaves(other), direction) for other in others]
             bound += SLACK * max((abs(m - true) for m in moved if m is not None), default=0)
