@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import textwrap
@@ -25,7 +24,8 @@ import jax, jax.numpy as jnp, jaxlstm
 params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 3, {hidden}, dtype=jnp.float32)
 xs = jnp.ones(({time}, 2, 3), jnp.float32)
 loss = lambda p, n: jnp.sum(jaxlstm.apply(p, xs, implementation=n)[0] ** 2)
-got, expected = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, n) for n in ("native", "scan"))
+grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+got, expected = (grad(params, n) for n in ("native", "scan"))
 for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
     assert jnp.allclose(a, b, rtol=1e-4, atol=1e-4), (a, b)
 print("agrees")
@@ -63,7 +63,9 @@ def scripted(tmp_path, monkeypatch, small):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(_compiler, "_registered", set())
 
-    def make(script=f'echo made >> "{tmp_path}/count"; cp {shlex.quote(str(small))} "$out"'):
+    copies = f'echo made >> "{tmp_path}/count"; cp {shlex.quote(str(small))} "$out"'
+
+    def make(script=copies):
         path = tmp_path / "c++"
         reads = 'for a; do case "$before" in -o) out="$a";; esac; before="$a"; done\n'
         quick = 'case "$*" in *--version*) echo "script 1.0"; exit 0;; esac\n'
@@ -83,7 +85,7 @@ def library(name="digest"):
 
 def left():
     """Folders that compilers worked in."""
-    return {p for p in Path(_compiler.tempfile.gettempdir()).glob(f"{_compiler.WORK}*")}
+    return set(Path(_compiler.tempfile.gettempdir()).glob(f"{_compiler.WORK}*"))
 
 
 DAMAGES = {
@@ -209,9 +211,10 @@ def test_what_a_killed_process_left_is_removed(scripted):
     assert new.exists()
 
 
-def test_two_processes_at_once(scripted):
-    scripted('sleep 0.3; ' + scripted().read_text().splitlines()[-1])
-    found, threads = [], [threading.Thread(target=lambda: found.append(library())) for _ in range(4)]
+def test_several_at_once(scripted):
+    scripted("sleep 0.3; " + scripted().read_text().splitlines()[-1])
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(library())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -245,7 +248,7 @@ def test_a_compiler_that_fails_is_a_reason(scripted, monkeypatch, script, said):
         jaxlstm.apply(params, xs, implementation="native")
     (reason,) = caught.value.exceptions
     assert type(reason) is NotImplementedError
-    reason.args[0].startswith("`native` ")
+    assert reason.args[0].startswith("`native` ")
     with pytest.raises(NotImplementedError, match=said) as caught:
         _compiler.register("// no equations")
     del caught, reason
@@ -310,7 +313,8 @@ def test_one_registration_for_threads_at_once(scripted, monkeypatch):
     assert len(seen) == len(_compiler.NAMES)
 
 
-def test_a_process_with_a_broken_cache_and_one_without_a_home(tmp_path):
+@pytest.mark.slow
+def test_a_process_with_a_broken_cache(tmp_path):
     cache = str(tmp_path / "cache")
     good = runs(XDG_CACHE_HOME=cache)
     assert good[0], good[1]
@@ -324,7 +328,7 @@ def test_a_process_with_a_broken_cache_and_one_without_a_home(tmp_path):
 
 @pytest.mark.slow
 def test_a_process_without_a_home(tmp_path):
-    ran = runs(XDG_CACHE_HOME=None, HOME=None, PYTHONHOME=None)
+    ran = runs(XDG_CACHE_HOME=None, HOME=None)
     assert ran[0], ran[1]
 
 
@@ -354,16 +358,15 @@ def test_fewer_threads_than_were_asked_for(tmp_path, allowed):
 #include <cstdio>
 int main() {
   { Team unused(3); }
-  may_begin = %d;
+  may_begin = AGAIN;
   Team team(4);
   std::atomic<int> done{0}, parts{0};
   int size = team.size();
   Barrier barrier(size);
   team.run([&](int thread) { done++; barrier.wait(); parts += 1 << thread; });
-  std::printf("%%d %%d %%d", size, (int)done, (int)parts);
+  std::printf("%d %d %d", size, (int)done, (int)parts);
 }
-"""
-        % (2 * allowed)  # each is asked for twice: for cores of its own, and for any
+""".replace("AGAIN", str(allowed))
     )
     here, made = Path(_compiler.__file__).parent, str(tmp_path / "try")
     command = [*_compiler.compiler(), "-std=c++17", "-pthread", f"-I{here}", "try.cc", "-o", made]
@@ -372,8 +375,7 @@ int main() {
     size, done, parts = map(int, said.split())
     assert done == size
     assert parts == 2**size - 1
-    assert size == 1 if allowed == 0 else 2 <= size <= 4
-    assert size == 4 if allowed == 10 else True
+    assert size == min(allowed, 3) + 1
 
 
 SHIMS = {

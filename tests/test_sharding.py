@@ -9,8 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxlstm
 from networks import CELLS, close, compiler_here, network, normal_like, some_mask, some_reset
@@ -33,11 +32,11 @@ NETWORKS = {
     "recurrent dropout": lambda **o: W.recurrent_dropout(LSTM(**o), 0.3),
     "variational": lambda **o: W.variational_dropout(LSTM(**o), 0.2, 0.3, 0.2),
     "weight drop": lambda **o: W.weight_drop(LSTM(**o), 0.3),
-    "highway": lambda **o: W.highway(KEY, W.residual(LSTM(**{"hidden": 4, **o}))),
+    "highway": lambda **o: W.highway(KEY, W.residual(jaxlstm.init(KEY, jaxlstm.gru, 4, 4, **o))),
     "layer norm": lambda **o: W.dense(W.layer_norm(LSTM(**o))),
     "learned start": lambda **o: W.learn_initial_state(LSTM(**o)),
     "clipped": lambda **o: W.clip_gradient(LSTM(**o), 0.01),
-    "window": lambda **o: W.window(LSTM(**{"inputs": 8, **o}), 2),
+    "window": lambda **o: W.window(jaxlstm.init(KEY, jaxlstm.lstm, 8, 5, **o), 2),
     "convolution": lambda **o: jaxlstm.init_conv(KEY, jaxlstm.lstm, 4, 3, (3,), **o),
     "convolution in two": lambda **o: jaxlstm.init_conv(KEY, jaxlstm.gru, 4, 2, (3, 3), **o),
 }
@@ -70,14 +69,7 @@ def over_networks(law):
 def drawn(name, way, time=5, rows=ROWS):
     """A network, and `(xs, state, mask, reset)`."""
     dtype = jnp.float32 if way == "native" else jnp.float64
-    options = {"dtype": dtype}
-    hidden, inputs = {"highway": (4, 4), "window": (5, 8)}.get(name, (5, 4))
-    if name in ("highway", "window"):
-        layer = jaxlstm.init(KEY, jaxlstm.lstm, inputs, hidden, dtype=dtype)
-        wrap = {"highway": lambda p: W.highway(KEY, W.residual(p)), "window": lambda p: W.window(p, 2)}
-        params = wrap[name](layer)
-    else:
-        params = NETWORKS[name](**options)
+    params = NETWORKS[name](dtype=dtype)
     batch = rows if isinstance(rows, tuple) else (rows,)
     space = (4,) * getattr(params, "space", 0)
     xs = jax.random.normal(jax.random.key(1), (time, *batch, *space, 4), dtype)
@@ -100,11 +92,6 @@ def loss(way, params, xs, state, mask, reset, key=None, **options):
     return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(out))
 
 
-def keyed(name, way):
-    """Noise, where there is any and it leaves the way to run open."""
-    return KEY if name in NOISY else None
-
-
 def mesh_of(*shape, kind="Explicit"):
     names = ("data", "other")[: len(shape)]
     devices = jax.devices()[: math.prod(shape)]
@@ -124,7 +111,7 @@ def rows_shared(mesh, given, *axes):
 @over_networks
 def test_rows_whose_types_say_so(name, way):
     params, given = drawn(name, way)
-    args, key = (params, *given), keyed(name, way)
+    args, key = (params, *given), KEY if name in NOISY else None
     mesh = mesh_of(2)
     shared = (put(mesh, params), *rows_shared(mesh, given, "data"))
     grad = jax.jit(jax.value_and_grad(functools.partial(loss, way), (0, 1, 2)))
@@ -245,7 +232,9 @@ def test_an_ensemble_over_devices(way):
             close(jax.jit(by)(ensemble, xs), expected, **tolerance(way))
     if way is None:
         mesh = mesh_of(2)
-        close(every(put(mesh, ensemble, "data"), put(mesh, xs)), expected, **tolerance(way))
+        with jax.set_mesh(mesh):
+            got = every(put(mesh, ensemble, "data"), put(mesh, xs))
+        close(got, expected, **tolerance(way))
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
@@ -303,9 +292,10 @@ def test_noise_of_its_own_on_each_device(name):
     for i in range(2):
         cut = slice(2 * i, 2 * i + 2)
         xs, state, mask, reset = given
-        part = (xs[:, cut], jax.tree.map(lambda a: a[cut], state), mask[:, cut], reset[:, cut])
+        of = lambda tree, cut=cut: jax.tree.map(lambda a: a[cut], tree)
+        part = (xs[:, cut], of(state), mask[:, cut], reset[:, cut])
         key = jax.random.fold_in(KEY, i)
-        close((ys[:, cut], jax.tree.map(lambda a: a[cut], last)), values(None, params, *part, key))
+        close((ys[:, cut], of(last)), values(None, params, *part, key))
         total = jax.tree.map(
             jnp.add, total, jax.grad(functools.partial(loss, None))(params, *part, key)
         )
@@ -358,16 +348,17 @@ def test_shared_out_by_jit_alone():
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@pytest.mark.skipif(not compiler_here(), reason="no C++ compiler")
-def test_checkpoint_and_second_derivatives_of_shared_rows(kind):
-    for way in (None, "native"):
-        params, given = drawn("lstm", way, 4)
-        mesh = mesh_of(2, kind=kind)
-        shared = (put(mesh, params), *rows_shared(mesh, given, "data"))
-        grad = jax.grad(functools.partial(loss, way, checkpoint=2), (0, 1))
-        direction = lambda args: jax.tree.map(jnp.ones_like, args[:2])
-        second = jax.jit(lambda *a: jax.jvp(lambda *b: grad(*b, *a[2:]), a[:2], direction(a)))
-        close(second(*shared), second(params, *given), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("way", [None, "native"])
+def test_checkpoint_and_second_derivatives_of_shared_rows(kind, way):
+    if way == "native" and not compiler_here():
+        pytest.skip("no C++ compiler")
+    params, given = drawn("lstm", way, 4)
+    mesh = mesh_of(2, kind=kind)
+    shared = (put(mesh, params), *rows_shared(mesh, given, "data"))
+    grad = jax.grad(functools.partial(loss, way, checkpoint=2), (0, 1))
+    direction = lambda args: jax.tree.map(jnp.ones_like, args[:2])
+    second = jax.jit(lambda *a: jax.jvp(lambda *b: grad(*b, *a[2:]), a[:2], direction(a)))
+    close(second(*shared), second(params, *given), rtol=1e-4, atol=1e-4)
 
 
 def test_step_and_record_of_shared_rows():

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from ..._cell import Gated, State
+from ..._cell import Cell, Gated, State
 from ..._control import Controls, on_each_device, vary_alike
 from ..._layer import Layer, shared
 from .._parts import Parts, groups
@@ -94,7 +94,7 @@ def _refusal(node: Any, xs: Any) -> str | None:
     return None
 
 
-def _target(name: str, cell: Gated, gates: Parts) -> str:
+def _target(name: str, cell: Cell, gates: Parts) -> str:
     return f"{register(source(cell, gates))}_{name}"
 
 

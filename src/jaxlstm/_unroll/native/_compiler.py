@@ -119,7 +119,8 @@ def _compile(command: tuple[str, ...], text: str) -> bytes:
         code, said = 0, ""
         for tune in ("-march=native", "-mcpu=native"):  # Clang on ARM knows the second
             # Its own files go with the folder, even if it is killed.
-            code, said = _ran([*told, tune, str(source), "-o", str(made)], LIMIT, TMPDIR=str(folder))
+            line = [*told, tune, str(source), "-o", str(made)]
+            code, said = _ran(line, LIMIT, TMPDIR=str(folder))
             if code == 0 and made.exists():
                 return made.read_bytes()
             if code < 0:
