@@ -74,6 +74,14 @@ class Cell:
         object.__setattr__(self, "__doc__", self.equations.__doc__)
         for field in dataclasses.fields(self):
             hashable(f"`{field.name}` of a cell", getattr(self, field.name))
+        for role in ("gates", "recurrent"):
+            letters = getattr(self, role)
+            twice = sorted({letter for letter in letters if letters.count(letter) > 1})
+            if twice:
+                raise ValueError(
+                    f"`{role}` of the cell {self.name} must have a letter of its own for each "
+                    f"gate; got {letters!r}, with {twice} more than once."
+                )
 
     @property
     def name(self) -> str:

@@ -38,9 +38,19 @@ def clipped(x: Array, limit: float | None) -> Array:
     return x if limit is None else jnp.clip(x, -limit, limit)
 
 
+def root(x: Array) -> Array:
+    """The square root of what is not negative, with the derivative 0 at 0.
+
+    That of `sqrt` is infinite there, and times the zero of a gate at its limit it is NaN.
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, jnp.ones_like(x))), 0 * x)
+
+
 def normalised(x: Array, axes: int | tuple[int, ...], epsilon: float) -> Array:
     """`x` with mean 0 and variance 1 over some axes."""
-    x = x - x.mean(axes, keepdims=True)
+    for _ in range(2):  # once more: rounding a large mean may leave more than epsilon forgives
+        x = x - x.mean(axes, keepdims=True)
     return x * jax.lax.rsqrt((x * x).mean(axes, keepdims=True) + epsilon)
 
 

@@ -1,6 +1,6 @@
 """Gated averages: linear in their memory, so parallel in time."""
 
-from jax.nn import sigmoid
+from jax.nn import log_sigmoid, sigmoid
 from jax.numpy import tanh
 
 from .._cell import HiddenCell, linear, named
@@ -31,11 +31,13 @@ def minlstm(u):
         n  = W_n x + b_n                   candidate
         h' = f / (f + i) * h + i / (f + i) * n
 
-    Gates: `i f n`.  State: `h`.  Feng et al. 2024, "Were RNNs all we needed?",
-    arXiv:2410.01201, in its form without logarithms.
+    Gates: `i f n`; what is named `i` and `f` are their shares `i / (f + i)` and `f / (f + i)`.
+    State: `h`.  Feng et al. 2024, "Were RNNs all we needed?", arXiv:2410.01201.
     """
-    i, f, n = named(i=sigmoid(u[0]), f=sigmoid(u[1]), n=u[2])
-    return f / (f + i), i / (f + i) * n
+    # The shares from the gates' logarithms, as both gates may be so far closed that they are 0.
+    apart = log_sigmoid(u[1]) - log_sigmoid(u[0])
+    i, f, n = named(i=sigmoid(-apart), f=sigmoid(apart), n=u[2])
+    return f, i * n
 
 
 @linear("an")

@@ -5,6 +5,7 @@ from jax.nn import sigmoid, softplus
 
 from .._cell import HiddenCell, Weight, complex_of, linear, named
 from ..initializers import griffin_decay, lecun, lru_ring, standard_normal
+from .activations import root
 
 
 @linear(
@@ -54,7 +55,8 @@ def rg_lru(u, *, decay, c=8.0):
     """
     r, i, n = named(r=sigmoid(u[0]), i=sigmoid(u[1]), n=u[2])
     log_a = -c * r * softplus(-decay)
-    return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2 * log_a)) * i * n
+    # Where the gate is closed the root's slope, times that of the gate, goes to 0.
+    return jnp.exp(log_a), root(-jnp.expm1(2 * log_a)) * i * n
 
 
 @linear(

@@ -1,0 +1,190 @@
+"""Gates at their limits and large inputs: finite and near the float64 truth, in every dtype.
+
+Every gate is driven to levels up to 300 by an input feature of its own, by itself and together
+with the others; each row of the batch is another combination, compared by itself.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from jaxlstm import wrappers
+from networks import CELLS
+from oracle import run
+
+LEVELS = [0.0, *(s * a for a in (10.0, 30.0, 100.0, 300.0) for s in (1, -1))]
+T, H = 4, 4
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def rounded(tree, dtype):
+    """In float64, what `dtype` can hold."""
+    return jax.tree.map(lambda a: a.astype(dtype).astype(float), tree)
+
+
+def cast(tree, dtype):
+    return jax.tree.map(lambda a: a.astype(dtype), tree)
+
+
+def drive(gates, seed=0):
+    """Inputs `(time, rows, gates)`: one gate at a level, all at one, and any at any."""
+    random = np.random.default_rng(seed)
+    single = random.normal(size=(T, gates * len(LEVELS), gates))
+    for row, (gate, level) in enumerate(itertools.product(range(gates), LEVELS)):
+        single[:, row, gate] = level
+    together = np.broadcast_to(np.array(LEVELS)[None, :, None], (T, len(LEVELS), gates))
+    mixed = random.choice(LEVELS, size=(T, 24, gates))
+    return jnp.asarray(np.concatenate([single, together, mixed], 1))
+
+
+def moved(xs, seed=3):
+    """No two alike: at a tie, as in the sLSTM's `max`, there is no one derivative."""
+    random = np.random.default_rng(seed)
+    return xs * random.uniform(0.97, 0.98, xs.shape) + random.uniform(0.25, 1, xs.shape)
+
+
+def driven(cell, at="levels"):
+    """A layer each of whose gates sees one input, and its inputs."""
+    gates = len(cell.gates)
+    layer = jaxlstm.init(jax.random.key(0), cell, gates, H)
+    spread = 1 + jnp.arange(H) / 64
+    layer = layer._replace(w=jnp.eye(gates)[..., None] * spread[None, None])
+    return layer, drive(gates) if at == "levels" else moved(drive(gates))
+
+
+def signs(tree, seed=1):
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: jnp.asarray(random.choice([-1.0, 1.0], a.shape), a.dtype), tree)
+
+
+def everything(f, params, xs, modes="reverse forward"):
+    """Outputs, last state, gradients of all, tangents along one direction."""
+    cotangents, (dp, dxs) = map(signs, (jax.eval_shape(f, params, xs), (params, xs)))
+    dp = jax.tree.map(lambda a: a / 256, dp)  # an input of 300 makes it about 1
+    found = {"out": f(params, xs)}
+    if "reverse" in modes:
+        found["dp"], found["dxs"] = jax.vjp(f, params, xs)[1](cotangents)
+    if "forward" in modes:
+        found["tangents"] = jax.jvp(f, (params, xs), (dp, dxs))[1]
+    return found
+
+
+EPSILON = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-12}
+
+
+def truth(dtype, modes):
+    """The same in float64, and how far it moves where every step is rounded as in `dtype`.
+
+    What a norm divides by almost nothing is as uncertain as its inputs, whoever computes it.
+    """
+
+    def rounded_at_random(noise, params, xs):
+        bit = lambda tree, signs: jax.tree.map(
+            lambda a, e: a * (1 + EPSILON[dtype] * e), tree, signs
+        )
+
+        def f(p, xs):
+            p = bit(p, noise[0])
+
+            def body(s, at):
+                y, s = jaxlstm.step(p, at[0], bit(s, at[1]))
+                return s, y
+
+            last, ys = jax.lax.scan(body, p.zeros(xs.shape[1:-1]), (bit(xs, noise[1]), noise[2]))
+            return ys, last
+
+        return everything(f, params, xs, modes)
+
+    @jax.jit
+    def compiled(noise, params, xs):
+        f = lambda p, xs: jaxlstm.apply(p, xs, implementation="scan")
+        exact = everything(f, params, xs, modes)
+        others = jax.vmap(rounded_at_random, (0, None, None))(noise, params, xs)
+        return exact, jax.tree.map(lambda a, b: jnp.abs(a - b[None]).max(0), others, exact)
+
+    def both(params, xs):
+        many = lambda a, *shape: jax.ShapeDtypeStruct((4, *shape, *a.shape), float)
+        states = jax.eval_shape(lambda: params.zeros(xs.shape[1:-1]))
+        like = jax.tree.map(many, (params, xs)), jax.tree.map(lambda a: many(a, T), states)
+        return jax.tree.map(np.asarray, compiled(signs((*like[0], like[1]), 2), params, xs))
+
+    return both
+
+
+LARGEST = {"float16": 65504.0}  # what is larger is infinite
+
+
+def apart(got, exact, moved, dtype):
+    """For each array the largest error, in units of what is allowed; above 1 it is wrong.
+
+    Each row of the batch is by itself, relative to the largest in it, and 1.  In float32 what
+    cancels may be a thousand times as large, as the derivatives of the mLSTM's quotient, `v / q`
+    each; in 16 bits all of that is exact beside the products.  A step
+    rounds a few dozen numbers, of which `moved` has only those that enter it.
+    """
+    steps = 2048 if dtype == "float32" else 16
+    found = {}
+    for name in exact:
+        arrays = (jax.tree.leaves(tree[name]) for tree in (got, exact, moved))
+        for i, (a, b, c) in enumerate(zip(*arrays, strict=True)):
+            a = np.asarray(a, np.float64)
+            assert np.isfinite(b).all(), f"the truth of {name}[{i}]"
+            # Outputs are (time, rows, ...), states (rows, ...); weights are of all rows.
+            rows = () if name == "dp" else (1,) if name == "dxs" or i == 0 else (0,)
+            rest = tuple(k for k in range(b.ndim) if k not in rows)
+            largest = lambda x: np.max(x, rest, keepdims=True, initial=0.0)
+            fits = largest(np.abs(b)) < LARGEST.get(dtype, np.inf)
+            assert np.isfinite(a[np.broadcast_to(fits, a.shape)]).all(), f"{name}[{i}]"
+            allowed = 64 * largest(c) + steps * EPSILON[dtype] * (1 + largest(np.abs(b)))
+            error = np.where(fits, np.abs(np.where(fits, a, 0) - b), 0) / allowed
+            found[f"{name}[{i}]"] = float(np.max(error, initial=0.0))
+    return found
+
+
+def check(build, dtype, way, modes="reverse forward"):
+    """At the levels themselves all is finite and the values are right; beside them, all is right."""
+    f = lambda p, xs: jaxlstm.apply(p, xs, implementation=way)
+    run, true = jax.jit(lambda *a: everything(f, *a, modes)), truth(dtype, modes)
+    worst = {}
+    for at in ("levels", "beside"):
+        params, xs = build(at)
+        params, xs = rounded((params, xs), dtype)
+        found = apart(run(*cast((params, xs), dtype)), *true(params, xs), dtype)
+        worst |= {f"{k} {at}": v for k, v in found.items() if at == "beside" or k.startswith("out")}
+    return worst
+
+
+def ways(cell, dtype):
+    other = {"Linear": ["associative"], "Gated": ["deferred"]}.get(type(cell).__name__, [])
+    kernel = ["native"] if type(cell).__name__ == "Gated" and dtype == "float32" else []
+    return ["scan", *other, *kernel]
+
+
+OFTEN = [
+    ("lstm", "float32", "native"),
+    ("layer_norm_lstm", "float16", "deferred"),
+    ("gate_norm_lstm", "float16", "scan"),
+    ("minlstm", "float16", "associative"),
+    ("rg_lru", "float16", "scan"),
+    ("mlstm", "float16", "scan"),
+]
+ALL = [
+    pytest.param(
+        name, dtype, way, marks=() if (name, dtype, way) in OFTEN else pytest.mark.slow
+    )
+    for name, cell in CELLS.items() for dtype in DTYPES for way in ways(cell, dtype)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dtype", "way"), ALL)
+def test_gates_at_their_limits(name, dtype, way):
+    cell = CELLS[name]
+    reason = jaxlstm.implementations(*cast(driven(cell), dtype))[way]
+    if reason is not None:
+        pytest.skip(reason)
+    found = check(lambda at: driven(cell, at), dtype, way)
+    assert all(error < 1 for error in found.values()), found
