@@ -156,3 +156,32 @@ def test_alpha_goes_to_the_activation_that_takes_one():
 def test_what_onnx_has_not(cell, said):
     with pytest.raises(ValueError, match=said):
         convert.to_onnx(network(cell))
+
+
+def test_what_is_no_network_is_not_exported():
+    layer, second = network(cells.lstm), jaxlstm.init(jax.random.key(1), cells.gru, H, H)
+    float32 = jax.tree.map(lambda a: a.astype("float32"), second)
+    third = cells.lstm_variant(clip=1 / 3)
+    cases = [
+        (jaxlstm.Stack(()), ValueError, "of no layers"),
+        (jaxlstm.Stack((layer, layer)), ValueError, "gives 5 outputs and layer 1 takes"),
+        (jaxlstm.Stack((layer, float32)), TypeError, "of one dtype"),
+        (layer._replace(r=layer.r.astype("float32")), TypeError, "of one dtype"),
+        (layer._replace(r=layer.r[:1]), ValueError, "must have the shapes"),
+        (layer._replace(b=layer.b[:, :2]), ValueError, "must have the shapes"),
+        (layer._replace(weights={"more": layer.b}), ValueError, "must have the shapes"),
+        (jax.eval_shape(lambda: layer), TypeError, "`w` of .* must be an array"),
+        (jax.tree.map(lambda a: a.astype(jnp.float8_e4m3fn), layer), TypeError, "cast the network"),
+        (network(cells.rnn_variant(clip=0.0)), ValueError, "ONNX has no `clip` of 0"),
+        (network(third), ValueError, "as float32, which would change a network of float64"),
+        (jaxlstm.Reverse(jaxlstm.Reverse(layer)), TypeError, "at this place"),
+        (jaxlstm.wrappers.learn_initial_state(layer), TypeError, "at this place"),
+    ]
+    for params, kind, said in cases:
+        with pytest.raises(kind, match=said):
+            convert.to_onnx(params)
+    with pytest.raises(TypeError, match="outside of `jit`"):
+        jax.jit(convert.to_onnx)(layer)
+    again = convert.from_onnx(convert.to_onnx(network(third, dtype="float32")))
+    assert dict(again.cell.options)["clip"] == pytest.approx(1 / 3, rel=1e-7)
+    assert isinstance(convert.to_onnx(jax.tree.map(np.asarray, layer)), onnx.ModelProto)

@@ -159,7 +159,7 @@ def from_onnx(
 
     Weights may be computed from constants, in functions of the model too.  Between two nodes of
     a stack nothing may stand but what makes the outputs of one, all directions side by side,
-    the inputs of the next.
+    the inputs of the next, and dropout, which does nothing when a model is used and is not read.
 
     Args:
         source: a path, the bytes of a model, or an `onnx.ModelProto`.

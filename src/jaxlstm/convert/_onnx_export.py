@@ -1,15 +1,18 @@
 """A network as an ONNX model: one true recurrent node for every layer."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.core
 import numpy as np
 
 from .._cell import Layer
 from .._nodes import Bidirectional, Reverse, Stack
 from ._extra import extra
 from ._files import replace
+from ._network import stacked
 from ._onnx_cells import LETTERS, PEEPHOLES, Said, attributes_of, said_of, table
 from ._table import encode
 
@@ -27,7 +30,8 @@ def to_onnx(
 
     Its input `xs (time, batch, input)` and output `ys (time, batch, output)` are those of
     `apply`, time and batch of any size.  Its further outputs are the last states of every
-    layer, `state.0.h (directions, batch, hidden)` and for an LSTM `state.0.c`.
+    layer, `state.0.h (directions, batch, hidden)` and for an LSTM `state.0.c`.  It computes what
+    `apply` computes without a key: the dropout of a `Stack` is no part of it.
 
     Args:
         params: what `init` returns.
@@ -39,12 +43,14 @@ def to_onnx(
         The `onnx.ModelProto`.
 
     Raises:
-        ValueError, TypeError: ONNX has no operator for a cell or a node.
+        ValueError, TypeError: ONNX has no operator for a cell or a node, no place for a number
+            or a dtype, or `params` are no weights of a network.
         ImportError: onnx is missing: `pip install 'jaxlstm[onnx]'`.
     """
     onnx = extra("onnx", "onnx")
     build = _Builder(onnx, lengths, state)
     levels = params.layers if isinstance(params, Stack) else (params,)
+    _check(levels)
     name = "xs"
     for k, level in enumerate(levels):
         last = k == len(levels) - 1
@@ -77,8 +83,7 @@ class _Builder:
                 "both directions of a level must be one operator of ONNX, with one clip, one "
                 f"size and one dtype; got {[layer.cell for layer in layers]} of {sorted(shapes)}."
             )
-        if layers[0].w.dtype == "bfloat16":
-            raise TypeError("ONNX's RNN, GRU and LSTM take no bfloat16: cast the network first.")
+        _check_numbers(layers[0], attributes_of(said))
         arrays = _arrays(layers, said)
         kind, width = said[0].operator, layers[0].w.shape[-1]
         fields = ("h", "c") if kind == "LSTM" else ("h",)
@@ -129,6 +134,60 @@ class _Builder:
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(
             graph, opset_imports=[opset], ir_version=IR, producer_name="jaxlstm"
+        )
+
+
+def _check(levels: Sequence[Any]) -> None:
+    """The weights of a network are arrays of one dtype, that fit their cells and each other."""
+    if not levels:
+        raise ValueError("a `Stack` of no layers computes nothing that ONNX has an operator for.")
+    layers = [layer for level in levels for layer in _sides(level)[1]]
+    dtypes = set()
+    for layer in layers:
+        said_of(layer.cell)
+        gates, recurrent = len(layer.cell.gates), len(layer.cell.recurrent)
+        inputs, hidden = layer.w.shape[0], layer.w.shape[-1]
+        found = {"w": layer.w, "r": layer.r, **(layer.weights or {})}
+        shapes: dict[str, tuple[int, ...]] = {
+            "w": (inputs, gates, hidden),
+            "r": (hidden, recurrent, hidden),
+        }
+        shapes |= dict.fromkeys(layer.cell.drawn(), (hidden,))
+        biases = {"b": (gates, hidden), "recurrent_bias": (recurrent, hidden)}
+        for name, shape in biases.items():
+            if getattr(layer, name) is not None:
+                found[name], shapes[name] = getattr(layer, name), shape
+        for name, a in found.items():
+            if not isinstance(a, (np.ndarray, jax.Array)) or isinstance(a, jax.core.Tracer):
+                raise TypeError(
+                    f"`{name}` of `{layer.cell!r}` must be an array; got a {type(a).__name__}. "
+                    "`to_onnx` runs outside of `jit` and other transformations."
+                )
+        told = {name: a.shape for name, a in found.items()}
+        if told != shapes:
+            raise ValueError(
+                f"the weights of `{layer.cell!r}` must have the shapes {shapes}; got {told}."
+            )
+        dtypes |= {str(a.dtype) for a in found.values()}
+    if len(dtypes) > 1 or not dtypes <= {"float16", "float32", "float64"}:
+        raise TypeError(
+            "ONNX's RNN, GRU and LSTM take weights of one dtype, float16, float32 or float64, no "
+            f"bfloat16; got {sorted(dtypes)}: cast the network first."
+        )
+    stacked(levels)
+
+
+def _check_numbers(layer: Layer, told: Mapping[str, Any]) -> None:
+    """ONNX holds the numbers of an operator as float32."""
+    numbers = [told[k] for k in ("clip",) if k in told]
+    numbers += [v for k in ("activation_alpha", "activation_beta") for v in told.get(k, ())]
+    if not told.get("clip", 1) > 0:
+        raise ValueError(f"`{layer.cell!r}`: ONNX has no `clip` of {told['clip']}, only positive.")
+    lost = [v for v in numbers if float(str(np.float32(v))) != v or not np.isfinite(v)]
+    if lost and layer.w.dtype == "float64":
+        raise ValueError(
+            f"`{layer.cell!r}`: ONNX holds the numbers {lost} as float32, which would change a "
+            "network of float64: cast the network to float32 first."
         )
 
 
