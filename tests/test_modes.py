@@ -172,6 +172,7 @@ BY_JIT |= {f"{way}, {cell}" for way, cell in WAYS}
 
 
 ALWAYS = [("debug nans", "apply"), ("debug nans", "gradients"), ("x64 off", "apply")]
+ALWAYS += [("disable jit, debug nans", "gradients")]
 
 
 def sampled(first, second):
@@ -370,3 +371,16 @@ def test_programs_around(around, entry):
     given = (weights(), *arrays(XS, MASK, RESET))
     got = AROUND[around](VALUES[entry], given)
     same(got, VALUES[entry](*given), "native" not in entry)
+
+
+@pytest.mark.parametrize("entry", ["record", "gradient_flow", "state_jacobians"])
+def test_inputs_shared_out_by_their_type(entry):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    place = lambda a, *axes: jax.device_put(
+        a, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+    )
+    rows = [np.concatenate([a, a[:, :1]], 1) for a in (XS, MASK, RESET)]  # an even number
+    params = weights()
+    with jax.set_mesh(mesh):
+        got = VALUES[entry](place(params), *(place(a, None, "data") for a in arrays(*rows)))
+    same(got, VALUES[entry](params, *arrays(*rows)), True)

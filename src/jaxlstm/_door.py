@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._control import where
+from ._control import alike
+from ._layer import of_rows
 from ._said import (
     array as array,
     count as count,
@@ -103,7 +104,9 @@ def _seen(mask: Array, xs: Array) -> Array:
 
     First of all, for `jax_debug_nans` stops at any operation that a NaN goes through.
     """
-    return where(mask, xs, jnp.zeros_like(xs))
+    seen = jnp.broadcast_to(of_rows(mask, xs), xs.shape)
+    # Not `jnp.where`, which first converts what it chooses from.
+    return jax.lax.select(*alike(seen, xs, jnp.zeros_like(xs)))
 
 
 def _params(params: Any) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from . import _door
 from ._apply import Plan, Precision, start
 from ._cell import State
+from ._control import share_alike
 from ._record import mirror, recorded
 
 
@@ -129,9 +130,10 @@ def state_jacobians(
 
 
 @jax.jit
-def _jacobians(net: Any, inputs: Array, given: State, *controls: Any) -> Array:
+def _jacobians(net: Any, inputs: Array, given: State, mask: Any, reset: Any) -> Array:
     places = getattr(net, "space", 0)
     given = net.zeros(inputs.shape[1:-1]) if given is None else given
+    net, inputs, given, mask, reset = share_alike(net, inputs, given, mask, reset)
 
     def row(s: State, *steps: Any) -> Array:
         flat, unravel = ravel_pytree(s)
@@ -149,4 +151,4 @@ def _jacobians(net: Any, inputs: Array, given: State, *controls: Any) -> Array:
 
     for _ in inputs.shape[1 : -1 - places]:
         row = jax.vmap(row, (0, 1, 1, 1), 1)
-    return row(given, inputs, *controls)
+    return row(given, inputs, mask, reset)

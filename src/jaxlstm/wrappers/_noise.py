@@ -74,7 +74,7 @@ class RecurrentDropout(NamedTuple):
             return step(self.node, s, u, None)
         key, inner = jax.random.split(key)
         drop = lambda g: g * keep(key, self.rate.value, g.shape, g.dtype)
-        run = lambda *args: step(self.node, *args, inner)
+        run = lambda s, u: step(self.node, s, u, inner)
         return changed(run, {("gates", self.gate.value): drop}, s, u)
 
     def draw(self, key: Any, batch: Sequence[int]) -> Any:
@@ -125,7 +125,7 @@ class StateDropout(NamedTuple):
     def step(self, s: State, u: Any, key: Any = None) -> State:
         assert self.mask is not None
         drop = lambda h: h * self.mask.astype(h.dtype)  # pyright: ignore
-        run = lambda *args: step(self.node, *args, key)
+        run = lambda s, u: step(self.node, s, u, key)
         return changed(run, {("operand", "recurrent product"): drop}, s, u)
 
     def draw(self, key: Any, batch: Sequence[int]) -> Any:
