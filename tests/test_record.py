@@ -1,5 +1,7 @@
 """`record` sees what `apply` computes: states, gates, and what the input and the state say."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,8 +167,9 @@ def test_it_costs_nothing_when_not_asked(way):
     def programs(name):
         params = network(light(name), "bidirectional")
         loss = lambda p, x: jaxlstm.apply(p, x, implementation=way)[0].sum()
+        plain = lambda text: re.sub(r"@\w+", "@", text)  # older JAX counts operations in names
         return [
-            jax.jit(f).lower(params, XS).as_text()
+            plain(jax.jit(f).lower(params, XS).as_text())
             for f in (loss, jax.grad(loss), jax.vmap(loss, (None, 1)), jax.hessian(loss, 1))
         ]
 
