@@ -40,7 +40,7 @@ def segments(run: Any, length: int | bool) -> Any:
         part = (xs, controls)
         outs = []
         if whole:
-            main = jax.tree.map(lambda a: a[cut].reshape(-1, size, *a.shape[1:]), part)
+            main = jax.tree.map(lambda a: a[cut].reshape(whole // size, size, *a.shape[1:]), part)
             state, ys = jax.lax.scan(body, state, main, reverse=reverse)
             outs.append(jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), ys))
         if rest or not outs:
