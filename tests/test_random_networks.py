@@ -205,8 +205,24 @@ def doubles(tree):
     return jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
 
 
+@functools.cache
+def zeros(cell, hidden):
+    return doubles(cell.zeros((), hidden, float))
+
+
 def initial(node):
-    return doubles(jax.tree.map(jnp.asarray, node).zeros(()))
+    match type(node).__name__:
+        case "Stack":
+            return tuple(map(initial, node.layers))
+        case "Bidirectional":
+            return initial(node.forward), initial(node.backward)
+        case "InitialState":
+            return node.state
+        case "Delay":
+            return jaxlstm.Hidden(np.zeros(np.prod(node.of.shape[1:])))
+        case "Layer":
+            return zeros(node.cell, node.w.shape[-1])
+    return initial(node.node)
 
 
 def stepper(node, touch):
