@@ -77,6 +77,31 @@ def linen_gru(p, x, h):
     return ((1 - z) * np.tanh(at("in", x) + r * at("hn", h)) + z * h,)
 
 
+def linen_update(p, x, h):
+    """flax.linen.MGUCell(reset_gate=False)."""
+    f, n = (x @ p[f"i{k}"]["kernel"] + p[f"i{k}"]["bias"] + h @ p[f"h{k}"]["kernel"] for k in "fn")
+    f = sigmoid(f)
+    return ((1 - f) * np.tanh(n) + f * h,)
+
+
+def cudnn(p, gates):
+    """keras.layers.CuDNNLSTM, CuDNNGRU: each gate's block is a matrix of rows for its units."""
+    w, r = (
+        np.concatenate([k.ravel().reshape(H, -1).T for k in np.split(a, gates, 1)], 1)
+        for a in p[:2]
+    )
+    return w, r, p[2].reshape(2, gates * H)
+
+
+def cudnn_lstm(p, x, h, c):
+    w, r, b = cudnn(p, 4)
+    return keras_lstm((w, r, b[0] + b[1]), x, h, c)
+
+
+def cudnn_gru(p, x, h):
+    return keras_gru(cudnn(p, 3), x, h)
+
+
 def linen_lstm(p, x, h, c):
     """flax.linen.LSTMCell: the biases are with the recurrent kernels."""
     i, f, g, o = (
@@ -114,7 +139,7 @@ def haiku_gru(p, x, h):
 def haiku_rnn(p, x, h):
     """hk.VanillaRNN: a rectifier, and a bias in each of its two linear maps."""
     a, b = p["vanilla_rnn/linear"], p["vanilla_rnn/linear_1"]
-    return (np.maximum(0, x @ a["w"] + a["b"] + h @ b["w"] + b["b"]),)
+    return (np.maximum(0, x @ a["w"] + a["b"] + h @ b["w"] + b.get("b", 0)),)
 
 
 def equinox_gru(p, x, h):
@@ -138,6 +163,7 @@ def torch_shapes(gates, h=H, **more):
     return {f"{name}_l0": shape for name, shape in names.items()}
 
 
+BIASED_IN = {"kernel": (N, H), "bias": (H,)}
 DENSE, BIASED = {"kernel": (N, H)}, {"kernel": (H, H), "bias": (H,)}
 LINEN_LSTM = {f"i{k}": DENSE for k in "ifgo"} | {f"h{k}": BIASED for k in "ifgo"}
 HAIKU_GRU = {"gru": {"w_i": (N, 3 * H), "w_h": (H, 3 * H), "b": (3 * H,)}}
@@ -163,6 +189,16 @@ CASES = {
     "haiku lstm": (
         convert.from_haiku, haiku_lstm, {"lstm/linear": {"w": (N + H, 4 * H), "b": (4 * H,)}},
     ),
+    "haiku rnn of one bias": (
+        convert.from_haiku, haiku_rnn,
+        {"vanilla_rnn/linear": {"w": (N, H), "b": (H,)}, "vanilla_rnn/linear_1": {"w": (H, H)}},
+    ),
+    "linen mgu without reset": (
+        convert.from_flax, linen_update,
+        {"if": BIASED_IN, "in": BIASED_IN, "hf": {"kernel": (H, H)}, "hn": {"kernel": (H, H)}},
+    ),
+    "cudnn lstm": (convert.from_keras, cudnn_lstm, [(N, 4 * H), (H, 4 * H), (8 * H,)]),
+    "cudnn gru": (convert.from_keras, cudnn_gru, [(N, 3 * H), (H, 3 * H), (6 * H,)]),
     "haiku gru": (
         convert.from_haiku, haiku_gru, HAIKU_GRU,
     ),
@@ -264,3 +300,195 @@ def test_a_forget_bias_of_one_that_is_kept_apart_keeps_every_bit():
     jax.tree.map(np.testing.assert_array_equal, back, weights)
     back = convert.to_haiku(convert.from_haiku(weights))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-15), back, weights)
+
+
+# Names, and what they do not say.
+
+
+def nested(flat, sep):
+    """A mapping a component of the names."""
+    tree = {}
+    for name, a in flat.items():
+        *path, last = name.split(sep)
+        inner = tree
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = a
+    return tree
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
+@pytest.mark.parametrize("arrangement", ["layer", "stack", "bidirectional"])
+def test_nested_mappings_mean_what_flat_ones_mean(depth, arrangement):
+    params = network(jaxlstm.lstm, arrangement)
+    prefix = ".".join(["model", "state_dict", "a", "b", "rnn"][:depth])
+    flat = convert.to_torch(params, prefix=prefix)
+    tree = nested(flat, ".")
+    for weights in (flat, tree):
+        equal(convert.from_torch(weights), params)
+        equal(convert.from_torch(weights, prefix=prefix), params)
+        equal(convert.from_torch({"epoch": 3, "rnn": weights}, prefix=f"rnn.{prefix}"), params)
+    back = convert.to_torch(params, prefix=prefix, like=tree)
+    jax.tree.map(np.testing.assert_array_equal, back, tree)
+
+
+def torch_modules():
+    one = convert.to_torch(jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H, bidirectional=True))
+    two = convert.to_torch(jaxlstm.init(jax.random.key(1), jaxlstm.gru, 2 * H, H, layers=2))
+    return {f"0.{k}": a for k, a in one.items()} | {f"1.{k}": a for k, a in two.items()}
+
+
+def test_an_order_is_told_by_a_list_of_prefixes():
+    weights = torch_modules()
+    first, second = (convert.from_torch(weights, prefix=k) for k in "01")
+    params = convert.from_torch(weights, prefix=["0", "1."])
+    equal(params, jaxlstm.Stack((first, *second.layers)))
+    assert isinstance(params.layers[0], jaxlstm.Bidirectional)
+    new = jax.tree.map(lambda a: a + 1, params)
+    back = convert.to_torch(new, prefix=["0", "1"], like=weights)
+    equal(convert.from_torch(back, prefix=["0", "1"]), new)
+    equal(convert.from_torch([nested(weights, ".")[k] for k in "01"]), params)
+
+
+@pytest.mark.parametrize("framework", ["flax", "haiku", "equinox", "keras"])
+def test_an_order_is_told_in_every_framework(framework):
+    come, go = getattr(convert, f"from_{framework}"), getattr(convert, f"to_{framework}")
+    square = [jaxlstm.init(jax.random.key(k), jaxlstm.lstm, H, H) for k in range(2)]
+    of = {
+        "keras": lambda p: keras_names(p, "kernel", "recurrent_kernel", "bias"),
+        "haiku": lambda p: go(p)["lstm/linear"],
+    }.get(framework, go)
+    inner = "/linear" if framework == "haiku" else ""
+    weights = {f"lstm{inner}": of(square[0]), f"lstm_1{inner}": of(square[1])}
+    with pytest.raises(ValueError, match=r"do not say which layer.*`prefix=\['lstm', 'lstm_1'\]`"):
+        come(weights)
+    for order in ((0, 1), (1, 0)):
+        prefix = [("lstm", "lstm_1")[k] for k in order]
+        params = come(weights, prefix=prefix)
+        equal(params, jaxlstm.Stack(tuple(square[k] for k in order)))
+        jax.tree.map(
+            np.testing.assert_array_equal, go(params, prefix=prefix, like=weights), weights
+        )
+        both = come(weights, prefix=prefix, bidirectional=True)
+        equal(both, jaxlstm.Bidirectional(*(square[k] for k in order)))
+
+
+def test_a_prefix_ends_at_a_dot():
+    params, other = network(jaxlstm.lstm), network(jaxlstm.gru)
+    weights = convert.to_torch(params, prefix="rnn") | convert.to_torch(other, prefix="rnn2")
+    equal(convert.from_torch(weights, prefix="rnn"), params)
+    equal(convert.from_torch(weights, prefix="rnn2."), other)
+    with pytest.raises(ValueError, match="no recurrent weights below the prefix 'rn'"):
+        convert.from_torch(weights, prefix="rn")
+
+
+def test_a_number_in_a_name_costs_nothing():
+    weights = convert.to_torch(network(jaxlstm.lstm))
+    for digits in ("1", "10000000", "999999999"):
+        many = {name.replace("_l0", f"_l{digits}"): a for name, a in weights.items()}
+        with pytest.raises(ValueError, match=r"the layers \[0.*\] are missing"):
+            convert.from_torch(many)
+    many = {name.replace("_l0", f"_l{'9' * 5000}"): a for name, a in weights.items()}
+    with pytest.raises(ValueError, match="no recurrent weights"):
+        convert.from_torch(many)
+
+
+def keras_names(params, *names):
+    kernel, recurrent, bias = convert.to_keras(params)
+    return dict(zip(names, (kernel, recurrent, bias)))
+
+
+KERAS_STYLES = {
+    "path": "lstm/lstm_cell/{}",
+    "keras 2": "lstm/lstm_cell_3/{}:0",
+    "tf 1": "lstm_1/{}:0",
+    "legacy file": "model_weights/lstm/lstm/lstm_cell/{}:0",
+    "backward": "backward_lm/lstm_cell/{}",
+    "sequential backward": "sequential/backward_lm/simple_cell/{}",
+}
+
+
+@pytest.mark.parametrize("style", KERAS_STYLES)
+def test_names_of_keras(style):
+    params = network(jaxlstm.lstm)
+    words = ("kernel", "recurrent_kernel", "bias")
+    weights = keras_names(params, *(KERAS_STYLES[style].format(w) for w in words))
+    seeds = {"lstm/seed_generator/seed_generator_state": np.zeros(2, "uint32")}
+    for given in (weights, weights | seeds, nested(weights, "/")):
+        equal(convert.from_keras(given), params)
+    equal(convert.from_keras(convert.to_keras(params, like=weights)), params)
+
+
+def test_files_of_keras():
+    """Keras 3's names are places; of layers that are not recurrent they are the same."""
+    one, two = network(jaxlstm.lstm), network(jaxlstm.gru)
+    at = lambda path: [f"{path}/vars/{k}" for k in range(3)]
+    weights = keras_names(one, *at("layers/lstm/cell"))
+    weights |= keras_names(two, *at("layers/bidirectional/forward_layer/cell"))
+    weights |= keras_names(two, *at("layers/bidirectional/backward_layer/cell"))
+    equal(convert.from_keras(weights, prefix="layers/lstm"), one)
+    both = convert.from_keras(weights, prefix="layers/bidirectional")
+    equal(both, jaxlstm.Bidirectional(two, two))
+    dense = {"layers/dense/vars/0": np.ones((5, 2)), "layers/dense/vars/1": np.ones(2)}
+    with pytest.raises(ValueError, match="'layers/dense/vars/0', 'layers/dense/vars/1'"):
+        convert.from_keras(weights | dense)
+    optimizer = {"optimizer/vars/0": np.ones((), "int32"), "optimizer/vars/1": np.ones((3, 4))}
+    equal(convert.from_keras(keras_names(one, *at("layers/lstm/cell")) | optimizer), one)
+    half = {k: a for k, a in weights.items() if "backward" not in k and "bidir" in k}
+    with pytest.raises(ValueError, match=r"bidirectional.* has one direction and no backward one"):
+        convert.from_keras(half)
+
+
+def test_stacked_cells_of_keras_are_a_stack_where_both_orders_agree():
+    first, second = (jaxlstm.init(jax.random.key(k), jaxlstm.lstm, H, H) for k in range(2))
+    words = ("kernel", "recurrent_kernel", "bias")
+    cells = [f"rnn/stacked_rnn_cells_1/lstm_cell_{k}" for k in (9, 10)]
+    parts = [
+        keras_names(p, *(f"{cell}/{w}" for w in words)) for p, cell in zip((first, second), cells)
+    ]
+    equal(convert.from_keras(parts[0] | parts[1]), jaxlstm.Stack((first, second)))
+    with pytest.raises(ValueError, match="do not say which layer comes first"):
+        convert.from_keras(parts[1] | parts[0])
+    equal(convert.from_keras(parts[1] | parts[0], prefix=cells), jaxlstm.Stack((first, second)))
+
+
+def test_what_cudnn_stores_comes_back():
+    for name in ("cudnn lstm", "cudnn gru"):
+        arrays = shapes(CASES[name][2])
+        weights = dict(
+            zip(("cu_dnn/kernel:0", "cu_dnn/recurrent_kernel:0", "cu_dnn/bias:0"), arrays)
+        )
+        params = convert.from_keras(weights)
+        back = convert.to_keras(params, like=weights)
+        equal(convert.from_keras(back), params)
+        for key in [*weights][: 2 if "lstm" in name else 3]:  # an LSTM's two biases are summed
+            np.testing.assert_array_equal(back[key], weights[key])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_any_order_of_bytes(order):
+    params = network(jaxlstm.gru)
+    weights = {
+        k: a.astype(a.dtype.newbyteorder(order)) for k, a in convert.to_torch(params).items()
+    }
+    equal(convert.from_torch(weights, sum_biases=False), params)
+    tree = convert.to_dict(params)
+    tree = {k: a.astype(a.dtype.newbyteorder(order)) for k, a in tree.items()}
+    equal(convert.from_dict(tree, like=params), params)
+
+
+def test_a_sequential_of_flax_loses_no_layer():
+    params = network(jaxlstm.lstm, "stack")
+    for api in ("linen", "nnx"):
+        weights = convert.to_flax(params, api=api)
+        equal(convert.from_flax(weights), params)
+        if api == "linen":  # what stands between them is no recurrent layer
+            weights["layers_2"] = weights.pop("layers_1")
+        else:
+            weights["layers"][2] = weights["layers"].pop(1)
+        with pytest.raises(ValueError, match=r"the layers \[1\] are missing"):
+            convert.from_flax(weights)
+
+
+def test_a_variant_without_options_has_the_plain_name_in_haiku():
+    assert [*convert.to_haiku(network(jaxlstm.cells.lstm_variant))] == ["lstm/linear"]

@@ -1,5 +1,6 @@
 """A conversion that cannot be exact says why, and so does a mapping that is no network."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -28,6 +29,20 @@ UNEVEN = {**c.to_flax(GRU), "ir": {"kernel": np.ones((2, 5)), "bias": np.ones(5)
 GAP = {**WEIGHTS, **{k.replace("l0", "l2"): a for k, a in WEIGHTS.items()}}
 DENSE = {"lstm/linear": {"w": np.ones((8, 20)), "b": np.ones(20)}, "linear": {"w": np.ones((5, 2))}}
 STACKS = jaxlstm.Bidirectional(network(lstm, "stack"), network(lstm, "stack"))
+
+
+SMALL = jaxlstm.init(jax.random.key(0), lstm, 3, 3)
+SQUARES = jaxlstm.init(jax.random.key(0), lstm, 5, 5, layers=2)
+STACK = network(lstm, "stack")
+SQUARE = c.to_torch(SQUARES.layers[0])
+SIBLINGS = {f"{k}.{name}": a for k in range(2) for name, a in SQUARE.items()}
+SECOND = {k.replace("l0", "l1"): a.astype("float32") for k, a in SQUARE.items()}
+HALVED = jax.tree.map(lambda a: a.astype("float32"), SQUARES.layers[0])
+ODD = c.to_keras(SQUARES) + c.to_keras(LSTM)
+
+
+def keras(layer):
+    return dict(zip(("kernel", "recurrent_kernel", "bias"), c.to_keras(layer)))
 
 
 def without(name):
@@ -61,6 +76,51 @@ CASES = {
     "like bias": (lambda: c.to_torch(LSTM, like=UNBIASED), "has no bias, and `params` has one"),
     "like shape": (lambda: c.to_torch(LSTM, like=c.to_torch(NARROWER)), "must have shape"),
     "haiku bias": (lambda: c.from_haiku({"lstm/linear": {"w": np.ones((9, 16))}}), "is missing"),
+    "siblings": (lambda: c.from_torch(SIBLINGS), r"prefix=\['0', '1'\]` makes a stack"),
+    "siblings, nested": (lambda: c.from_torch({"0": SQUARE, "1": SQUARE}), "which layer comes"),
+    "siblings by side": (lambda: c.from_torch({"forward_lm": SQUARE, "backward_lm": SQUARE}),
+        "which layer comes first"),
+    "siblings like": (lambda: c.to_torch(STACK, like=SIBLINGS), "which layer comes first"),
+    "a layer and a cell": (lambda: c.from_torch({**WEIGHTS, "weight_ih": WEIGHTS["weight_ih_l0"],
+        "weight_hh": WEIGHTS["weight_hh_l0"]}), "Give each a mapping of its own"),
+    "half, nested": (lambda: c.from_torch({"a": {"b": HALF}}), "`a.b.l1` has one direction and no"),
+    "backward alone": (lambda: c.from_torch({k: a for k, a in BOTH.items() if "reverse" in k}),
+        "one direction and no forward one"),
+    "gap, nested": (lambda: c.from_torch({"a": {"b": GAP}}), r"\[1\] are missing below 'a.b'"),
+    "other inputs": (lambda: c.from_keras({"bidirectional/forward_a": keras(SMALL),
+        "bidirectional/backward_a": keras(LSTM)}), "take the same inputs; the forward one takes 3"),
+    "nnx list": (lambda: c.from_flax({0: c.to_flax(SMALL), 1: c.to_flax(SMALL)}), "which layer"),
+    "half of Flax": (lambda: c.from_flax({"forward_rnn": {"cell": c.to_flax(LSTM)}}), "no back"),
+    "of two directions": (lambda: c.from_keras(c.to_keras(SQUARES)), "may be a stack or two dire"),
+    "merge mode": (lambda: c.from_keras({"bidirectional/forward_a": keras(LSTM),
+        "bidirectional/backward_a": keras(LSTM), "b": keras(SQUARES.layers[0])},
+        prefix=["bidirectional", "b"]), "merge_mode"),
+    "pairs": (lambda: c.from_keras(ODD, bidirectional=True), "takes layers in pairs; got 3"),
+    "which GRU": (lambda: c.from_keras(c.to_keras(GRU)[:2]), "say which with `cell=`"),
+    "two biases": (lambda: c.from_keras({**keras(GRU), "bias": np.ones((3, 15))}), "must hold two"),
+    "twice": (lambda: c.from_torch(SIBLINGS, prefix=["0", "0"]), "name some arrays twice"),
+    "prefix": (lambda: c.from_torch(WEIGHTS, prefix=3), "a name or a list of names"),
+    "prefixes": (lambda: c.from_torch(WEIGHTS, prefix=[]), "got an empty list"),
+    "many prefixes": (lambda: c.to_flax(STACK, prefix=["a", "b"]), "without `like`, `prefix`"),
+    "mlp": (lambda: c.from_haiku({"mlp/linear": {"w": np.ones((8, 8)), "b": np.ones(8)}}),
+        "need not be a layer `lstm`: name it with `prefix='mlp'`"),
+    "linear": (lambda: c.from_haiku({"linear": {"w": np.ones((8, 8)), "b": np.ones(8)}}), "say `ce"),
+    "one name": (lambda: c.from_torch({"a.weight_ih_l0": 1, "a": {"weight_ih_l0": 1}}), "two arrays"),
+    "one array": (lambda: c.from_keras({**keras(LSTM), "bias:0": np.ones(20)}), "the one array"),
+    "list of things": (lambda: c.from_torch([1, 2]), "no recurrent weights below the prefix '0'"),
+    "dtypes of layers": (lambda: c.from_torch({**WEIGHTS, **SECOND}), "of one dtype"),
+    "to dtypes": (lambda: c.to_torch(jaxlstm.Stack((LSTM, HALVED))), "of one dtype"),
+    "to widths": (lambda: c.to_keras(jaxlstm.Stack((LSTM, LSTM))), "they are no stack"),
+    "to sides": (lambda: c.to_keras(jaxlstm.Bidirectional(LSTM, SMALL)), "take the same inputs"),
+    "to gates": (lambda: c.to_torch(LSTM._replace(cell=gru)), "`w` of gru must have"),
+    "to no r": (lambda: c.to_torch(LSTM._replace(r=None)), "`r` of lstm must have"),
+    "to nothing": (lambda: c.to_torch(jaxlstm.Stack(())), "has no layers"),
+    "to reverse": (lambda: c.to_torch(jaxlstm.Reverse(LSTM)), "a `Reverse` has no counterpart"),
+    "to directions": (lambda: c.to_haiku(STACKS, prefix=list("abcd"), like={k: v for name in "abcd"
+        for k, v in c.to_haiku(LSTM, prefix=name).items()}), "of the directions"),
+    "no keys": (lambda: c.from_dict(3, like=LSTM), "must be a mapping of key paths"),
+    "odd keys": (lambda: c.from_dict({**c.to_dict(LSTM), 3: 1, None: 1}, like=LSTM), "too many"),
+    "no leaf": (lambda: c.from_dict({"a": 1.0}, like={"a": 1.0}), "of `like` must be an array"),
     "api": (lambda: c.to_flax(LSTM, api="haiku"), "`api` must be 'linen' or 'nnx'"),
 }  # fmt: skip
 
@@ -89,3 +149,128 @@ assert not found, found
 
 def test_no_framework_is_imported_and_convert_only_by_its_user():
     subprocess.run([sys.executable, "-c", ALONE], check=True)
+
+
+ALTERED = {
+    "weight_hh_l0_g": "weight-normed.*remove_weight_norm.module, 'weight_hh_l0'",
+    "weight_ih_l0_reverse_v": "weight-normed.*'weight_ih_l0_reverse'",
+    "parametrizations.weight_hh_l0.original": "parametrized.*remove_parametrizations",
+    "parametrizations.weight_hh_l0.0._u": "parametrized.*remove_parametrizations",
+    "weight_hh_l0_orig": "spectral-normed.*remove_spectral_norm",
+    "weight_hh_l0_mask": "pruned.*prune.remove",
+    "weight_hh_g": "weight-normed.*'weight_hh'",
+    "weight_hh_l0_raw": "weight-dropped.*without the `_raw`",
+    "_all_weight_values.0.param": "dynamically quantised.*get_weight",
+    "_packed_weight_ih": "dynamically quantised.*Convert the module that it was made from",
+    "layers.0.layer_fw.cell.igates.weight": "quantisable.*made from",
+}
+
+
+@pytest.mark.parametrize("found", ALTERED)
+@pytest.mark.parametrize("at", ["", "encoder.rnn."])
+@pytest.mark.parametrize("told", [False, True])
+def test_what_was_done_to_a_module_is_said(found, at, told):
+    weights = {at + k: a for k, a in WEIGHTS.items()} | {at + found: np.ones((20, 5))}
+    weights |= {"head.weight": np.ones(3)} if told else {}
+    with pytest.raises(ValueError, match=ALTERED[found]) as caught:
+        c.from_torch(weights, prefix=at if told and at else "")
+    assert f"`{at}{found}`" in str(caught.value)
+    assert "prefix" not in str(caught.value)
+
+
+def test_what_lies_above_the_inner_module_is_seen():
+    """The dropped weights of the inner module are whole; those at rest stand beside it."""
+    weights = {f"rnn.module.{k}": a for k, a in WEIGHTS.items()}
+    weights |= {"rnn.weight_hh_l0_raw": WEIGHTS["weight_hh_l0"]}
+    with pytest.raises(ValueError, match="weight-dropped"):
+        c.from_torch(weights, prefix="rnn.module")
+
+
+class Torch:
+    state_dict = load_state_dict = None
+
+
+class Keras:
+    get_weights = weights = None
+
+
+class Linen:
+    init = apply = None
+
+
+NNX = type("LSTMCell", (), {"__module__": "flax.nnx.nn.recurrent"})
+HAIKU = type("LSTM", (), {"__module__": "haiku._src.recurrent"})
+CONVERTERS = [c.from_torch, c.from_keras, c.from_flax, c.from_haiku, c.from_equinox]
+CONVERTERS += [lambda like, to=to: to(LSTM, like=like) for to in (c.to_torch, c.to_haiku)]
+MODULES = {
+    Torch: "a PyTorch module, a `Torch`: pass `module.state_dict",
+    Keras: "a Keras layer or model.*get_weights",
+    Linen: "the parameters that `init` returns",
+    NNX: "an nnx module.*to_pure_dict",
+    HAIKU: "a Haiku module",
+    str: "must be a mapping of names to arrays; got a str",
+}
+
+
+@pytest.mark.parametrize("kind", MODULES, ids=lambda kind: kind.__name__)
+def test_a_module_is_no_mapping(kind):
+    for convert in CONVERTERS:
+        with pytest.raises(TypeError, match=MODULES[kind]):
+            convert(kind())
+
+
+KEYS = [None, b"weight_ih_l0", ("a", "b"), 1.5, True]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_names_are_strings(key):
+    for convert in CONVERTERS[:5]:
+        for tree in ({key: np.ones(3)}, {"a": {key: np.ones(3)}}):
+            with pytest.raises(TypeError, match="the names must be strings; got the key"):
+                convert(tree)
+    c.from_torch({"rnn": WEIGHTS, key: {key: 3}}, prefix="rnn")  # of a part that is not meant
+
+
+def test_a_mapping_that_holds_itself_ends():
+    tree = dict(WEIGHTS)
+    tree["self"] = tree
+    for convert in CONVERTERS:
+        with pytest.raises(ValueError, match="nested deeper than 64 levels"):
+            convert(tree)
+    with pytest.raises(ValueError, match="more than 64 components"):
+        c.from_torch({"a." * 5000 + "weight_ih_l0": np.ones(3)})
+
+
+WRONG = {
+    "text": ("x", TypeError),
+    "number": (3.0, TypeError),
+    "object": (object(), TypeError),
+    "integers": (int, TypeError),
+    "complex": (complex, TypeError),
+    "objects": (object, TypeError),
+    "axes": (np.ones((20, 4, 1)), ValueError),
+    "nothing": (np.ones((0, 0)), ValueError),
+    "scalar": (np.ones(()), ValueError),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_error_names_the_tensor(wrong):
+    a, kind = WRONG[wrong]
+    for name, right in WEIGHTS.items():
+        a = right.astype(WRONG[wrong][0]) if isinstance(WRONG[wrong][0], type) else a
+        given = {f"rnn.{k}": v for k, v in WEIGHTS.items()} | {f"rnn.{name}": a}
+        with pytest.raises(kind, match=rf"rnn\.{name}"):
+            c.from_torch(given)
+
+
+def test_equinox_s_own_cells_alone():
+    fields = ["weight_ih", "weight_hh", "bias", "input_size", "hidden_size", "use_bias"]
+    arrays = c.to_equinox(LSTM)
+    known = dataclasses.make_dataclass("LSTMCell", fields, namespace={"__module__": "equinox.nn"})
+    other = dataclasses.make_dataclass("Mine", fields, bases=(known,))
+    values = [arrays["weight_ih"], arrays["weight_hh"], arrays["bias"], 3, 5, True]
+    known.__module__ = "equinox.nn._rnn"
+    np.testing.assert_array_equal(c.from_equinox(known(*values)).w, LSTM.w)
+    with pytest.raises(TypeError, match=r"must be Equinox's `LSTMCell` or `GRUCell`.*Mine"):
+        c.from_equinox(other(*values))

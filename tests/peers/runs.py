@@ -51,9 +51,10 @@ class Run(NamedTuple):
     states: list[tuple[np.ndarray, ...]]
     gradients: Any
     dxs: np.ndarray
+    modules: tuple[str, ...] = ()  # the prefixes of the layers in order, where names do not say it
 
 
-def differentiated(task: Task, weights: Any, f: Any) -> Run:
+def differentiated(task: Task, weights: Any, f: Any, modules: tuple[str, ...] = ()) -> Run:
     """The run of a JAX framework, of `f(weights, xs) -> (ys, states)`."""
 
     def loss(weights, xs):
@@ -63,7 +64,7 @@ def differentiated(task: Task, weights: Any, f: Any) -> Run:
     grad = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True, allow_int=True))
     (_, (ys, states)), (dw, dx) = grad(weights, jnp.asarray(task.xs))
     flat = [tuple(map(np.asarray, s)) for s in states]
-    return Run(jax.tree.map(np.asarray, weights), np.asarray(ys), flat, dw, np.asarray(dx))
+    return Run(jax.tree.map(np.asarray, weights), np.asarray(ys), flat, dw, np.asarray(dx), modules)
 
 
 @functools.cache
@@ -144,7 +145,8 @@ def _keras(task: Task) -> Run:
         return jnp.swapaxes(xs, 0, 1), states
 
     weights = task.drawn({v.path: np.asarray(v) for layer in stack for v in layer.weights})
-    return differentiated(task, weights, f)
+    modules = tuple(layer.weights[0].path.split("/")[0] for layer in stack)
+    return differentiated(task, weights, f, modules)
 
 
 def linen(task: Task) -> Run:
@@ -171,7 +173,10 @@ def linen(task: Task) -> Run:
 
     network = Network()
     weights = task.drawn(network.init(jax.random.key(0), jnp.asarray(task.xs)))
-    return differentiated(task, weights, network.apply)
+    count = task.layers * (1 + task.bidirectional)
+    stem = kinds.get(task.cell, nn.SimpleCell).__name__
+    modules = tuple(f"params/{stem}_{k}" for k in range(count))
+    return differentiated(task, weights, network.apply, modules)
 
 
 def nnx(task: Task) -> Run:
@@ -206,7 +211,8 @@ def nnx(task: Task) -> Run:
             states += last if task.bidirectional else [last]
         return xs, [s[::-1] if isinstance(s, tuple) else (s,) for s in states]
 
-    return differentiated(task, task.drawn(nnx.to_pure_dict(state)), f)
+    modules = tuple(str(k) for k in range(task.layers))
+    return differentiated(task, task.drawn(nnx.to_pure_dict(state)), f, modules)
 
 
 def haiku(task: Task) -> Run:
@@ -222,7 +228,9 @@ def haiku(task: Task) -> Run:
 
     network = hk.without_apply_rng(hk.transform(network))
     weights = task.drawn(network.init(jax.random.key(0), jnp.asarray(task.xs)))
-    return differentiated(task, weights, network.apply)
+    stem = {"lstm": "lstm", "gru_reset_before": "gru", "rnn_relu": "vanilla_rnn"}[task.cell]
+    modules = tuple(f"{stem}_{k}" if k else stem for k in range(task.layers))
+    return differentiated(task, weights, network.apply, modules)
 
 
 def equinox(task: Task) -> Run:

@@ -66,7 +66,8 @@ def converters(framework, task):
     if task.cell == "lstm_variant":
         hard = ("hard_sigmoid", 1 / 6, 0.5)
         cell = cell(gate=hard, candidate="softsign", output="softsign")
-    return functools.partial(come, cell=cell, **options), go
+    order = {"prefix": [*modules]} if (modules := runs.run(framework, task).modules) else {}
+    return functools.partial(come, cell=cell, **order, **options), functools.partial(go, **order)
 
 
 @pytest.mark.parametrize(("framework", "task"), list(tasks()))

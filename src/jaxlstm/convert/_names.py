@@ -179,7 +179,7 @@ def _gates_fit(table: Table, shapes: Mapping[str, tuple[int, ...]]) -> bool:
             continue
         if table.flat and part.roles == "bd":
             kernel = next(shapes[p.name] for p in table.parts if p.roles == "w")
-            if shape != (2 * kernel[-1],):
+            if not kernel or shape != (2 * kernel[-1],):
                 return False
         elif part.roles in ("b", "bd", "d") and len(shape) != len(part.roles):
             return False

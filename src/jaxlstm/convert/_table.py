@@ -147,6 +147,8 @@ def decode(
 def _hidden(table: Table, arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> int:
     part = next(part for part in table.parts if "w" in part.roles and part.gates)
     a = arrays[part.name]
+    if a.ndim != 2:
+        raise ValueError(f"`{names[part.name]}` must have 2 axes; got shape {a.shape}.")
     total = a.shape[0] if table.rows else a.shape[-1]
     if total % len(part.gates) or not total:
         raise ValueError(
