@@ -40,7 +40,7 @@ class Made(NamedTuple):
 
 def compiled(f: Any, example: np.ndarray, params: Any) -> Made:
     """`f(params, block, state) -> (ys, state)` compiled ahead of time, with its seconds."""
-    state = params.zeros((1,))
+    state = params.initial_state((1,))
     lowered = jax.jit(f).lower(params, example, state)
     start = time.perf_counter()
     program = lowered.compile()

@@ -104,8 +104,12 @@ CASES = {
     "many prefixes": (lambda: c.to_flax(STACK, prefix=["a", "b"]), "without `like`, `prefix`"),
     "mlp": (lambda: c.from_haiku({"mlp/linear": {"w": np.ones((8, 8)), "b": np.ones(8)}}),
         "need not be a layer `lstm`: name it with `prefix='mlp'`"),
-    "linear": (lambda: c.from_haiku({"linear": {"w": np.ones((8, 8)), "b": np.ones(8)}}), "say `ce"),
-    "one name": (lambda: c.from_torch({"a.weight_ih_l0": 1, "a": {"weight_ih_l0": 1}}), "two arrays"),
+    "linear": (
+        lambda: c.from_haiku({"linear": {"w": np.ones((8, 8)), "b": np.ones(8)}}), "say `ce",
+    ),
+    "one name": (
+        lambda: c.from_torch({"a.weight_ih_l0": 1, "a": {"weight_ih_l0": 1}}), "two arrays",
+    ),
     "one array": (lambda: c.from_keras({**keras(LSTM), "bias:0": np.ones(20)}), "the one array"),
     "list of things": (lambda: c.from_torch([1, 2]), "no recurrent weights below the prefix '0'"),
     "dtypes of layers": (lambda: c.from_torch({**WEIGHTS, **SECOND}), "of one dtype"),
@@ -118,9 +122,9 @@ CASES = {
     "to reverse": (lambda: c.to_torch(jaxlstm.Reverse(LSTM)), "a `Reverse` has no counterpart"),
     "to directions": (lambda: c.to_haiku(STACKS, prefix=list("abcd"), like={k: v for name in "abcd"
         for k, v in c.to_haiku(LSTM, prefix=name).items()}), "of the directions"),
-    "no keys": (lambda: c.from_dict(3, like=LSTM), "must be a mapping of key paths"),
+    "no keys": (lambda: c.from_dict(3, like=LSTM), "`arrays` must map key paths"),
     "odd keys": (lambda: c.from_dict({**c.to_dict(LSTM), 3: 1, None: 1}, like=LSTM), "too many"),
-    "no leaf": (lambda: c.from_dict({"a": 1.0}, like={"a": 1.0}), "of `like` must be an array"),
+    "no leaf": (lambda: c.from_dict({"a": 1.0}, like={"a": 1.0}), "`like` must hold arrays"),
     "api": (lambda: c.to_flax(LSTM, api="haiku"), "`api` must be 'linen' or 'nnx'"),
 }  # fmt: skip
 

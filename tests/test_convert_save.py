@@ -307,7 +307,7 @@ def test_an_option_comes_back_as_it_was(option, tmp_path):
     equal(convert.load(tmp_path / "a", cells=cells), params)
 
 
-@pytest.mark.parametrize("option", [2**1024, 1j, [10**5000], {"a": 1}, [[[]] * 2, {1}]], ids=type)
+@pytest.mark.parametrize("option", [2**1024, 1j, [10**5000], [[[]] * 2, 1j]], ids=type)
 def test_an_option_that_a_file_cannot_hold(option, tmp_path):
     params = network(jaxlstm.rnn)._replace(cell=optional(option=option))
     with pytest.raises(ValueError, match="an option must be a number"):

@@ -8,6 +8,7 @@ from jax.experimental import rnn
 
 import jaxlstm
 from jaxlstm._control import Controls
+from jaxlstm._node import Plan, Problem
 from jaxlstm._unroll import cudnn, scan
 from networks import N, T, close, inputs, network, normal_like, some_mask, some_state
 
@@ -39,13 +40,16 @@ def test_what_surrounds_the_kernel_agrees_with_scan(pretended, batch, masked, re
 
     def results(run):
         def f(*args):
-            ys, last = run(*args, Controls(mask), reverse)
+            node, xs, state = args
+            initial = node.initial_state(batch)
+            plan = Plan(reverse=reverse)
+            ys, last = run(Problem(node, node, initial, state, xs, Controls(mask), plan))
             return jnp.where(mask[..., None], ys, 0.0), last
 
         out, pull = jax.vjp(f, layer, xs, state)
         return out, pull(normal_like(out))
 
-    close(results(cudnn), results(scan))
+    close(results(cudnn.run), results(scan.run))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +74,8 @@ def test_it_refuses_with_a_reason(cell, xs, options, reason):
 def test_it_refuses_on_a_gpu_too(monkeypatch, xs, controls, reason):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     layer = network(jaxlstm.lstm)
-    with pytest.raises(NotImplementedError, match=reason):
-        cudnn(layer, xs, layer.zeros((3,)), controls, False)
+    state = layer.initial_state((3,))
+    assert reason in cudnn.refusal(Problem(layer, layer, state, state, xs, controls, Plan()))
 
 
 @pytest.mark.gpu

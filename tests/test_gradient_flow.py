@@ -186,7 +186,7 @@ def test_convolutions_have_one_norm_for_a_row_and_one_jacobian():
     close(flow.h[-1], jnp.linalg.norm(last.reshape(B, -1), axis=-1))
     products = jaxlstm.state_jacobians(params, xs)
     assert products.shape == (T, B, 2 * 4 * 3, 2 * 4 * 3)
-    flat, unravel = jax.flatten_util.ravel_pytree(params.zeros((4,)))
+    flat, unravel = jax.flatten_util.ravel_pytree(params.initial_state((4,)))
     end = lambda s: jax.flatten_util.ravel_pytree(jaxlstm.apply(params, xs[:, 1], unravel(s))[1])[0]
     close(products[-1, 1], jax.jacrev(end)(flat))
 
@@ -195,7 +195,9 @@ def test_convolutions_have_one_norm_for_a_row_and_one_jacobian():
 def test_the_jacobians_are_those_of_apply(cell):
     params = network(cell)
     products = jaxlstm.state_jacobians(params, XS)
-    flat, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(lambda a: a[0], params.zeros((B,))))
+    flat, unravel = jax.flatten_util.ravel_pytree(
+        jax.tree.map(lambda a: a[0], params.initial_state((B,)))
+    )
 
     def last(flat, t):
         return jax.flatten_util.ravel_pytree(

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm
-from jaxlstm._unroll import AUTOMATIC, IMPLEMENTATIONS
-from jaxlstm._unroll._parts import groups
+from jaxlstm._apply import start
+from jaxlstm._node import Plan
+from jaxlstm._unroll import DEFAULT, IMPLEMENTATIONS, unroll
+from jaxlstm._unroll._groups import groups_of
 from networks import (
     ARRANGEMENTS,
     CELLS,
@@ -25,7 +27,7 @@ from networks import (
 )
 
 XS = inputs()
-OF_SHAPE = {"linear": "associative", "gated": "deferred"}
+OF_SHAPE = {"linear": "associative", "gated": "deferred", "general": "deferred"}
 CONTROLS = {
     "plain": {},
     "mask": {"mask": some_mask()},
@@ -47,7 +49,10 @@ def over_ways(law):
 
 
 def way(cell):
-    return OF_SHAPE.get(type(cell).__name__.lower())
+    shape = type(cell).__name__.lower()
+    if shape == "general" and not cell.recurrent:
+        return None
+    return OF_SHAPE[shape]
 
 
 # Each option forward or backward; the other way round in the slow suite.
@@ -131,27 +136,27 @@ def test_it_agrees_with_scan_for_any_number_of_rows(cell, batch):
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_the_default_takes_the_first_that_can(arrangement):
-    for cell, runs in ((jaxlstm.lstm, "deferred"), (jaxlstm.gru_reset_before, "scan")):
+    for cell, runs in ((jaxlstm.gru_reset_before, "deferred"), (jaxlstm.cells.indrnn, "scan")):
         params = network(cell, arrangement)
         can = jaxlstm.implementations(params, XS)
-        assert next(name for name in AUTOMATIC if can[name] is None) == runs
+        assert next(name for name in DEFAULT if can[name] is None) == runs
 
 
 def test_who_runs_and_why_the_others_do_not():
-    can = jaxlstm.implementations(network(jaxlstm.gru_reset_before), XS)
+    can = jaxlstm.implementations(network(jaxlstm.cells.indrnn), XS)
     assert can["scan"] is None
-    assert "gated cell" in can["deferred"]
-    assert "gru_reset_before" in can["deferred"]
+    assert "recurrent weights" in can["deferred"]
+    assert "indrnn" in can["associative"]
     assert set(can) == set(IMPLEMENTATIONS)
 
 
 def test_a_named_one_that_cannot_run_raises_with_its_reasons():
-    params = network(jaxlstm.gru_reset_before, "bidirectional")
-    with pytest.raises(ExceptionGroup) as caught:
+    params = network(jaxlstm.cells.indrnn, "bidirectional")
+    with pytest.raises(NotImplementedError, match=r"`deferred` needs.*recurrent weights"):
         jaxlstm.apply(params, XS, implementation="deferred")
-    (reason,) = caught.value.exceptions
-    assert isinstance(reason, NotImplementedError)
-    assert "gated cell" in str(reason)
+    with pytest.raises(ExceptionGroup) as caught:
+        jaxlstm.apply(params, XS, implementation=("deferred", "cudnn"))
+    assert ["`deferred`" in str(e) for e in caught.value.exceptions] == [True, False]
     ys, _ = jaxlstm.apply(params, XS, implementation=("deferred", "scan"))
     close(ys, jaxlstm.apply(params, XS)[0])
 
@@ -218,20 +223,26 @@ def straight(s, u, v):
 @pytest.mark.parametrize(
     ("cell", "expected"),
     [
-        (jaxlstm.lstm, ("ifgo", "", "")),
-        (jaxlstm.gru, ("rz", "n", "n")),
-        (jaxlstm.cells.peephole_lstm, ("ifgo", "", "")),
-        (jaxlstm.cells.layer_norm_lstm, ("", "ifgo", "ifgo")),
-        (jaxlstm.cells.cfn, ("fi", "n", "")),
-        (jaxlstm.cells.nas, ("abcefjk", "d", "d")),
-        (twice, ("b", "a", "a")),
-        (crossed, ("", "ab", "ab")),
-        (straight, ("bc", "a", "")),
+        (jaxlstm.lstm, ("ifgo", "", "", "ifgo")),
+        (jaxlstm.gru, ("rz", "n", "n", "rzn")),
+        (jaxlstm.cells.peephole_lstm, ("ifgo", "", "", "ifgo")),
+        (jaxlstm.cells.layer_norm_lstm, ("", "ifgo", "ifgo", "ifgo")),
+        (jaxlstm.cells.cfn, ("fi", "n", "", "fi")),
+        (jaxlstm.cells.nas, ("abcefjk", "d", "d", "abcdefjk")),
+        (jaxlstm.gru_reset_before, ("rzn", "", "", "rz n")),
+        (twice, ("b", "a", "a", "ab")),
+        (crossed, ("", "ab", "ab", "ab")),
+        (straight, ("bc", "a", "", "cb")),
     ],
     ids=lambda x: x.equations.__name__ if isinstance(x, jaxlstm.Cell) else "",
 )
 def test_only_a_sum_is_kept_of_gates_taken_by_their_sum_alone(cell, expected):
     params = network(cell)
-    assert groups(params) == expected
+    found = []
+    look = lambda node, problem: (found.append(groups_of(problem)), unroll(node, problem))[1]
+    plan = Plan(implementation=("deferred",))
+    start(params, XS, None, None, None, None, plan, look)
+    (groups,) = found
+    assert (groups.sums, groups.u, "".join(groups.v), " ".join(groups.calls)) == expected
     got, plain = (results(params, XS, None, implementation=way) for way in ("deferred", "scan"))
     close(got, plain)

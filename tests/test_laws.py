@@ -104,7 +104,7 @@ def test_reset_comes_first_and_mask_after(cell):
     state = some_state(params)
     at = jnp.zeros((3, B), bool).at[2].set(True)
     _, last = jaxlstm.apply(params, XS[:3], state, reset=at, mask=~at)
-    close(last, params.zeros((B,)))
+    close(last, params.initial_state((B,)))
 
 
 @over_cells
@@ -171,7 +171,7 @@ def test_any_time_and_any_batch_axes(cell, time, batch):
         shaped = jax.tree.map(lambda a, b: b.reshape(a.shape), (ys, last), (ys2, last2))
         close((ys, last), shaped)
     if time == 0:
-        close(last, params.zeros(batch))
+        close(last, params.initial_state(batch))
 
 
 @over_cells

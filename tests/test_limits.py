@@ -4,6 +4,7 @@ Every gate is driven to levels up to 300 by an input feature of its own, by itse
 with the others; each row of the batch is another combination, compared by itself.
 """
 
+import functools
 import itertools
 
 import jax
@@ -12,9 +13,7 @@ import numpy as np
 import pytest
 
 import jaxlstm
-from jaxlstm import wrappers
 from networks import CELLS
-from oracle import run
 
 LEVELS = [0.0, *(s * a for a in (10.0, 30.0, 100.0, 300.0) for s in (1, -1))]
 T, H = 4, 4
@@ -94,7 +93,8 @@ def truth(dtype, modes):
                 y, s = jaxlstm.step(p, at[0], bit(s, at[1]))
                 return s, y
 
-            last, ys = jax.lax.scan(body, p.zeros(xs.shape[1:-1]), (bit(xs, noise[1]), noise[2]))
+            start = p.initial_state(xs.shape[1:-1])
+            last, ys = jax.lax.scan(body, start, (bit(xs, noise[1]), noise[2]))
             return ys, last
 
         return everything(f, params, xs, modes)
@@ -108,7 +108,7 @@ def truth(dtype, modes):
 
     def both(params, xs):
         many = lambda a, *shape: jax.ShapeDtypeStruct((4, *shape, *a.shape), float)
-        states = jax.eval_shape(lambda: params.zeros(xs.shape[1:-1]))
+        states = jax.eval_shape(lambda: params.initial_state(xs.shape[1:-1]))
         like = jax.tree.map(many, (params, xs)), jax.tree.map(lambda a: many(a, T), states)
         return jax.tree.map(np.asarray, compiled(signs((*like[0], like[1]), 2), params, xs))
 
@@ -136,7 +136,7 @@ def apart(got, exact, moved, dtype):
             # Outputs are (time, rows, ...), states (rows, ...); weights are of all rows.
             rows = () if name == "dp" else (1,) if name == "dxs" or i == 0 else (0,)
             rest = tuple(k for k in range(b.ndim) if k not in rows)
-            largest = lambda x: np.max(x, rest, keepdims=True, initial=0.0)
+            largest = functools.partial(np.max, axis=rest, keepdims=True, initial=0.0)
             fits = largest(np.abs(b)) < LARGEST.get(dtype, np.inf)
             assert np.isfinite(a[np.broadcast_to(fits, a.shape)]).all(), f"{name}[{i}]"
             allowed = 64 * largest(c) + steps * EPSILON[dtype] * (1 + largest(np.abs(b)))
@@ -146,7 +146,7 @@ def apart(got, exact, moved, dtype):
 
 
 def check(build, dtype, way, modes="reverse forward"):
-    """At the levels themselves all is finite and the values are right; beside them, all is right."""
+    """At the levels themselves all is finite and the values right; beside them, all is right."""
     f = lambda p, xs: jaxlstm.apply(p, xs, implementation=way)
     run, true = jax.jit(lambda *a: everything(f, *a, modes)), truth(dtype, modes)
     worst = {}

@@ -244,14 +244,10 @@ def test_a_compiler_that_fails_is_a_reason(scripted, monkeypatch, script, said):
     before, begun = left(), time.monotonic()
     params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 3, 5, dtype=jnp.float32)
     xs = jnp.ones((4, 2, 3), jnp.float32)
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(NotImplementedError, match=r"^`native` "):
         jaxlstm.apply(params, xs, implementation="native")
-    (reason,) = caught.value.exceptions
-    assert type(reason) is NotImplementedError
-    assert reason.args[0].startswith("`native` ")
-    with pytest.raises(NotImplementedError, match=said) as caught:
+    with pytest.raises(NotImplementedError, match=said):
         _compiler.register("// no equations")
-    del caught, reason
     assert jaxlstm.implementations(params, xs)["native"]
     ys, _ = jaxlstm.apply(params, xs, implementation=("native", "scan"))
     assert ys.shape == (4, 2, 5)

@@ -50,7 +50,7 @@ def test_the_cell_is_its_equations(name):
     layer = jaxlstm.init(jax.random.key(0), TABLE[name], N, 6)
     layer = jax.tree.map(lambda a, noise: a + 0.5 * noise, layer, normal_like(layer))
     xs = inputs()
-    state = jax.tree.map(lambda a: 0.5 * a, normal_like(layer.zeros((B,)), 7))
+    state = jax.tree.map(lambda a: 0.5 * a, normal_like(layer.initial_state((B,)), 7))
     if "n" in state._fields:  # a normaliser is positive
         state = state._replace(n=abs(state.n) + 0.1)
     ys, last = jaxlstm.apply(layer, xs, state)

@@ -34,20 +34,30 @@ def decayed(s, u, v, *, p, rate=0.5):
     return (rate * s.h + jnp.broadcast_to(p, n.shape) * jnp.tanh(n),)
 
 
-class Echo(NamedTuple):
-    """A node without weights of its own use: what comes in goes out, noise added if any."""
-
+class Scale(NamedTuple):
     scale: Any
 
-    def zeros(self, batch):
+
+class NoNoise(Scale, jaxlstm.StepNode):
+    """A node without weights of its own use: what comes in goes out."""
+
+    input_size = H
+
+    def initial_state(self, batch):
         return jaxlstm.Hidden(jnp.zeros((*batch, H)))
 
-    def project(self, xs):
-        return xs
+    def step(self, s, u, recur, noise):
+        return jaxlstm.Hidden(self.scale * u)
 
-    def step(self, s, u, key=None):
-        noise = 0.0 if key is None else jax.random.normal(key, u.shape)
-        return jaxlstm.Hidden(self.scale * u + noise)
+
+class Echo(NoNoise):
+    """The same, with noise added if any."""
+
+    def noise(self, key, batch):
+        return jax.random.normal(key, (*batch, H))
+
+    def step(self, s, u, recur, noise):
+        return jaxlstm.Hidden(self.scale * u + (0.0 if noise is None else noise))
 
 
 def test_a_cell_in_five_lines():
@@ -124,27 +134,11 @@ def test_dropout_between_layers(rate):
     close(jaxlstm.apply(one, xs, key=key)[0], xs)
 
 
-class NoNoise(NamedTuple):
-    """Echo, which takes the key that every node is given, and draws nothing."""
+def test_noise_that_lasts_for_the_sequence():
+    """`sample` gives a node the noise that lasts for the whole sequence; no key, no noise."""
 
-    scale: Any
-    zeros = Echo.zeros
-    project = Echo.project
-
-    def step(self, s, u, key=None):
-        return jaxlstm.Hidden(self.scale * u)
-
-
-def test_draws_once_for_the_sequence():
-    """`draw` gives a node the noise that lasts for the whole sequence; no key, no noise."""
-
-    class Once(NamedTuple):
-        scale: Any
-        zeros = Echo.zeros
-        project = Echo.project
-        step = NoNoise.step
-
-        def draw(self, key, batch):
+    class Once(NoNoise):
+        def sample(self, key, batch):
             if key is None:
                 return self
             return self._replace(scale=jax.random.normal(key, (*batch, H)))

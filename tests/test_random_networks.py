@@ -356,7 +356,7 @@ class Problem:
             before = rng.standard_normal((2, *case.batch, N))
             off = np.zeros((2, *case.batch), bool)
             end = oracle(case, doubles(self.params), before, None, ~off, off)
-            like = jax.eval_shape(lambda: self.params.zeros(case.batch))
+            like = jax.eval_shape(lambda: self.params.initial_state(case.batch))
             if end is None:  # no rows
                 self.state = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
             else:
@@ -463,7 +463,7 @@ def agree(case):
     cotangents = jax.tree.map(random, shapes)
     (ys, last), grads = (jax.jit(both) if case.jit else both)(given, cotangents)
 
-    assert jax.tree.structure(last) == jax.tree.structure(problem.params.zeros(()))
+    assert jax.tree.structure(last) == jax.tree.structure(problem.params.initial_state(()))
     assert ys.dtype == jnp.dtype(case.dtype)
     assert all(np.isfinite(a).all() for a in flat((ys, last, grads))), "not finite"
     assert not np.asarray(ys)[~problem.mask].any(), "an output under the mask"

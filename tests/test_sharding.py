@@ -71,7 +71,7 @@ def drawn(name, way, time=5, rows=ROWS):
     dtype = jnp.float32 if way == "native" else jnp.float64
     params = NETWORKS[name](dtype=dtype)
     batch = rows if isinstance(rows, tuple) else (rows,)
-    space = (4,) * getattr(params, "space", 0)
+    space = (4,) * params.spatial_axes
     xs = jax.random.normal(jax.random.key(1), (time, *batch, *space, 4), dtype)
     state = jax.tree.map(lambda a: jnp.abs(0.1 * a), normal_like(jaxlstm.apply(params, xs)[1]))
     mask, reset = some_mask(shape=(time, *batch)), some_reset(shape=(time, *batch))

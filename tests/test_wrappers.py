@@ -83,14 +83,15 @@ def test_noise_needs_a_key_and_is_the_key_s_own(name):
 
 def test_zoneout_keeps_units_at_its_rates():
     params = wrappers.zoneout(network(jaxlstm.lstm), 0.2, 0.4)
-    layer, state = params.node, normal_like(params.zeros((4000,)))
-    new = layer.step(state, layer.project(MANY[0]))
-    got = params.step(state, layer.project(MANY[0]), KEY)
+    layer, state = params.node, normal_like(params.initial_state((4000,)))
+    u, noise = layer.project(MANY[0]), params.noise(KEY, (4000,))
+    new = layer.step(state, u, layer.recur, None)
+    got = params.step(state, u, layer.recur, noise)
     for old, now, mixed, rate in zip(state, new, got, (0.2, 0.4), strict=True):
         kept = mixed == old
         assert jnp.array_equal(mixed, jnp.where(kept, old, now))
         np.testing.assert_allclose(kept.mean(), rate, atol=4 * (0.25 / kept.size) ** 0.5)
-    quiet = params.step(state, layer.project(MANY[0]))
+    quiet = params.step(state, u, layer.recur, None)
     close(quiet.h, 0.2 * state.h + 0.8 * new.h)
     close(quiet.c, 0.4 * state.c + 0.6 * new.c)
 
@@ -99,11 +100,11 @@ def test_recurrent_dropout_drops_what_is_written_and_not_what_is_kept():
     rate = 0.3
     layer = network(jaxlstm.lstm)
     params = wrappers.recurrent_dropout(layer, rate)
-    state, u = normal_like(params.zeros((4000,))), layer.project(MANY[0])
+    state, u = normal_like(params.initial_state((4000,))), layer.project(MANY[0])
     z = np.asarray(u + (state.h @ layer.r.reshape(H, -1)).reshape(u.shape))
     i, f, g, o = (z[:, k] for k in range(4))
     sigma = lambda a: 1 / (1 + np.exp(-a))
-    got = params.step(state, u, KEY)
+    got = params.step(state, u, params.recur, params.noise(KEY, (4000,)))
     written = (got.c - sigma(f) * state.c) / (sigma(i) * np.tanh(g))
     close(got.h, jnp.asarray(sigma(o)) * jnp.tanh(got.c))
     dropped = np.abs(written) < 1e-9
@@ -153,20 +154,18 @@ def test_variational_masks_are_one_for_all_time():
 
 def test_variational_mask_of_the_state_stands_before_the_product_alone():
     layer = network(jaxlstm.gru)
-    drawn = wrappers.variational_dropout(layer, states=0.5).draw(KEY, (B,))
-    state, u = normal_like(layer.zeros((B,))), layer.project(XS[0])
-    got = drawn.step(state, u)
-    v = jnp.moveaxis(layer.step(state, u).h * 0, 0, 0)  # shapes
+    drawn = wrappers.variational_dropout(layer, states=0.5).sample(KEY, (B,))
+    state, u = normal_like(layer.initial_state((B,))), layer.project(XS[0])
+    got = drawn.step(state, u, drawn.recur, None)
     masked = state.h * drawn.mask
     v = (masked @ layer.r.reshape(H, -1)).reshape(B, 3, H) + layer.recurrent_bias[None]
-    front = lambda a: jnp.moveaxis(a, 1, 0)
-    close(got, jaxlstm.gru.point(layer, state, front(u), front(v)))
+    close(got, layer.step(state, u, lambda h, gates: v, None))
     assert set(np.unique(drawn.mask)) == {0.0, 2.0}
 
 
 def test_weight_drop_is_one_draw_for_the_batch():
     layer = jaxlstm.init(KEY, jaxlstm.lstm, N, 50)
-    dropped = wrappers.weight_drop(layer, 0.3).draw(KEY, (B,))
+    dropped = wrappers.weight_drop(layer, 0.3).sample(KEY, (B,))
     gone = dropped.r == 0
     np.testing.assert_allclose(gone.mean(), 0.3, atol=4 * (0.25 / gone.size) ** 0.5)
     close(jnp.where(gone, 0, layer.r / 0.7), dropped.r)
@@ -248,10 +247,11 @@ def test_highway_around_both_directions():
 
 
 def test_the_noise_is_the_same_whichever_implementation_runs():
-    """Values and gradients; of networks that the other ways than `scan` can run."""
+    """Values and gradients; a wrapper does not hide a layer from the faster ones."""
     around = lambda p: wrappers.variational_dropout(p, inputs=0.2, outputs=0.4)
     several = network(jaxlstm.mingru, layers=2, dropout=0.4)
-    cases = [
+    cases = [("deferred", wrap(network(jaxlstm.lstm, "stack"))) for wrap in NOISY.values()]
+    cases += [
         ("deferred", around(wrappers.weight_drop(network(jaxlstm.lstm, "bidirectional"), 0.5))),
         ("associative", around(wrappers.window(jaxlstm.init(KEY, jaxlstm.mingru, 2 * N, H), 2))),
         ("associative", around(several)),
@@ -280,7 +280,7 @@ def test_gradients_are_bounded_at_each_step():
     layer = network(jaxlstm.rnn)
     params = wrappers.clip_gradient(layer, 0.01)
     close(jaxlstm.apply(params, XS), jaxlstm.apply(layer, XS))
-    state = normal_like(layer.zeros((B,)))
+    state = normal_like(layer.initial_state((B,)))
     loss = lambda s, p: 100.0 * jnp.sum(jaxlstm.apply(p, XS, s)[0])
     assert jnp.abs(jax.grad(loss)(state, params).h).max() == 0.01
     assert jnp.abs(jax.grad(loss)(state, layer).h).max() > 0.1

@@ -19,6 +19,7 @@ from ._gradient_flow import (
     state_jacobians as state_jacobians,
 )
 from ._init import init as init, lengths_to_mask as lengths_to_mask
+from ._node import Context as Context, Node as Node, StepNode as StepNode, run as run
 from ._nodes import (
     Bidirectional as Bidirectional,
     Reverse as Reverse,

@@ -1,84 +1,39 @@
 """`apply` and `step`: run a network over a sequence, or for one step."""
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _door
-from ._cell import State
-from ._control import Controls, resets, share_alike, vary_alike, where
-from ._unroll import AUTOMATIC, IMPLEMENTATIONS, unroll
+from ._control import share_alike, vary_alike
+from ._node import Context, Node, Plan, Problem, State, Unroll, run
+from ._unroll import IMPLEMENTATIONS, unroll
 
 Implementation: TypeAlias = Literal["associative", "cudnn", "deferred", "native", "scan"]
 Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
 
 
-class Plan(NamedTuple):
-    """How to run, all of it known when a program is traced."""
-
-    reverse: bool = False
-    checkpoint: int | bool | None = None
-    implementation: tuple[str, ...] = AUTOMATIC
-    single: bool = False  # one step of a longer sequence, whose future is not known
-
-
-class Way(NamedTuple):
-    """What comes along with a sequence: a node's `run` hands it on to the nodes it holds."""
-
-    mask: Bool[Array, "time *batch"] | None
-    reset: Bool[Array, "time *batch"] | None  # where an episode starts in time
-    key: Any
-    plan: Plan
-    watch: Callable[[Any], Any] | None = None  # gives a node what runs it instead of `unroll`
-
-
-def run(node: Any, xs: Array, state: State, way: Way) -> tuple[Array, State]:
-    """Runs a node over `xs (time, *batch, input)`; a composite node runs what it holds."""
-    size = getattr(node, "input_size", None)
-    if size is not None and size != xs.shape[-1]:
-        raise ValueError(
-            f"a {type(node).__name__} in `params` takes {size} features; got {xs.shape[-1]} from "
-            "what comes before it. Give it as many at `init`: a bidirectional layer gives those "
-            "of both its directions."
-        )
-    if hasattr(node, "run"):
-        return node.run(xs, state, way)
-    unrolled = unroll if way.watch is None else way.watch(node)
-    once = keys = None
-    if way.key is not None:
-        once, each = jax.random.split(way.key)
-        keys = jax.random.split(each, xs.shape[0])
-    node = node.draw(once, xs.shape[1:-1]) if hasattr(node, "draw") else node
-    plan = way.plan
-    controls = Controls(way.mask, resets(way.reset, plan.reverse), keys)
-    how = (plan.reverse, plan.checkpoint, plan.implementation)
-    ys, last = unrolled(node, xs, state, controls, *how)
-    return where(way.mask, ys, jnp.zeros_like(ys)), last
-
-
 def start(
-    params: Any,
+    params: Node,
     xs: Array,
     state: State,
     mask: Any,
     reset: Any,
     key: Any,
     plan: Plan,
-    watch: Callable[[Any], Any] | None = None,
+    unroll: Unroll = unroll,
 ) -> tuple[Array, State]:
-    """Runs a network on what the door has let in."""
-    state = params.zeros(xs.shape[1:-1]) if state is None else state
+    """Runs a network on checked arguments."""
+    state = params.initial_state(xs.shape[1:-1]) if state is None else state
     params, xs, state, mask, reset = share_alike(params, xs, state, mask, reset)
     state = vary_alike(state, (params, xs, mask, reset, key))
-    return run(params, xs, state, Way(mask, reset, key, plan, watch))
+    return run(params, xs, state, Context(mask, reset, key, plan, unroll))
 
 
-_run = jax.jit(start, static_argnames=("plan", "watch"), inline=True)
+_run = jax.jit(start, static_argnames=("plan", "unroll"), inline=True)
 
 
 def apply(
@@ -117,7 +72,7 @@ def apply(
         precision: of the matrix products, as `jax.default_matmul_precision` takes it.  `None`
             is JAX's own default: full float32 on CPU, TF32 or bfloat16 passes on GPU and TPU.
         implementation: the way to run a layer, or several to try in order; a named one that
-            cannot run raises an `ExceptionGroup` with the reasons.
+            cannot run raises `NotImplementedError` with the reason, several an `ExceptionGroup`.
 
     Returns:
         `(ys, state)`: the outputs of the last layer (forward and backward joined, if
@@ -134,18 +89,10 @@ def apply(
     assert ys.shape == (7, 2, 5)
     ```
     """
-    told = (mask, reset, key, reverse, axis, checkpoint, precision, implementation)
-    return _apply(_run, params, xs, state, *told)
-
-
-def _apply(
-    run: Callable[..., Any], params: Any, xs: Any, state: State, mask: Any, reset: Any, key: Any,
-    reverse: Any, axis: Any, checkpoint: Any, precision: Any, implementation: Any,
-) -> tuple[Array, State]:  # fmt: skip
     args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
-    names = _door.names(implementation, AUTOMATIC, IMPLEMENTATIONS)
+    names = _door.names(implementation, IMPLEMENTATIONS)
     with _door.products(precision):
-        ys, last = run(*args, Plan(_door.flag("reverse", reverse), checkpoint, names))
+        ys, last = _run(*args, Plan(_door.flag("reverse", reverse), checkpoint, names))
     return jnp.moveaxis(ys, 0, axis), last
 
 
@@ -172,7 +119,7 @@ def step(
     """
     args = _door.check(params, x, state, mask, reset, key, 0, None, precision, single=True)
     with _door.products(precision):
-        ys, last = _run(*args, Plan(single=True))
+        ys, last = _run(*args, Plan(single_step=True))
     return ys[0], last
 
 
@@ -180,7 +127,14 @@ def implementations(
     params: Any,
     xs: Float[ArrayLike | jax.ShapeDtypeStruct, "time *batch input"],
     state: State = None,
-    **options: Any,
+    *,
+    mask: Bool[ArrayLike | jax.ShapeDtypeStruct, "time *rows"] | None = None,
+    reset: Bool[ArrayLike | jax.ShapeDtypeStruct, "time *rows"] | None = None,
+    key: Any = None,
+    reverse: bool = False,
+    axis: int = 0,
+    checkpoint: int | bool | None = None,
+    precision: Precision = None,
 ) -> dict[str, str | None]:
     """Who would run `apply(params, xs, state, **options)`, and why the others would not.
 
@@ -188,19 +142,19 @@ def implementations(
     or to its reason.  Nothing is computed: an array may be a `jax.ShapeDtypeStruct`.  The
     default takes the first that can of those that agree with `scan` to rounding.
     """
-    bound = inspect.signature(apply).bind(params, xs, state, **options)
-    bound.apply_defaults()
-    found: dict[str, str | None] = {}
-    for name in IMPLEMENTATIONS:
-        told = {**bound.arguments, "implementation": name}
-        # A function of its own, of which JAX remembers no earlier trace: the answer is today's.
-        run = jax.jit(functools.partial(start), static_argnames=("plan", "watch"))
-        call = lambda p, x, s, told=told, run=run: _apply(
-            run, **{**told, "params": p, "xs": x, "state": s}
-        )
-        try:
-            jax.eval_shape(call, params, xs, state)
-            found[name] = None
-        except ExceptionGroup as group:
-            found[name] = "; ".join(str(reason) for reason in group.exceptions)
+    found: dict[str, str | None] = dict.fromkeys(IMPLEMENTATIONS)
+
+    def ask(node: Any, problem: Problem) -> tuple[Array, State]:
+        for name, implementation in IMPLEMENTATIONS.items():
+            found[name] = found[name] or implementation.refusal(problem)
+        return IMPLEMENTATIONS["scan"].run(problem)
+
+    plan = Plan(_door.flag("reverse", reverse), checkpoint)
+
+    def call(params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any) -> Any:
+        args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
+        return start(*args, plan=plan, unroll=ask)
+
+    with _door.products(precision):
+        jax.eval_shape(call, params, xs, state, mask, reset, key)
     return found

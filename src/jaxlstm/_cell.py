@@ -21,9 +21,9 @@ from ._layer import (
     front as front,
     of_rows,
     product as product,
-    recurrent as recurrent,
 )
 from ._named import mark, named as named
+from ._node import Recur
 from ._value import (
     Cell as Cell,
     Hidden as Hidden,
@@ -39,24 +39,21 @@ from ._value import (
 class General(Cell):
     """A cell that calls the recurrent product itself."""
 
-    def step(self, p: Weights, s: State, u: Array) -> State:
-        def recur(h: Array, gates: str = self.recurrent) -> Array:
-            return mark(front(recurrent(p, h, gates)), "v", gates)
+    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
+        def product(h: Array, gates: str = self.recurrent) -> Array:
+            return mark(front(recur(h, gates)), "v", gates)
 
         given = self.keywords(p, u.ndim - 2)
-        return self.state(*self.equations(s, mark(front(u), "u", self.gates), recur, **given))
+        return self.state(*self.equations(s, mark(front(u), "u", self.gates), product, **given))
 
 
 class Gated(Cell):
     """A cell that has one recurrent product, `v = h r`."""
 
-    def step(self, p: Weights, s: State, u: Array) -> State:
-        v = front(recurrent(p, s[0], self.recurrent))
-        return self.point(p, s, mark(front(u), "u", self.gates), mark(v, "v", self.recurrent))
-
-    def point(self, p: Weights, s: State, u: Array, v: Array) -> State:
-        """What follows the product, all that a kernel needs to know; gates come first."""
-        return self.state(*self.equations(s, u, v, **self.keywords(p, u.ndim - 2)))
+    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
+        v = mark(front(recur(s[0], self.recurrent)), "v", self.recurrent)
+        given = self.keywords(p, u.ndim - 2)
+        return self.state(*self.equations(s, mark(front(u), "u", self.gates), v, **given))
 
 
 Read: TypeAlias = Callable[..., Array] | None  # memories -> output
@@ -65,7 +62,7 @@ Read: TypeAlias = Callable[..., Array] | None  # memories -> output
 class Linear(Cell):
     """A cell that is linear in its memory, so parallel in time."""
 
-    def step(self, p: Weights, s: State, u: Array) -> State:
+    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
         a, b, read = self.coefficients(p, mark(front(u), "u", self.gates))
         memory = zip(a, self.memory(s), b, strict=True)
         return self.remember(s, tuple(a * c + b for a, c, b in memory), read)

@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from jaxtyping import Array, Bool, Key
-
-from ._layer import of_rows, shared
+from jaxtyping import Array, Bool
 
 
 class Controls(NamedTuple):
@@ -16,7 +14,27 @@ class Controls(NamedTuple):
 
     mask: Bool[Array, "time *batch"] | None = None  # where False, keep the state
     reset: Bool[Array, "time *batch"] | None = None  # first become the initial state; see `resets`
-    keys: Key[Array, " time"] | None = None  # noise, one key a step
+    noise: Any = None  # what the node sampled for each step
+
+
+def over_rows(a: Array, like: Array) -> Array:
+    """A weight of one row, for every row of an array: with axes of length 1.
+
+    Not as large as the array: its rows may be shared out over devices, and then the copies of a
+    weight would be on each of them, and their gradients gathered there.
+    """
+    return a.reshape((1,) * (like.ndim - a.ndim) + a.shape)
+
+
+def of_rows(a: Array, like: Array) -> Array:
+    """A number a row, for all that the rows of an array have: with axes of length 1 at the end."""
+    return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
+
+
+def shared(a: Any) -> tuple[Any, ...]:
+    """How an array is shared out over devices, by its type: a mesh axis, or None, for each axis."""
+    spec = tuple(getattr(getattr(jax.typeof(a), "sharding", None), "spec", ()))
+    return spec + (None,) * (jnp.ndim(a) - len(spec))
 
 
 def where(m: Bool[Array, "*batch"] | None, a: Any, b: Any) -> Any:
@@ -44,8 +62,17 @@ def resets(starts: Bool[Array, "time *batch"] | None, reverse: bool) -> Array | 
 def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any) -> Any:
     """One step under control: reset first, then the step, then the mask."""
     s = s if at.reset is None else where(at.reset, initial, s)
-    new = node.step(s, u) if at.keys is None else node.step(s, u, at.keys)
-    return where(at.mask, new, s)
+    before = stepped_from(at.mask, s, initial)
+    return where(at.mask, node.step(before, u, node.recur, at.noise), s)
+
+
+def stepped_from(mask: Bool[Array, "*batch"] | None, s: Any, initial: Any) -> Any:
+    """The state that a step is computed from: the initial one where the step does not count.
+
+    The state that is kept there may be NaN, and be reset later: the derivative of a step from it
+    would be NaN, which times a cotangent of zero is NaN still.
+    """
+    return where(mask, s, initial)
 
 
 def varying(a: Any) -> frozenset[str]:
@@ -108,7 +135,7 @@ def share_alike(params: Any, xs: Array, state: Any, mask: Any, reset: Any) -> tu
     like = next(filter(on_mesh, leaves), None)
     if like is None:
         return params, xs, state, mask, reset
-    batch = xs.ndim - 2 - getattr(params, "space", 0)
+    batch = xs.ndim - 2 - params.spatial_axes
     found = [shared(a)[1 : 1 + batch] for a in jax.tree.leaves((xs, mask, reset))]
     found += [shared(a)[:batch] for a in jax.tree.leaves(state)]
     rows = next(filter(any, found), ())

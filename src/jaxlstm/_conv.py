@@ -11,20 +11,14 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from . import _door
-from ._cell import Cell, State
-from ._control import on_each_device
+from ._cell import Cell
+from ._control import on_each_device, shared
 from ._init import checked, init_layer
-from ._layer import biased, bilinear, shared
+from ._layer import CellNode, biased, bilinear
 from .initializers import Scheme
 
 
-class ConvLayer(NamedTuple):
-    """The weights of one convolutional recurrent layer, and the cell that they are for.
-
-    `xs (time, *batch, *space, input)`, with one to three axes of space, which the states and
-    outputs have too; `mask` and `reset` are `(time, *batch)`.  Zeros stand around the edges.
-    """
-
+class _ConvLayer(NamedTuple):
     cell: Cell
     w: Float[Array, "*kernel input gates hidden"]
     r: Float[Array, "*kernel output recurrent hidden"] | None
@@ -32,21 +26,20 @@ class ConvLayer(NamedTuple):
     recurrent_bias: Float[Array, "recurrent hidden"] | None = None
     weights: dict[str, Array] | None = None
 
+
+class ConvLayer(_ConvLayer, CellNode):
+    """The weights of one convolutional recurrent layer, and the cell that they are for.
+
+    `xs (time, *batch, *space, input)`, with one to three axes of space, which the states and
+    outputs have too; `mask` and `reset` are `(time, *batch)`.  Zeros stand around the edges.
+    """
+
+    __slots__ = ()
+
     @property
-    def space(self) -> int:
+    def spatial_axes(self) -> int:
         """How many axes one input has besides its features."""
         return self.w.ndim - 3
-
-    @property
-    def input_size(self) -> int:
-        return self.w.shape[-3]
-
-    def zeros(self, batch: Sequence[int]) -> State:
-        """The initial state; `batch` ends in the axes of space."""
-        return self.cell.zeros(batch, self.w.shape[-1], self.w.dtype)
-
-    def project(self, xs: Float[Array, "*time input"]) -> Float[Array, "*time gates hidden"]:
-        return self.product(xs, self.w, self.b)
 
     def product(self, x: Array, w: Array, b: Array | None) -> Array:
         """The convolution of `x` with `w`, and `b`."""
@@ -67,9 +60,6 @@ class ConvLayer(NamedTuple):
         x_rows = x.reshape(math.prod(x.shape[: -1 - len(kernel)]), *places, n)
         y = bilinear(convolution, x_rows, w.reshape(*kernel, n, g * h))
         return biased(y.reshape(*x.shape[:-1], g, h), b)
-
-    def step(self, s: State, u: Float[Array, "*batch gates hidden"], key: Any = None) -> State:
-        return self.cell.step(self, s, u)
 
 
 def init_conv(

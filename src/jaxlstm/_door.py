@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._control import alike
-from ._layer import of_rows
+from ._control import alike, of_rows
+from ._layer import CellNode
+from ._node import Node
 from ._said import (
     array as array,
     count as count,
@@ -31,12 +32,10 @@ from ._said import (
 from ._value import Cell
 
 
-def names(
-    told: str | Sequence[str] | None, automatic: tuple[str, ...], known: Collection[str]
-) -> tuple[str, ...]:
+def names(told: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...] | None:
     """The implementations to try, in order."""
     if told is None:
-        return automatic
+        return None
     asked: tuple[Any, ...] = tuple(told) if isinstance(told, list | tuple) else (told,)
     if not asked or not all(isinstance(name, str) and name in known for name in asked):
         raise ValueError(
@@ -71,8 +70,8 @@ def check(
     What comes for a `single` step has no time; it leaves with a time of 1.
     """
     params, dtype = _params(params)
-    space = getattr(params, "space", 0)  # axes that one input has besides its features
-    xs = _xs(xs, dtype, getattr(params, "input_size", None), axis, mask, space, single)
+    space = params.spatial_axes  # axes that one input has besides its features
+    xs = _xs(xs, dtype, params.input_size, axis, mask, space, single)
     rows = xs.shape[: -1 - space]
     called = ("mask", mask), ("reset", reset)
     mask, reset = (_rows(name, a, rows, axis, single) for name, a in called)
@@ -110,8 +109,7 @@ def _seen(mask: Array, xs: Array) -> Array:
 
 
 def _params(params: Any) -> tuple[Any, Any]:
-    leaf = all(hasattr(params, name) for name in ("zeros", "project", "step"))
-    if isinstance(params, type) or not (leaf or hasattr(params, "run")):
+    if not isinstance(params, Node):
         raise TypeError(
             "`params` must be what `jaxlstm.init` returns, or be built of `Layer`, `Stack`, "
             f"`Bidirectional` and nodes of your own; got {said(params)}."
@@ -139,7 +137,7 @@ def _params(params: Any) -> tuple[Any, Any]:
             f"`params` are of {dtype}, and `jax_enable_x64` is off: JAX would compute in 32 bits. "
             "Turn it on, or cast them: `jax.tree.map(lambda a: a.astype('float32'), params)`."
         )
-    layer = lambda node: hasattr(node, "cell") and hasattr(node, "w")
+    layer = lambda node: isinstance(node, CellNode)
     for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=layer):
         if layer(node):
             _weights(_path(path), node)
@@ -163,7 +161,7 @@ def _weights(path: str, node: Any) -> None:
         raise TypeError(
             f"`params{path}.cell` must be a cell, such as `jaxlstm.lstm`; got {said(node.cell)}."
         )
-    if node.w.ndim != 3 and not hasattr(node, "space"):
+    if node.w.ndim != 3 and not node.spatial_axes:
         raise ValueError(
             f"a layer's `w` must have shape (input, gates, hidden); got {node.w.shape}. "
             "Weights of several networks in one tree are run by `jax.vmap(jaxlstm.apply, "
@@ -293,7 +291,7 @@ def _state(
         raise _with(e, f"{remedy}; got {outline(given)}.") from None
     batch = shape[1:-1]
     rows = len(batch) - space
-    expected = jax.eval_shape(lambda p: p.zeros(batch), params)
+    expected = jax.eval_shape(lambda p: p.initial_state(batch), params)
     if jax.tree.structure(state) != jax.tree.structure(expected):
         raise ValueError(
             f"{remedy}; got the state of another network: {outline(state)} in place of "

@@ -9,9 +9,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _door
-from ._apply import Plan, Precision, start
-from ._cell import State
+from ._apply import Precision, start
 from ._control import share_alike
+from ._node import Plan, State
 from ._record import mirror, recorded
 
 
@@ -52,7 +52,7 @@ def gradient_flow(
     """
     args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
     plan = Plan(_door.flag("reverse", reverse))
-    rows = args[1].ndim - 1 - getattr(args[0], "space", 0)
+    rows = args[1].ndim - 1 - args[0].spatial_axes
     if not callable(loss):
         raise TypeError(
             "`loss` must be a function of the outputs, such as `lambda ys: ys[-1].sum()`; got "
@@ -131,8 +131,8 @@ def state_jacobians(
 
 @jax.jit
 def _jacobians(net: Any, inputs: Array, given: State, mask: Any, reset: Any) -> Array:
-    places = getattr(net, "space", 0)
-    given = net.zeros(inputs.shape[1:-1]) if given is None else given
+    places = net.spatial_axes
+    given = net.initial_state(inputs.shape[1:-1]) if given is None else given
     net, inputs, given, mask, reset = share_alike(net, inputs, given, mask, reset)
 
     def row(s: State, *steps: Any) -> Array:
@@ -141,7 +141,7 @@ def _jacobians(net: Any, inputs: Array, given: State, mask: Any, reset: Any) -> 
         def trajectory(flat: Array) -> Array:
             def body(flat: Array, at: Any) -> tuple[Array, Array]:
                 x, m, r = jax.tree.map(lambda a: a[None], at)
-                _, new = start(net, x, unravel(flat), m, r, None, Plan(single=True))
+                _, new = start(net, x, unravel(flat), m, r, None, Plan(single_step=True))
                 flat = ravel_pytree(new)[0]
                 return flat, flat
 

@@ -10,15 +10,59 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from ._named import mark
+from ._control import of_rows as of_rows, over_rows, shared
+from ._dtypes import wide, widened
+from ._node import Recur, State, StepNode
 
 if TYPE_CHECKING:
-    from ._value import Cell, State
+    from ._value import Cell
 
 
-class Layer(NamedTuple):
-    """The weights of one recurrent layer, and the cell that they are for."""
+class CellNode(StepNode, abstract=True):
+    """A node that is the weights of one cell.
 
+    It has the fields of `Layer`; kinds of it differ in what `product` does with a weight.
+    """
+
+    __slots__ = ()
+    cell: "Cell"
+    w: Array
+    r: Array | None
+    b: Array | None
+    recurrent_bias: Array | None
+    weights: dict[str, Array] | None
+
+    @property
+    def gates(self) -> str:
+        return self.cell.gates
+
+    @property
+    def input_size(self) -> int:
+        return self.w.shape[-3]
+
+    def initial_state(self, batch: Sequence[int]) -> State:
+        """Zeros, of float32 where the weights are narrower."""
+        return self.cell.zeros(batch, self.w.shape[-1], self.w.dtype)
+
+    def project(self, xs: Array, gates: str | None = None) -> Array:
+        """`u = x w + b (*time, gates, hidden)`."""
+        w, b = (take(a, self.cell.gates, gates or self.cell.gates) for a in (self.w, self.b))
+        return self.product(xs, w, b)
+
+    def recur(self, h: Array, gates: str) -> Array:
+        """`v = h r`, and its bias."""
+        r, b = (take(a, self.cell.recurrent, gates) for a in (self.r, self.recurrent_bias))
+        return self.product(h, r, b)
+
+    def product(self, x: Array, w: Any, b: Array | None) -> Array:
+        """What a weight does to an input or a state."""
+        raise NotImplementedError
+
+    def step(self, s: State, u: Array, recur: Recur, noise: Any) -> State:
+        return self.cell.step(self, s, u, recur)
+
+
+class _Layer(NamedTuple):
     cell: "Cell"
     w: Float[Array, "*ens input gates hidden"]
     r: Float[Array, "*ens output recurrent hidden"] | None
@@ -26,25 +70,14 @@ class Layer(NamedTuple):
     recurrent_bias: Float[Array, "*ens recurrent hidden"] | None = None
     weights: dict[str, Array] | None = None
 
-    @property
-    def input_size(self) -> int:
-        return self.w.shape[0]
 
-    def zeros(self, batch: Sequence[int]) -> "State":
-        """The initial state, of float32 where the weights are narrower."""
-        return self.cell.zeros(batch, self.w.shape[-1], self.w.dtype)
+class Layer(_Layer, CellNode):
+    """The weights of one recurrent layer, and the cell that they are for."""
 
-    def project(self, xs: Float[Array, "*time input"]) -> Float[Array, "*time gates hidden"]:
-        """`u = x w + b`, which does not wait for the state: for one step, or for all."""
-        return self.product(xs, self.w, self.b)
+    __slots__ = ()
 
     def product(self, x: Array, w: Array, b: Array | None) -> Array:
-        """What a weight does to an input or a state; in other nodes, a convolution."""
         return product(x, w, b)
-
-    def step(self, s: "State", u: Float[Array, "*batch gates hidden"], key: Any = None) -> "State":
-        """One time step.  `key` is for nodes that draw noise; a layer draws none."""
-        return self.cell.step(self, s, u)
 
 
 def front(a: Array) -> Array:
@@ -68,27 +101,6 @@ def product(x: Array, w: Array, b: Array | None) -> Array:
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if _joined(x) else x
         y = bilinear(jnp.matmul, rows, w.reshape(n, g * h))
     return biased(y.reshape(*x.shape[:-1], g, h), b)
-
-
-def wide(dtype: Any) -> Any:
-    """The dtype of states and equations for weights of a dtype: float32 at least."""
-    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
-
-
-def widened(a: Array) -> Array:
-    """A weight as the equations take it; what is no narrow float stays as it is."""
-    return a.astype(wide(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a
-
-
-def for_a_loop(node: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Wide weights to close a loop over, and what makes the node of them inside.
-
-    The gradient of what a loop closes over is summed step by step in its own dtype: in 16 bits
-    a sum stops to grow once it is some hundred times as large as what is added.
-    """
-    dtypes = jax.tree.map(lambda a: a.dtype, node)
-    cast = lambda a, dtype: a if a.dtype == dtype else a.astype(dtype)
-    return jax.tree.map(widened, node), lambda weights: jax.tree.map(cast, weights, dtypes)
 
 
 def biased(y: Array, b: Array | None) -> Array:
@@ -128,26 +140,6 @@ def _tangent(f: Any, precision: Any, primals: Any, tangents: Any) -> tuple[Array
 _narrow.defjvp(_tangent, symbolic_zeros=True)
 
 
-def shared(a: Any) -> tuple[Any, ...]:
-    """How an array is shared out over devices, by its type: a mesh axis, or None, for each axis."""
-    spec = tuple(getattr(getattr(jax.typeof(a), "sharding", None), "spec", ()))
-    return spec + (None,) * (jnp.ndim(a) - len(spec))
-
-
-def over_rows(a: Array, like: Array) -> Array:
-    """A weight of one row, for every row of an array: with axes of length 1.
-
-    Not as large as the array: its rows may be shared out over devices, and then the copies of a
-    weight would be on each of them, and their gradients gathered there.
-    """
-    return a.reshape((1,) * (like.ndim - a.ndim) + a.shape)
-
-
-def of_rows(a: Array, like: Array) -> Array:
-    """A number a row, for all that the rows of an array have: with axes of length 1 at the end."""
-    return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
-
-
 def _joined(x: Array) -> bool:
     """Whether time and batch become one axis for a product.
 
@@ -169,9 +161,3 @@ def take(a: Any, names: str, gates: str) -> Any:
     if at == [*range(at[0], at[-1] + 1)]:
         return a[..., at[0] : at[-1] + 1, :]
     return jnp.stack([a[..., i, :] for i in at], -2)
-
-
-def recurrent(p: Any, h: Array, gates: str) -> Array:
-    """`h r` and its bias, for the gates that are named."""
-    r, b = (take(a, p.cell.recurrent, gates) for a in (p.r, p.recurrent_bias))
-    return p.product(mark(h, "operand", "recurrent product"), r, b)

@@ -29,6 +29,17 @@ batching.primitive_batchers[_name_p] = lambda args, axes, **label: (
 mlir.register_lowering(_name_p, lambda ctx, x, **_: [x])
 
 
+_hole_p = Primitive("jaxlstm_hole")
+_hole_p.def_abstract_eval(lambda x, aval, **_: aval)
+
+
+def hole(x: Array, f: Callable[[Array], Array], label: "Label") -> Array:
+    """Stands for a value with the type of `f(x)` while a step is traced; `changed` fills it."""
+    (aval,) = jax.make_jaxpr(f)(x).out_avals
+    kind, name = label
+    return _hole_p.bind(x, aval=aval, kind=kind, name=name)
+
+
 def named(**values: Array) -> Any:
     """Names values inside the equations of a cell; `record` finds them by these names.
 
@@ -130,7 +141,7 @@ def _equation(eqn: Any, values: list[Any], changes: Changes, see: See) -> list[A
     if label is not None:
         value = changes[label](values[0]) if label in changes else values[0]
         see(value, *label)
-        return [mark(value, *label)]
+        return [value if eqn.primitive is _hole_p else mark(value, *label)]
     inside = {label for jaxpr in _programs(eqn) for label in _labels(jaxpr)}
     name = eqn.primitive.name
     if inside and name in _CALLS:
@@ -186,7 +197,8 @@ _LOOPS: dict[str, Callable[..., list[Any]]] = {"scan": _scan, "while": _while, "
 
 
 def _label(eqn: Any) -> Label | None:
-    return (eqn.params["kind"], eqn.params["name"]) if eqn.primitive is _name_p else None
+    labelled = eqn.primitive is _name_p or eqn.primitive is _hole_p
+    return (eqn.params["kind"], eqn.params["name"]) if labelled else None
 
 
 def _closed(program: Any) -> ClosedJaxpr:

@@ -1,7 +1,6 @@
 """`record`: every state and every gate of a network over time, by letter."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _door
-from ._apply import Plan, Precision, start
-from ._cell import State
+from ._apply import Precision, start
 from ._control import Controls, controlled, share_alike, where
-from ._layer import for_a_loop
+from ._dtypes import for_a_loop
 from ._named import harvest
+from ._node import Plan, Problem, State, StepNode, takes_steps
 
 
 class Record(NamedTuple):
@@ -72,31 +71,21 @@ def record(
     return ys, last, mirror(args[0], seen)
 
 
-def watched(
-    node: Any,
-    xs: Any,
-    state: State,
-    controls: Controls,
-    reverse: bool,
-    checkpoint: Any,
-    names: Any,
-    *,
-    push: State | None,
-) -> tuple[Array, State, Record]:
+def watched(problem: Problem, push: State | None) -> tuple[Array, State, Record]:
     """`scan`, looking on; `push (time, ...)` is added to the state after each step."""
-    initial = node.zeros(xs.shape[1:-1])
+    node = problem.node
     weights, back = for_a_loop(node)
 
-    def body(s: State, at: tuple[Any, Controls, State | None]) -> tuple[State, Record]:
+    def body(s: State, at: tuple[Any, Controls, State | None]) -> tuple[State, Any]:
         u, now, push = at
-        s, found = harvest(controlled, back(weights), s, u, now, initial)
+        s, found = harvest(controlled, back(weights), s, u, now, problem.initial)
         s = s if push is None else jax.tree.map(jnp.add, s, push)
         found = where(now.mask, found, jax.tree.map(jnp.zeros_like, found))
-        return s, Record(s, **found)
+        return s, (s[0].astype(problem.xs.dtype), Record(s, **found))
 
-    steps = (node.project(xs), controls, push)
-    last, seen = jax.lax.scan(body, state, steps, reverse=reverse)
-    return seen.states[0].astype(xs.dtype), last, seen
+    steps = (node.project(problem.xs), problem.controls, push)
+    last, (ys, seen) = jax.lax.scan(body, problem.state, steps, reverse=problem.plan.reverse)
+    return ys, last, seen
 
 
 def recorded(
@@ -113,21 +102,17 @@ def recorded(
     at = {id(node): i for i, node in enumerate(layers)}
     seen: list[list[Record]] = [[] for _ in layers]
 
-    def watch(node: Any) -> Callable[..., tuple[Array, State]]:
+    def watch(node: StepNode, problem: Problem) -> tuple[Array, State]:
         if id(node) not in at:
             raise NotImplementedError(
                 f"a {type(node).__name__} runs that does not stand in `params`: what a node "
                 "makes anew when it runs cannot be recorded."
             )
         i = at[id(node)]
-
-        def unrolled(drawn: Any, *call: Any) -> tuple[Array, State]:
-            push = None if pushes is None else pushes[i][len(seen[i])]
-            ys, last, record = watched(drawn, *call, push=push)
-            seen[i].append(record)
-            return ys, last
-
-        return unrolled
+        push = None if pushes is None else pushes[i][len(seen[i])]
+        ys, last, record = watched(problem, push)
+        seen[i].append(record)
+        return ys, last
 
     ys, last = start(params, xs, state, mask, reset, key, plan, watch)
     return ys, last, seen
@@ -145,8 +130,3 @@ def mirror(params: Any, seen: list[list[Any]]) -> Any:
         return (runs[0] if len(runs) == 1 else tuple(runs)) if takes_steps(node) else None
 
     return jax.tree.map(place, params, is_leaf=takes_steps)
-
-
-def takes_steps(node: Any) -> bool:
-    """Whether a node of the tree is one that takes steps, and so has a state to look at."""
-    return hasattr(node, "step") and not hasattr(node, "run")

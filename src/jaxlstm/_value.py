@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._layer import wide, widened
+from ._dtypes import wide, widened
+from ._node import Recur, State as State
 from ._said import flag, hashable
 
-Weights: TypeAlias = Any  # a `Layer`, or another node that has its fields
-State: TypeAlias = Any  # a NamedTuple of arrays; its first field is the output
+Weights: TypeAlias = Any  # a `CellNode`
 Initializer: TypeAlias = Callable[..., Array]  # (key, shape, dtype) -> array
 
 
@@ -192,8 +192,8 @@ class Cell:
                 given[name] = given[name].reshape(*shape[:at], *[1] * rank, *shape[at:])
         return given
 
-    def step(self, p: Weights, s: State, u: Array) -> State:
-        """One time step; `u` is `(*batch, gates, hidden)`."""
+    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
+        """One time step; `u` is `(*batch, gates, hidden)`, as is what `recur` gives."""
         raise NotImplementedError
 
 

@@ -158,7 +158,7 @@ def listen(detector: Detector, chunk: jax.Array, state: Any) -> tuple[jax.Array,
 
 
 def streamed(detector: Detector, x: np.ndarray) -> np.ndarray:
-    state, said = detector.lstm.zeros(()), []
+    state, said = detector.lstm.initial_state(()), []
     for chunk in x:
         p, state = listen(detector, chunk, state)
         said.append(p)

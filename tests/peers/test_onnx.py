@@ -114,7 +114,9 @@ def test_operators(case, direction, inputs, measured):
     if inputs == "all inputs":
         mask = jaxlstm.lengths_to_mask(LENGTHS.astype(int), T)
         fields = [jnp.asarray(given[k]) for k in ("initial_h", "initial_c") if k in given]
-        make = type(jax.tree.leaves(params.zeros((B,)), is_leaf=lambda s: hasattr(s, "h"))[0])
+        make = type(
+            jax.tree.leaves(params.initial_state((B,)), is_leaf=lambda s: hasattr(s, "h"))[0]
+        )
         sides = [make(*[f[k] for f in fields]) for k in range(SIDES[direction])]
         state = tuple(sides) if direction == "bidirectional" else sides[0]
     ys, last = jaxlstm.apply(params, jnp.asarray(given["X"]), state, mask=mask)
@@ -151,7 +153,7 @@ def test_exported_models(name, arrangement, bias, measured):
     params = jaxlstm.init(jax.random.key(0), cell, N, H, dtype="float32", bias=bias, **options)
     params = jaxlstm.Reverse(params) if arrangement == "reverse" else params
     xs = np.random.default_rng(1).normal(size=(T, B, N)).astype("float32")
-    zeros = params.zeros((B,))
+    zeros = params.initial_state((B,))
     state = jax.tree.map(lambda a: jnp.full_like(a, 0.3), zeros)
     given = {"xs": xs, "lengths": LENGTHS}
     levels = state if isinstance(params, jaxlstm.Stack) else (state,)

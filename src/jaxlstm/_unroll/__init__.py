@@ -1,21 +1,18 @@
-"""The ways to run a layer: the table, and the choice among them.
+"""The ways to run a step node: the table, and the choice among them.
 
-Each takes `(node, xs, state, controls, reverse)` and returns `(ys, last state)`, or raises
-`NotImplementedError` with the reason why it cannot.  A new one is a file and a line below.
+Each is a file with `refusal(problem)`, the reason why it cannot run a problem or None, and
+`run(problem) -> (ys, last state)`.  A new one is a file and a line below.
 """
 
 from typing import Any
 
-from .._cell import State
-from .._control import Controls
-from .associative import associative as associative
-from .checkpoint import segments
-from .cudnn import cudnn as cudnn
-from .deferred import deferred as deferred
-from .native import native as native
-from .scan import scan as scan
+from jaxtyping import Array
 
-IMPLEMENTATIONS = {
+from .._node import Problem, State
+from . import associative, cudnn, deferred, native, scan
+from .checkpoint import in_segments
+
+IMPLEMENTATIONS: dict[str, Any] = {
     "associative": associative,
     "cudnn": cudnn,
     "deferred": deferred,
@@ -24,26 +21,21 @@ IMPLEMENTATIONS = {
 }
 
 # What `implementation=None` tries, in order: only those that agree with `scan` to rounding.
-AUTOMATIC = ("deferred", "scan")
+DEFAULT = ("deferred", "scan")
 
 
-def unroll(
-    node: Any,
-    xs: Any,
-    state: State,
-    controls: Controls,
-    reverse: bool,
-    checkpoint: int | bool | None,
-    names: tuple[str, ...],
-) -> tuple[Any, State]:
-    """Runs a node by the first of `names` that can."""
-    reasons = []
+def unroll(node: Any, problem: Problem) -> tuple[Array, State]:
+    """Runs a problem by the first of the implementations in its plan that can."""
+    names = problem.plan.implementation or DEFAULT
+    reasons = {}
     for name in names:
-        run = IMPLEMENTATIONS[name]
-        run = segments(run, checkpoint) if checkpoint else run
-        try:
-            return run(node, xs, state, controls, reverse)
-        except NotImplementedError as reason:
-            reason.add_note(f"implementation: {name}")
-            reasons.append(reason)
-    raise ExceptionGroup(f"no implementation of {names} can run this", reasons)
+        implementation = IMPLEMENTATIONS[name]
+        reason = implementation.refusal(problem)
+        if reason is None:
+            if problem.plan.checkpoint:
+                return in_segments(implementation.run, problem)
+            return implementation.run(problem)
+        reasons[name] = NotImplementedError(f"`{name}` {reason}")
+    if len(reasons) == 1:
+        raise reasons[names[0]]
+    raise ExceptionGroup(f"no implementation of {names} can run this", [*reasons.values()])

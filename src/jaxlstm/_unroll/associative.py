@@ -6,7 +6,8 @@ operation; `jax.lax.associative_scan` makes all prefixes in `2 log2(time)` round
 recurrent neural nets over sequence length".
 
 Mask and reset are steps of that form too: a masked step has `a = 1, b = 0`, one that is
-reset has `a = 0` and what it makes of the initial state in `b`.
+reset has what it makes of the initial state in `b`, and a flag in place of `a = 0`: what was
+before it may be NaN or inf, which times zero is NaN.
 """
 
 from typing import Any
@@ -15,50 +16,80 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._cell import Linear, State, front
-from .._control import Controls, where
+from .._cell import Linear, front
+from .._control import Controls, of_rows, where
 from .._layer import Layer
+from .._node import Problem, State
 
 
-def associative(
-    node: Any, xs: Any, state: State, controls: Controls, reverse: bool
-) -> tuple[Any, State]:
-    cell = getattr(node, "cell", None)
-    if not (isinstance(node, Layer) and isinstance(cell, Linear)):
-        raise NotImplementedError(
-            "`associative` needs a layer of a linear cell, `c' = a c + b` with `a` and `b` read "
-            f"from the input alone; this is {cell or type(node).__name__}."
-        )
+def refusal(problem: Problem) -> str | None:
+    node = problem.node
+    if isinstance(node, Layer) and isinstance(node.cell, Linear):
+        return None
+    return (
+        "needs a layer of a linear cell, `c' = a c + b` with `a` and `b` read from the input "
+        f"alone; this is {node.cell if isinstance(node, Layer) else type(node).__name__}."
+    )
+
+
+def run(problem: Problem) -> tuple[Array, State]:
+    node, initial, state, xs, controls = (
+        problem.node, problem.initial, problem.state, problem.xs, problem.controls
+    )  # fmt: skip
+    assert isinstance(node, Layer)
+    assert isinstance(node.cell, Linear)
+    cell, reverse = node.cell, problem.plan.reverse
     if xs.shape[0] == 0:
         return jnp.zeros((0, *state[0].shape), xs.dtype), state
-    mask, reset = controls.mask, controls.reset
-    initial = node.zeros(xs.shape[1:-1])
+    mask = controls.mask
     factors, terms, read = cell.coefficients(node, front(node.project(xs)))
-    starts = zip(cell.memory(state), cell.memory(initial), strict=True)
-    memories = []
-    for a, b, (start, fresh) in zip(factors, terms, starts, strict=True):
-        a, b = where(mask, a, jnp.ones_like(a)), where(mask, b, jnp.zeros_like(b))
-        if reset is not None:
-            begun = a * jnp.broadcast_to(fresh, b.shape) + b
-            a, b = where(reset, jnp.zeros_like(a), a), where(reset, begun, b)
-        first = -1 if reverse else 0
-        b = b.at[first].add(a[first] * start)
-        memories.append(jax.lax.associative_scan(_after, (a, b), reverse=reverse)[1])
+    memories = tuple(
+        _memories(controls, reverse, *each)
+        for each in zip(factors, terms, cell.memory(state), cell.memory(initial), strict=True)
+    )
+    end = 0 if reverse else -1
+    like = jax.tree.map(lambda s: s[None], state)
+    if read is None or mask is None:
+        states = cell.remember(like, memories, read)
+        return states[0].astype(xs.dtype), jax.tree.map(lambda s: s[end], states)
+    # What is read from the memory is kept under the mask, as the memory itself is; nothing is
+    # read from a memory that is only kept, which may be NaN.
+    fresh = tuple(jnp.broadcast_to(m, c.shape) for m, c in zip(cell.memory(initial), memories))
+    ys = cell.remember(like, where(mask, memories, fresh), read)[0]
+    ended = tuple(c[end] for c in memories)
+    kept = _kept(ys, state[0], initial[0], controls, reverse)
+    last = cell.remember(state, ended, lambda *_: kept)
+    return ys.astype(xs.dtype), last
 
-    states = cell.remember(jax.tree.map(lambda s: s[None], state), tuple(memories), read)
-    last = jax.tree.map(lambda s: s[0 if reverse else -1], states)
-    if read is not None and mask is not None:
-        # What is read from the memory is kept under the mask, as the memory itself is.
-        last = last._replace(
-            **{last._fields[0]: _kept(states[0], state[0], initial[0], controls, reverse)}
-        )
-    return states[0].astype(xs.dtype), last
+
+def _memories(
+    controls: Controls, reverse: bool, a: Array, b: Array, start: Array, initial: Array
+) -> Array:
+    """One memory after every step, from `a` and `b` of all steps."""
+    mask, reset = controls.mask, controls.reset
+    a, b = where(mask, a, jnp.ones_like(a)), where(mask, b, jnp.zeros_like(b))
+    first = -1 if reverse else 0
+    if reset is None:
+        b = b.at[first].add(a[first] * start)
+        return jax.lax.associative_scan(_after, (a, b), reverse=reverse)[1]
+    b = where(reset, a * jnp.broadcast_to(initial, b.shape) + b, b)
+    begun = where(reset[first], jnp.zeros_like(start), start)
+    b = b.at[first].add(a[first] * begun)
+    flags = of_rows(reset, b)
+    return jax.lax.associative_scan(_after_in_episode, (a, b, flags), reverse=reverse)[1]
 
 
 def _after(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
     """Two steps as one."""
     (a1, b1), (a2, b2) = first, second
     return a2 * a1, a2 * b1 + b2
+
+
+def _after_in_episode(first: Any, second: Any) -> Any:
+    """Two steps as one; an episode that starts in the second knows nothing of the first."""
+    (a1, b1, anew1), (a2, b2, anew2) = first, second
+    of = lambda x: jnp.where(anew2, jnp.zeros_like(x), x)
+    return a2 * of(a1), a2 * of(b1) + b2, anew1 | anew2
 
 
 def _kept(ys: Array, before: Array, initial: Array, controls: Controls, reverse: bool) -> Array:

@@ -13,21 +13,35 @@ import jax.numpy as jnp
 from jax.experimental import rnn
 from jaxtyping import Array, Bool
 
-from .._cell import State
-from .._control import Controls
 from .._layer import Layer
+from .._node import Problem, State
 from ..cells.lstm import lstm
 
 
-def cudnn(node: Any, xs: Any, state: State, controls: Controls, reverse: bool) -> tuple[Any, State]:
-    reason = _refusal(node, xs, controls)
-    if reason:
-        raise NotImplementedError(f"`cudnn` {reason}")
+def refusal(problem: Problem) -> str | None:
+    node, xs = problem.node, problem.xs
+    if not (isinstance(node, Layer) and node.cell == lstm):
+        what = node.cell if isinstance(node, Layer) else type(node).__name__
+        return f"runs `jaxlstm.lstm` alone; this is {what}."
+    if jax.default_backend() != "gpu":
+        return f"needs a GPU; JAX runs on {jax.default_backend()!r} here."
+    if xs.dtype != jnp.float32:
+        return f"runs in float32 alone; this is {xs.dtype}."
+    if problem.controls.reset is not None:
+        return "has no resets inside a sequence."
+    if 0 in xs.shape:
+        return f"needs a step and a row at least; `xs` has shape {xs.shape}."
+    return None
+
+
+def run(problem: Problem) -> tuple[Array, State]:
+    node, state, xs, controls = problem.node, problem.state, problem.xs, problem.controls
+    assert isinstance(node, Layer)
     time, *batch, size = xs.shape
     rows, hidden = math.prod(batch), node.w.shape[-1]
     xs = xs.reshape(time, rows, size)
     mask = jnp.ones((time, rows), bool) if controls.mask is None else controls.mask
-    order, lengths = _steps_first(mask.reshape(time, rows), reverse)
+    order, lengths = _steps_first(mask.reshape(time, rows), problem.plan.reverse)
     xs = jnp.take_along_axis(xs, order[..., None], axis=0)
     begun = [a.reshape(1, rows, hidden) for a in state]
     ys, *last = cast(Any, rnn.lstm)(
@@ -48,20 +62,6 @@ def cudnn(node: Any, xs: Any, state: State, controls: Controls, reverse: bool) -
     h, c = (jnp.where(happened, a[0], b[0]) for a, b in zip(last, begun, strict=True))
     shape = (*batch, hidden)
     return ys.reshape(time, *shape), type(state)(h.reshape(shape), c.reshape(shape))
-
-
-def _refusal(node: Any, xs: Any, controls: Controls) -> str | None:
-    if not (isinstance(node, Layer) and node.cell == lstm):
-        return f"runs `jaxlstm.lstm` alone; this is {getattr(node, 'cell', type(node).__name__)}."
-    if jax.default_backend() != "gpu":
-        return f"needs a GPU; JAX runs on {jax.default_backend()!r} here."
-    if xs.dtype != jnp.float32:
-        return f"runs in float32 alone; this is {xs.dtype}."
-    if controls.reset is not None:
-        return "has no resets inside a sequence."
-    if not xs.size:
-        return f"needs a step and a row at least; `xs` has shape {xs.shape}."
-    return None
 
 
 def _steps_first(mask: Bool[Array, "time rows"], reverse: bool) -> tuple[Array, Array]:

@@ -1,26 +1,30 @@
-"""`jax.lax.scan` over the cell: the meaning of every other way to run a layer."""
+"""`jax.lax.scan` over the steps: the meaning of every other way to run a node."""
 
 from typing import Any
 
 import jax
+from jaxtyping import Array
 
-from .._cell import State
 from .._control import Controls, controlled
-from .._layer import for_a_loop
+from .._dtypes import for_a_loop
+from .._node import Problem, State
 
 
-def scan(node: Any, xs: Any, state: State, controls: Controls, reverse: bool) -> tuple[Any, State]:
-    """Steps through time; returns the output of every step, and the last state."""
-    initial = node.zeros(xs.shape[1:-1])
+def refusal(problem: Problem) -> None:
+    return None
+
+
+def run(problem: Problem) -> tuple[Array, State]:
+    node, initial, dtype = problem.node, problem.initial, problem.xs.dtype
     weights, back = for_a_loop(node)
 
     def body(s: State, at: tuple[Any, Controls]) -> tuple[State, Any]:
         s = controlled(back(weights), s, *at, initial)
-        return s, s[0].astype(xs.dtype)
+        return s, s[0].astype(dtype)
 
-    steps = (node.project(xs), controls)
-    if xs.shape[0] == 1:  # one step needs no loop
-        last, out = body(state, jax.tree.map(lambda a: a[0], steps))
-        return jax.tree.map(lambda a: a[None], out), last
-    last, outs = jax.lax.scan(body, state, steps, reverse=reverse)
-    return outs, last
+    steps = (node.project(problem.xs), problem.controls)
+    if problem.xs.shape[0] == 1:  # one step needs no loop
+        last, y = body(problem.state, jax.tree.map(lambda a: a[0], steps))
+        return y[None], last
+    last, ys = jax.lax.scan(body, problem.state, steps, reverse=problem.plan.reverse)
+    return ys, last

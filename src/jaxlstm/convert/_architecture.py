@@ -1,5 +1,6 @@
 """An architecture as plain data: cells by name from a closed list, nodes from a closed table."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from .._apply import apply
 from .._cell import Cell, Layer
 from .._conv import ConvLayer
 from .._value import shape_of
-from ..wrappers._leaf import innermost
+from ..wrappers._steps import innermost
 from ._header import DTYPES, FileError, short
 
 NODES: dict[str, type[Any]] = {
@@ -247,10 +248,12 @@ class Reader:
             raise self.wrong(at, "a Stack of nodes", type(parts).__name__)
         if not parts:
             raise self.wrong(at, "a network that can run, of one layer or more", "an empty Stack")
+        fields = next(base for base in type(node).__mro__ if "_fields" in vars(base))
+        kinds = inspect.get_annotations(fields)
         for name, value in zip(node._fields, node, strict=True):
             if name in ("node", "forward", "backward") and not self.runs(value):
                 raise self.wrong(at, f"a node as `{name}`", type(value).__name__)
-            if type(node).__annotations__[name] is _nodes.Static:
+            if kinds[name] is _nodes.Static:
                 words, allowed = STATICS[name]
                 if not isinstance(value, _nodes.Static) or not allowed(value.value):
                     raise self.wrong(at, f"{words} as `{name}`", value)

@@ -47,7 +47,7 @@ class Operator(NamedTuple):
 
     def state(self, batch: int, h: Any, c: Any) -> Any:
         """The state of `apply`, from `initial_h` and `initial_c`."""
-        zeros = self.params.zeros((batch,))
+        zeros = self.params.initial_state((batch,))
         sides = [*zeros] if isinstance(self.params, Bidirectional) else [zeros]
         for k, side in enumerate(sides):
             rows = [
@@ -204,7 +204,7 @@ def from_onnx(
     batch = max(rows)
     if rows - {1, batch}:
         raise ValueError(f"the initial states of the model are of {sorted(rows)} rows.")
-    zeros = [one.params.zeros((batch,)) for one in operators]
+    zeros = [one.params.initial_state((batch,)) for one in operators]
     full = [zero if start is None else start for zero, start in zip(zeros, starts)]
     return whole, jax.tree.map(lambda z, a: jnp.broadcast_to(a, z.shape), tuple(zeros), tuple(full))
 

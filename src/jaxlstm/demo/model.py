@@ -73,5 +73,5 @@ def sample(
         symbol = jax.random.categorical(key, logits).astype(symbol.dtype)
         return (symbol, state), symbol
 
-    start = model.network.zeros(())
+    start = model.network.initial_state(())
     return jax.lax.scan(write, (first, start), jax.random.split(key, length))[1]

@@ -74,7 +74,7 @@ def train(
     opt_state = optimizer.init(model)
     data = streams(text.train, batch)
     chunks = (len(data) - 1) // chunk
-    zeros = model.network.zeros((batch,))
+    zeros = model.network.initial_state((batch,))
 
     @jax.jit  # gives no buffer away: Ctrl-C may come before the new ones have their names
     def update(model: Any, opt_state: Any, state: Any, symbols: Any) -> tuple[Any, ...]:
@@ -129,7 +129,7 @@ _score = jax.jit(lm.loss)
 def evaluate(model: lm.Model, symbols: np.ndarray, batch: int, chunk: int) -> float:
     """Bits per character of a text, read from its start to its end with the state carried."""
     data = streams(symbols, batch)
-    state = model.network.zeros((batch,))
+    state = model.network.initial_state((batch,))
     total = 0.0
     for start in range(0, len(data) - 1, chunk):
         part = data[start : start + chunk + 1]

@@ -19,13 +19,10 @@ from ._around import (
 )
 from ._inside import (
     ClipGradient as ClipGradient,
-    Delay as Delay,
     InitialState as InitialState,
     clip_gradient as clip_gradient,
     learn_initial_state as learn_initial_state,
-    window as window,
 )
-from ._leaf import each_layer as each_layer
 from ._noise import (
     RecurrentDropout as RecurrentDropout,
     StateDropout as StateDropout,
@@ -35,3 +32,5 @@ from ._noise import (
     weight_drop as weight_drop,
     zoneout as zoneout,
 )
+from ._steps import each_layer as each_layer
+from ._window import Delay as Delay, window as window

@@ -8,41 +8,51 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _door
-from .._apply import Way, apply, run
-from .._cell import State
-from .._control import where
-from .._layer import biased, bilinear, over_rows, wide, widened
+from .._apply import apply
+from .._control import over_rows, where
+from .._dtypes import wide, widened
+from .._layer import biased, bilinear
+from .._node import Context, Node, State, run
 from .._nodes import Static
 from ..cells.activations import normalised
-from ._leaf import dtype_of, each_layer, has_products, keep, times
 from ._noise import StateDropout
+from ._steps import dtype_of, each_layer, has_products, keep, times
 
 
-def around(cls: Any) -> Any:
-    """Gives a wrapper of a sequence the zeros and the sizes of the node that it holds."""
+class SequenceWrapper(Node, abstract=True):
+    """A node around a node, with its state and its sizes."""
 
-    def zeros(self: Any, batch: Sequence[int]) -> State:
-        return self.node.zeros(batch)
+    __slots__ = ()
+    node: Node
 
-    cls.zeros = zeros
-    cls.input_size = property(lambda self: self.node.input_size)
-    cls.space = property(lambda self: getattr(self.node, "space", 0))
-    return cls
+    @property
+    def input_size(self) -> int:
+        return self.node.input_size
+
+    @property
+    def spatial_axes(self) -> int:
+        return self.node.spatial_axes
+
+    def initial_state(self, batch: Sequence[int]) -> State:
+        return self.node.initial_state(batch)
 
 
-@around
-class SequenceDropout(NamedTuple):
-    """A node with one dropout mask for all time, of inputs and of outputs."""
-
-    node: Any
+class _SequenceDropout(NamedTuple):
+    node: Node
     rates: Static
 
-    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
-        if way.key is None:
-            return run(self.node, xs, state, way)
-        first, inner, last = jax.random.split(way.key, 3)
+
+class SequenceDropout(_SequenceDropout, SequenceWrapper):
+    """A node with one dropout mask for all time, of inputs and of outputs."""
+
+    __slots__ = ()
+
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        if context.key is None:
+            return run(self.node, xs, state, context)
+        first, inner, last = jax.random.split(context.key, 3)
         xs = _dropped(first, self.rates.value[0], xs)
-        ys, state = run(self.node, xs, state, way._replace(key=inner))
+        ys, state = run(self.node, xs, state, context._replace(key=inner))
         return _dropped(last, self.rates.value[1], ys), state
 
 
@@ -77,14 +87,17 @@ def variational_dropout(
     return SequenceDropout(params, Static(rates)) if any(rates) else params
 
 
-@around
-class Residual(NamedTuple):
+class _Residual(NamedTuple):
+    node: Node
+
+
+class Residual(_Residual, SequenceWrapper):
     """`ys = xs + node(xs)`; see `residual`."""
 
-    node: Any
+    __slots__ = ()
 
-    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
-        ys, state = run(self.node, xs, state, way)
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        ys, state = run(self.node, xs, state, context)
         _same("residual", xs, ys)
         return xs + ys, state
 
@@ -103,14 +116,17 @@ def residual(params: Any) -> Any:
     return Residual(params)
 
 
-@around
-class Dense(NamedTuple):
+class _Dense(NamedTuple):
+    node: Node
+
+
+class Dense(_Dense, SequenceWrapper):
     """`ys = [xs, node(xs)]`; see `dense`."""
 
-    node: Any
+    __slots__ = ()
 
-    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
-        ys, state = run(self.node, xs, state, way)
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        ys, state = run(self.node, xs, state, context)
         return jnp.concatenate([xs, ys], -1), state
 
 
@@ -129,16 +145,19 @@ def dense(params: Any) -> Any:
     return Dense(params)
 
 
-@around
-class Highway(NamedTuple):
-    """`ys = t * node(xs) + (1 - t) * xs`; see `highway`."""
-
-    node: Any
+class _Highway(NamedTuple):
+    node: Node
     gate: Float[Array, "features features"]
     bias: Float[Array, " features"]
 
-    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
-        ys, state = run(self.node, xs, state, way)
+
+class Highway(_Highway, SequenceWrapper):
+    """`ys = t * node(xs) + (1 - t) * xs`; see `highway`."""
+
+    __slots__ = ()
+
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        ys, state = run(self.node, xs, state, context)
         _same("highway", xs, ys)
         t = jax.nn.sigmoid(biased(bilinear(jnp.matmul, xs, self.gate), self.bias))
         mixed = t * widened(ys) + (1 - t) * widened(xs)
@@ -172,22 +191,25 @@ def _same(name: str, xs: Array, ys: Array) -> None:
         )
 
 
-@around
-class LayerNorm(NamedTuple):
-    """A node with a layer norm before or behind it; see `layer_norm`."""
-
-    node: Any
+class _LayerNorm(NamedTuple):
+    node: Node
     gain: Float[Array, " features"]
     shift: Float[Array, " features"]
     before: Static
     epsilon: Static = Static(1e-5)
 
-    def run(self, xs: Array, state: State, way: Way) -> tuple[Array, State]:
+
+class LayerNorm(_LayerNorm, SequenceWrapper):
+    """A node with a layer norm before or behind it; see `layer_norm`."""
+
+    __slots__ = ()
+
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
         # The shift must not stand under the mask, where a skip would hand it on.
-        norm = lambda x: where(way.mask, self.norm(x), jnp.zeros_like(x))
+        norm = lambda x: where(context.mask, self.norm(x), jnp.zeros_like(x))
         if self.before.value:
-            return run(self.node, norm(xs), state, way)
-        ys, state = run(self.node, xs, state, way)
+            return run(self.node, norm(xs), state, context)
+        ys, state = run(self.node, xs, state, context)
         return norm(ys), state
 
     def norm(self, x: Array) -> Array:

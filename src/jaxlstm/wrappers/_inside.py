@@ -7,40 +7,57 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
-from .. import _door
-from .._cell import Hidden, State
-from .._layer import wide, widened
-from .._nodes import Stack, Static
-from ._leaf import dtype_of, each_layer, forwarding, step
+from .._dtypes import widened
+from .._node import Recur, State, StepNode
+from .._nodes import Static
+from ._steps import StepWrapper, dtype_of, each_layer
+
+_clip = Primitive("jaxlstm_clip_cotangent")  # the identity of tangents, but for its transpose
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _reverse_mode_alone(*_: Any, **__: Any) -> Any:
+    raise TypeError(
+        "`clip_gradient` is for reverse mode alone (`jax.grad`, `jax.vjp`): a bound is not linear."
+    )
+
+
+_clip.def_impl(_reverse_mode_alone)
+_clip.def_abstract_eval(lambda a, **_: a)
+ad.deflinear2(_clip, lambda ct, _, limit: [jnp.clip(ct, -limit, limit)])
+batching.primitive_batchers[_clip] = lambda args, axes, **params: (
+    _clip.bind(*args, **params),
+    axes[0],
+)
+mlir.register_lowering(_clip, _reverse_mode_alone)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _bounded(s: State, limit: float) -> State:
+    """The state, the cotangent of which is bounded."""
     return s
 
 
-def _forward(s: State, limit: float) -> tuple[State, None]:
-    return s, None
+@_bounded.defjvp
+def _rule(limit: float, primals: tuple[State], tangents: tuple[State]) -> tuple[State, State]:
+    bounded = jax.tree.map(lambda d: _clip.bind(d, limit=limit), tangents[0])
+    return primals[0], bounded
 
 
-def _backward(limit: float, _: None, ds: State) -> tuple[State]:
-    return (jax.tree.map(lambda g: jnp.clip(g, -limit, limit), ds),)
-
-
-_bounded.defvjp(_forward, _backward)
-
-
-@forwarding
-class ClipGradient(NamedTuple):
-    """A node whose gradient is bounded at each step; see `clip_gradient`."""
-
-    node: Any
+class _ClipGradient(NamedTuple):
+    node: StepNode
     limit: Static
 
-    def step(self, s: State, u: Any, key: Any = None) -> State:
-        return step(self.node, _bounded(s, self.limit.value), u, key)
+
+class ClipGradient(_ClipGradient, StepWrapper):
+    """A node whose gradient is bounded at each step; see `clip_gradient`."""
+
+    __slots__ = ()
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+        return self.node.step(_bounded(s, self.limit.value), u, recur, noise)
 
 
 def clip_gradient(params: Any, limit: float | int) -> Any:
@@ -61,19 +78,22 @@ def clip_gradient(params: Any, limit: float | int) -> Any:
     return each_layer(lambda layer: ClipGradient(layer, Static(float(limit))), params)
 
 
-@forwarding
-class InitialState(NamedTuple):
-    """A node whose initial state is a weight; see `learn_initial_state`."""
-
-    node: Any
+class _InitialState(NamedTuple):
+    node: StepNode
     state: State
 
-    def zeros(self, batch: Sequence[int]) -> State:
+
+class InitialState(_InitialState, StepWrapper):
+    """A node whose initial state is a weight; see `learn_initial_state`."""
+
+    __slots__ = ()
+
+    def initial_state(self, batch: Sequence[int]) -> State:
         rows = lambda a: jnp.broadcast_to(widened(a), (*batch, *a.shape))
         return jax.tree.map(rows, self.state)
 
-    def step(self, s: State, u: Any, key: Any = None) -> State:
-        return step(self.node, s, u, key)
+    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
+        return self.node.sample(key, batch)  # a step is that of the node
 
 
 def learn_initial_state(params: Any) -> Any:
@@ -90,50 +110,7 @@ def learn_initial_state(params: Any) -> Any:
 
     def wrap(layer: Any) -> InitialState:
         dtype = dtype_of(layer)
-        return InitialState(layer, jax.tree.map(lambda a: a.astype(dtype), layer.zeros(())))
+        initial = layer.initial_state(())
+        return InitialState(layer, jax.tree.map(lambda a: a.astype(dtype), initial))
 
     return each_layer(wrap, params)
-
-
-class Delay(NamedTuple):
-    """A node that gives, at each step, the newest inputs side by side; see `window`."""
-
-    of: Array  # without elements: its shape (0, inputs, features) and its dtype say all
-    only_delays = True  # no layer: what wraps every layer leaves it alone
-
-    @property
-    def input_size(self) -> int:
-        return self.of.shape[2]
-
-    def zeros(self, batch: Sequence[int]) -> Hidden:
-        width = self.of.shape[1] * self.of.shape[2]
-        return Hidden(jnp.zeros((*batch, width), wide(self.of.dtype)))
-
-    def project(self, xs: Array) -> Array:
-        return xs
-
-    def step(self, s: State, u: Array, key: Any = None) -> Hidden:
-        kept = s.h.shape[-1] - u.shape[-1]
-        return Hidden(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :kept]], -1))
-
-
-def window(params: Any, size: int) -> Stack:
-    """The network with the newest `size` inputs at each step, the newest first, then older.
-
-    A causal convolution of width `size` over the inputs, as in the QRNN: the rows of `w` are
-    its kernel.  The network must be drawn for `size` times as many features.
-
-    ```python
-    params = jaxlstm.init(jax.random.key(0), jaxlstm.cells.qrnn, 2 * 3, 5)
-    params = jaxlstm.wrappers.window(params, 2)
-    ys, state = jaxlstm.apply(params, jnp.ones((7, 3)))
-    ```
-    """
-    _door.count("size", size)
-    features, odd = divmod(params.input_size, size)
-    if odd or not features:
-        raise ValueError(
-            f"a window of {size} inputs needs a network whose `input_size` is a multiple of "
-            f"{size}; got {params.input_size}."
-        )
-    return Stack((Delay(jnp.zeros((0, size, features), dtype_of(params))), params))

@@ -8,33 +8,46 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import _door
-from .._cell import Cell, State
+from .._cell import Cell, Layer
 from .._control import alike
-from .._layer import wide
-from .._named import changed
+from .._dtypes import wide
+from .._named import changed, hole
+from .._node import Recur, State, StepNode
 from .._nodes import Static
-from ._leaf import drawn, each_layer, forwarding, has_products, innermost, keep, split, step, times
+from ._steps import StepWrapper, each_layer, has_products, innermost, keep, split, times
 
 
-@forwarding
-class Zoneout(NamedTuple):
-    """A node some of whose units keep their state; see `zoneout`."""
-
-    node: Any
+class _Zoneout(NamedTuple):
+    node: StepNode
     rates: Static  # of the output, and of the rest of the state
 
-    def step(self, s: State, u: Any, key: Any = None) -> State:
-        key, inner = split(key)
-        new = step(self.node, s, u, inner)
+
+class Zoneout(_Zoneout, StepWrapper):
+    """A node some of whose units keep their state; see `zoneout`."""
+
+    __slots__ = ()
+
+    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+        key, inner = jax.random.split(key)
+        state = jax.eval_shape(lambda: self.initial_state(batch))
+
+        def stays(i: int, a: Any) -> Array | None:
+            rate = self.rates.value[min(i, 1)]
+            return jax.random.bernoulli(jax.random.fold_in(key, i), rate, a.shape) if rate else None
+
+        return [stays(i, a) for i, a in enumerate(state)], self.node.noise(inner, batch)
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+        stays, inner = ([None] * len(s), None) if noise is None else noise
+        new = self.node.step(s, u, recur, inner)
 
         def mix(i: int, old: Array, new: Array) -> Array:
             rate = self.rates.value[min(i, 1)]
             if not rate:
                 return new
-            if key is None:
+            if (stay := stays[i]) is None:
                 return rate * old + (1 - rate) * new
-            stays = jax.random.bernoulli(jax.random.fold_in(key, i), rate, new.shape)
-            return jnp.where(*alike(stays, old, new))
+            return jnp.where(*alike(stay, old, new))
 
         return new._make([mix(i, *pair) for i, pair in enumerate(zip(s, new, strict=True))])
 
@@ -61,24 +74,39 @@ def zoneout(params: Any, hidden: float, memory: float | None = None) -> Any:
     return each_layer(lambda layer: Zoneout(layer, Static(rates)), params)
 
 
-@forwarding
-class RecurrentDropout(NamedTuple):
-    """A node whose candidate is dropped; see `recurrent_dropout`."""
-
-    node: Any
+class _RecurrentDropout(NamedTuple):
+    node: StepNode
     gate: Static
     rate: Static
 
-    def step(self, s: State, u: Any, key: Any = None) -> State:
-        if key is None:
-            return step(self.node, s, u, None)
-        key, inner = jax.random.split(key)
-        drop = lambda g: g * keep(key, self.rate.value, g.shape, g.dtype)
-        run = lambda s, u: step(self.node, s, u, inner)
-        return changed(run, {("gates", self.gate.value): drop}, s, u)
 
-    def draw(self, key: Any, batch: Sequence[int]) -> Any:
-        node = drawn(self.node, key, batch)
+class RecurrentDropout(_RecurrentDropout, StepWrapper):
+    """A node whose candidate is dropped; see `recurrent_dropout`."""
+
+    __slots__ = ()
+
+    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+        key, inner = jax.random.split(key)
+        layer = innermost(self)
+        shape, dtype = (*batch, layer.w.shape[-1]), wide(layer.w.dtype)
+        return keep(key, self.rate.value, shape, dtype), self.node.noise(inner, batch)
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+        if noise is None:
+            return self.node.step(s, u, recur, None)
+        drop, inner = noise
+        changes: dict[Any, Any] = {("gates", self.gate.value): lambda g: g * drop}
+
+        def product(h: Array, gates: str) -> Array:
+            # The step is traced before it is run: `recur` is called when it is run.
+            label = ("product", str(len(changes)))
+            changes[label] = lambda h: recur(h, gates)
+            return hole(h, lambda h: self.node.recur(h, gates), label)
+
+        return changed(lambda s, u: self.node.step(s, u, product, inner), changes, s, u)
+
+    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
+        node = self.node.sample(key, batch)
         return node if key is None else self._replace(node=node)
 
 
@@ -113,45 +141,47 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
     return each_layer(wrap, params)
 
 
-@forwarding
-class StateDropout(NamedTuple):
-    """A node whose recurrent products see some units of the state never; see
-    `variational_dropout`."""
-
-    node: Any
+class _StateDropout(NamedTuple):
+    node: StepNode
     rate: Static
-    mask: Array | None = None  # drawn once for a sequence
+    mask: Array | None = None  # sampled once for a sequence
 
-    def step(self, s: State, u: Any, key: Any = None) -> State:
-        assert self.mask is not None
-        drop = lambda h: h * self.mask.astype(h.dtype)  # pyright: ignore
-        run = lambda s, u: step(self.node, s, u, key)
-        return changed(run, {("operand", "recurrent product"): drop}, s, u)
 
-    def draw(self, key: Any, batch: Sequence[int]) -> Any:
+class StateDropout(_StateDropout, StepWrapper):
+    """A node whose recurrent products never see some of its units; see `variational_dropout`."""
+
+    __slots__ = ()
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+        dropped = lambda h, gates: recur(h * self.mask, gates)
+        return self.node.step(s, u, dropped, noise)
+
+    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
         own, inner = split(key)
-        node = drawn(self.node, inner, batch)
+        node = self.node.sample(inner, batch)
         if key is None:
             return node
-        h = jax.eval_shape(lambda: node.zeros(batch))[0]
+        h = jax.eval_shape(lambda: self.initial_state(batch))[0]
         return self._replace(node=node, mask=keep(own, self.rate.value, h.shape, h.dtype))
 
 
-@forwarding
-class WeightDrop(NamedTuple):
-    """A layer whose recurrent weights are dropped; see `weight_drop`."""
-
-    node: Any
+class _WeightDrop(NamedTuple):
+    node: StepNode
     rate: Static
 
-    def step(self, s: State, u: Any, key: Any = None) -> State:
-        return step(self.node, s, u, key)
 
-    def draw(self, key: Any, batch: Sequence[int]) -> Any:
+class WeightDrop(_WeightDrop, StepWrapper):
+    """A layer whose recurrent weights are dropped; see `weight_drop`."""
+
+    __slots__ = ()
+
+    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
         own, inner = split(key)
-        node = drawn(self.node, inner, batch)
+        node = self.node.sample(inner, batch)
         if key is None:
             return node
+        assert isinstance(node, Layer)
+        assert node.r is not None
         mask = keep(own, self.rate.value, node.r.shape, wide(node.r.dtype))
         return node._replace(r=times(node.r, mask))
 

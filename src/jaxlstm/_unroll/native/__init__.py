@@ -19,19 +19,21 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from ..._cell import Cell, Gated, State
-from ..._control import Controls, on_each_device, vary_alike
-from ..._layer import Layer, shared
-from .._parts import Parts, groups
+from ..._cell import Cell, Gated
+from ..._control import Controls, on_each_device, shared, vary_alike
+from ..._layer import Layer
+from ..._node import Problem, State
+from .._groups import Groups, Parts, groups_of
 from ..deferred import (
-    Changes,
     Engine,
     Job,
-    Kept,
-    changing,
-    filled,
-    kept,
+    Loop,
+    Residuals,
+    Tangents,
+    instantiated,
+    nonzero,
     recurrence,
+    residuals,
     tangents,
     values,
 )
@@ -40,21 +42,27 @@ from ._linear import computed, linear
 from ._source import source
 
 
-def native(
-    node: Any, xs: Any, state: State, controls: Controls, reverse: bool
-) -> tuple[Any, State]:
-    reason = _refusal(node, xs)
-    if reason:
-        raise NotImplementedError(f"`native` {reason}")
-    run = functools.partial(_run, reverse)
-    ways = Controls(controls.mask, controls.reset)  # a layer draws no noise
+def run(problem: Problem) -> tuple[Array, State]:
+    node, xs = problem.node, problem.xs
+    controls = problem.controls._replace(noise=None)  # a layer has none
+    groups = groups_of(problem)
+    assert groups is not None
+    f = functools.partial(_run, problem.plan.reverse, groups)
     if any(axes := shared(xs)[1:-1]):  # then each device runs its own rows
         each, once = P(None, *axes), P(*axes)
-        run = on_each_device(run, xs, (P(), each, once, each), (each, once))
-    return run(node, xs, state, ways)
+        f = on_each_device(f, xs, (P(), once, each, once, each), (each, once))
+    return f(node, problem.initial, xs, problem.state, controls)
 
 
-def _run(reverse: bool, node: Any, xs: Any, state: State, ways: Controls) -> tuple[Any, State]:
+def _run(
+    reverse: bool,
+    groups: Groups,
+    node: Any,
+    initial: State,
+    xs: Any,
+    state: State,
+    controls: Controls,
+) -> tuple[Array, State]:
     batch, rows = xs.shape[1:-1], math.prod(xs.shape[1:-1])
     flat = lambda tree, at: jax.tree.map(
         lambda a: a.reshape(*a.shape[:at], rows, *a.shape[at + len(batch) :]), tree
@@ -63,17 +71,19 @@ def _run(reverse: bool, node: Any, xs: Any, state: State, ways: Controls) -> tup
     other = node.recurrent_bias
     other = jnp.zeros(node.r.shape[1:], xs.dtype) if other is None else other
     p = node._replace(b=b, recurrent_bias=other)
-    job = Job(p, flat(node.zeros(batch), 0), flat(state, 0), flat(xs, 1), flat(ways, 1))
+    job = Job(p, flat(initial, 0), flat(state, 0), flat(xs, 1), flat(controls, 1))
     job = vary_alike(job, job)  # so that all that is derived of it does
-    last, ys = recurrence(ENGINE, reverse, groups(node), job)
+    last, ys = recurrence(ENGINE, Loop(groups, reverse), job)
     unflat = lambda a, at: a.reshape(*a.shape[:at], *batch, a.shape[-1])
     return unflat(ys, 1), jax.tree.map(lambda a: unflat(a, 0), last)
 
 
-def _refusal(node: Any, xs: Any) -> str | None:
-    cell = getattr(node, "cell", None)
-    if not (type(node) is Layer and isinstance(cell, Gated) and node.r is not None):
-        return f"needs a layer of a gated cell; this is {cell or type(node).__name__}."
+def refusal(problem: Problem) -> str | None:
+    node, xs = problem.node, problem.xs
+    if not (type(node) is Layer and isinstance(node.cell, Gated) and node.r is not None):
+        what = node.cell if isinstance(node, Layer) else type(node).__name__
+        return f"needs a layer of a gated cell; this is {what}."
+    cell = node.cell
     if not (cell.pointwise and not cell.sizes and not node.weights):
         return (
             "needs a cell whose units see each other in `v = h r` alone, whose states are as "
@@ -87,20 +97,22 @@ def _refusal(node: Any, xs: Any) -> str | None:
         return f"runs on the CPU; JAX runs on {jax.default_backend()!r} here."
     if os.name != "posix":
         return f"runs on Linux and macOS; this is {os.name!r}."
+    groups = groups_of(problem)
+    assert groups is not None
     try:
-        _target("values", cell, groups(node))
+        _target("values", cell, groups)
     except NotImplementedError as reason:
         return str(reason)
     return None
 
 
-def _target(name: str, cell: Cell, gates: Parts) -> str:
-    return f"{register(source(cell, gates))}_{name}"
+def _target(name: str, cell: Cell, groups: Groups) -> str:
+    return f"{register(source(cell, groups))}_{name}"
 
 
-def _call(name: str, gates: Parts, p: Layer, results: Any, *args: Any) -> Any:
+def _call(name: str, groups: Groups, p: Layer, results: Any, *args: Any) -> Any:
     call = jax.ffi.ffi_call(
-        _target(name, p.cell, gates),
+        _target(name, p.cell, groups),
         jax.tree.leaves(results),
         vmap_method="sequential",
     )
@@ -109,92 +121,93 @@ def _call(name: str, gates: Parts, p: Layer, results: Any, *args: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(results), made)
 
 
-def _flags(ways: Controls, rows: int) -> list[Array]:
+def _flags(controls: Controls, rows: int) -> list[Array]:
     """None goes as an array of no steps."""
-    return [jnp.zeros((0, rows), bool) if a is None else a for a in (ways.mask, ways.reset)]
+    return [jnp.zeros((0, rows), bool) if a is None else a for a in (controls.mask, controls.reset)]
 
 
 def _like(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _forward(name: str, reverse: bool, gates: Parts, job: Job) -> Any:
-    p, (time, rows, _) = job.p, job.xs.shape
+def _forward(name: str, loop: Loop, job: Job) -> Any:
+    p, (time, rows, _) = job.node, job.xs.shape
+    groups = loop.groups
     hidden = p.w.shape[-1]
     of = lambda *shape: p.cell.state(*[_like(*shape, rows, hidden)] * len(job.state))
     results: Any = (_like(time, rows, hidden), of())
-    if name == "kept":
-        parts = [_like(time, rows, len(g), hidden) if g else None for g in gates]
-        results = (*results, of(time), Parts(*parts))
+    if name == "residuals":
+        part = lambda gates: _like(time, rows, len(gates), hidden) if gates else None
+        (v,) = groups.v
+        results = (*results, of(time), Parts(part(groups.sums), part(groups.u), (part(v),)))
     weights = (p.w, p.b, p.r, p.recurrent_bias)
-    flags = _flags(job.ways, rows)
+    flags = _flags(job.controls, rows)
     return _call(
-        name, gates, p, results, jnp.int32(reverse), job.xs, *weights, job.state, job.initial, flags
-    )
+        name, groups, p, results, jnp.int32(loop.reverse),
+        job.xs, *weights, job.state, job.initial, flags,
+    )  # fmt: skip
 
 
-def _values(reverse: bool, gates: Parts, job: Job) -> tuple[State, Array]:
+def _values(loop: Loop, job: Job) -> tuple[State, Array]:
     def run(job: Job) -> tuple[State, Array]:
-        ys, last = _forward("values", reverse, gates, job)
+        ys, last = _forward("values", loop, job)
         return last, ys
 
-    return computed(run, functools.partial(values, reverse, gates), job)
+    return computed(run, functools.partial(values, loop), job)
 
 
-def _kept(reverse: bool, gates: Parts, job: Job) -> Any:
+def _residuals(loop: Loop, job: Job) -> Any:
     def run(job: Job) -> Any:
-        ys, last, before, parts = _forward("kept", reverse, gates, job)
+        ys, last, before, parts = _forward("residuals", loop, job)
         return (last, ys), before, parts
 
     def plain(job: Job) -> Any:
-        out, held = kept(reverse, gates, job)
+        out, held = residuals(loop, job)
         return out, held.before, held.parts
 
     out, before, parts = computed(run, plain, job)
-    return out, Kept(job, before, parts)
+    return out, Residuals(job, before, parts, (None,))
 
 
-def _tangents(reverse: bool, gates: Parts, held: Kept, d: Changes) -> Any:
-    plain = functools.partial(tangents, reverse, gates)
-    back = functools.partial(_back, reverse, gates, (changing(d.p), changing(d.xs)))
-    return linear(plain, back, held, filled(d))
+def _tangents(loop: Loop, held: Residuals, d: Tangents) -> Any:
+    plain = functools.partial(tangents, loop)
+    back = functools.partial(_back, loop, (nonzero(d.node), nonzero(d.xs)))
+    return linear(plain, back, held, instantiated(d))
 
 
-def _back(
-    reverse: bool, gates: Parts, asked: tuple[bool, bool], held: Kept, cotangents: Any
-) -> Changes:
+def _back(loop: Loop, asked: tuple[bool, bool], held: Residuals, cotangents: Any) -> Tangents:
     """The transpose of the tangents: from those of `(last, ys)` to those of what entered.
 
     `asked`: whether those of the weights, and of the inputs, are wanted; else they are zero.
     """
-    run = functools.partial(_run_back, reverse, gates, asked)
-    return computed(run, functools.partial(_plainly_back, reverse, gates), held, cotangents)
+    run = functools.partial(_run_back, loop, asked)
+    return computed(run, functools.partial(_plainly_back, loop), held, cotangents)
 
 
-def _run_back(
-    reverse: bool, gates: Parts, asked: tuple[bool, bool], held: Kept, cotangents: Any
-) -> Changes:
+def _run_back(loop: Loop, asked: tuple[bool, bool], held: Residuals, cotangents: Any) -> Tangents:
     of_weights, of_inputs = asked
     dlast, dys = cotangents
-    p, xs, ways = held.job.p, held.job.xs, held.job.ways
+    p, xs, controls = held.job.node, held.job.xs, held.job.controls
     weights = (p.w, p.b, p.r, p.recurrent_bias)
     like = lambda a, asked=True: _like(*(a.shape if asked else (0, *a.shape[1:])))
     states = jax.tree.map(like, (dlast, dlast))
     results = (like(xs, of_inputs), [like(a, of_weights) for a in weights], *states)
-    args = (xs, p.w, p.r, held.before, held.parts, dys, dlast, _flags(ways, dys.shape[1]))
-    out = _call("back", gates, p, results, jnp.int32(reverse), *args)
+    args = (xs, p.w, p.r, held.before, held.parts, dys, dlast, _flags(controls, dys.shape[1]))
+    out = _call("back", loop.groups, p, results, jnp.int32(loop.reverse), *args)
     dxs, (dw, db, dr, dother), dstate, dinitial = jax.tree.map(
         lambda a, like: a if a.shape == like.shape else jnp.zeros(like.shape, like.dtype),
         out, (xs, list(weights), dlast, dlast),
     )  # fmt: skip
-    return Changes(p._replace(w=dw, b=db, r=dr, recurrent_bias=dother), dinitial, dstate, dxs)
+    dnode = p._replace(w=dw, b=db, r=dr, recurrent_bias=dother)
+    return Tangents(dnode, dinitial, dstate, dxs, None)
 
 
-def _plainly_back(reverse: bool, gates: Parts, held: Kept, cotangents: Any) -> Changes:
+def _plainly_back(loop: Loop, held: Residuals, cotangents: Any) -> Tangents:
     job = held.job
-    entering = jax.tree.map(jnp.zeros_like, Changes(job.p, job.initial, job.state, job.xs))
-    plain = functools.partial(tangents, reverse, gates, held)
+    entering = Tangents(job.node, job.initial, job.state, job.xs, None)
+    entering = jax.tree.map(jnp.zeros_like, entering)
+    plain = functools.partial(tangents, loop, held)
     return jax.linear_transpose(plain, entering)(cotangents)[0]
 
 
-ENGINE = Engine(_values, _kept, _tangents)
+ENGINE = Engine(_values, _residuals, _tangents)

@@ -25,7 +25,7 @@ from pathlib import Path
 import jax
 
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-NAMES = ("values", "kept", "back")  # what `loop.cc` offers
+NAMES = ("values", "residuals", "back")  # what `loop.cc` offers
 LIMIT = 120.0  # seconds for one run of the compiler; it takes about three
 ROOM = 8 << 20  # bytes that it may need on a disk
 WORK = "jaxlstm-build-"

@@ -15,44 +15,47 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from ..._cell import Cell
-from .._parts import Parts, whole
+from .._groups import Groups, Parts, u_of, v_of
 
 
 @functools.cache
-def source(cell: Cell, gates: Parts) -> str:
+def source(cell: Cell, groups: Groups) -> str:
     """The counts and places of a cell's gates, and its equations forwards and backwards.
 
     Traced the same wherever it is first asked for: outside any mesh, with numbers of 32 bits.
     """
     nowhere = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
     with nowhere, jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        return _source(cell, gates)
+        return _source(cell, groups)
 
 
-def _source(cell: Cell, gates: Parts) -> str:
+def _source(cell: Cell, groups: Groups) -> str:
     given = dict(cell.options)
     state = [jax.ShapeDtypeStruct((1,), jnp.float32)] * len(cell.state._fields)
-    parts = Parts(*[jax.ShapeDtypeStruct((len(g), 1), jnp.float32) if g else None for g in gates])
+    part = lambda gates: jax.ShapeDtypeStruct((len(gates), 1), jnp.float32) if gates else None
+    (apart,) = groups.v
+    parts = Parts(part(groups.sums), part(groups.u), (part(apart),))
 
     def forward(s: Any, parts: Parts) -> Any:
-        return tuple(cell.equations(cell.state(*s), *whole(gates, cell, parts), **given))
+        u, v = u_of(groups, parts), v_of(groups, parts, 0)
+        return tuple(cell.equations(cell.state(*s), u, v, **given))
 
     def backward(s: Any, parts: Parts, d: Any) -> Any:
         ds, dparts = jax.vjp(forward, s, parts)[1](d)
         return ds, dparts
 
     names = lambda letter, n: [f"{letter}[{i}]" for i in range(n)]
-    fields, slots = names("s", len(state)), names("z", sum(map(len, gates)))
+    fields, slots = names("s", len(state)), names("z", len(groups.sums + groups.u + apart))
     d = names("d", len(state))
     places = {
-        "FROM_X": [cell.gates.index(g) for g in gates.sums + gates.u],
-        "FROM_H": [cell.recurrent.index(g) for g in gates.sums + gates.v],
+        "FROM_X": [cell.gates.index(g) for g in groups.sums + groups.u],
+        "FROM_H": [cell.recurrent.index(g) for g in groups.sums + apart],
     }
     counts = {
         "FIELDS": len(state),
-        "SUMS": len(gates.sums),
-        "INPUTS": len(gates.u),
-        "PRODUCTS": len(gates.v),
+        "SUMS": len(groups.sums),
+        "INPUTS": len(groups.u),
+        "PRODUCTS": len(apart),
         "GATES": len(cell.gates),
         "RECURRENT": len(cell.recurrent),
     }

@@ -114,7 +114,8 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
           for (int f = 0; f < FIELDS; f++) old[f] = load(s[f] + row * hidden + u, lanes);
           for (int i = 0; i < SLOTS; i++) {
             gate[i] = load(z[i] + u, lanes);
-            if (keep) store(to_keep[i] + u, gate[i], lanes);
+            const float* bias = biases + i * mine.units() - mine.from;
+            if (keep) store(to_keep[i] + u, held ? load(bias + u, lanes) : gate[i], lanes);
           }
           forward(old, gate, fresh);
           for (int f = 0; f < FIELDS; f++) {
@@ -126,6 +127,13 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
         });
       }
       barrier.wait();
+      // A held step is kept for the way back as one from the initial state, whose inputs are zero:
+      // the state may be NaN, which times a cotangent of zero is NaN.
+      for (long row = 0; keep && mask && row < batch; row++)
+        if (!mask[t * batch + row])
+          for (int f = 0; f < FIELDS; f++)
+            std::memcpy(s[f] + row * hidden + mine.from, initial[f] + row * hidden + mine.from,
+                        4 * mine.units());
     }
     if (!time) mine.start(nullptr, 0, initial, state, last);
   });

@@ -36,7 +36,7 @@ extern "C" {
 XLA_FFI_Error* values(XLA_FFI_CallFrame* frame) {
   return handled(frame, [=] { run_forward(frame, false); });
 }
-XLA_FFI_Error* kept(XLA_FFI_CallFrame* frame) {
+XLA_FFI_Error* residuals(XLA_FFI_CallFrame* frame) {
   return handled(frame, [=] { run_forward(frame, true); });
 }
 XLA_FFI_Error* back(XLA_FFI_CallFrame* frame) {

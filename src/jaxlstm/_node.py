@@ -1,0 +1,220 @@
+"""The contract of nodes, and what comes along with a sequence.
+
+A network is a tree of nodes.  Every node is a `Node`: it knows its input size and its initial
+state, and it runs a sequence.  A `StepNode` is defined by a single time step; it is run by an
+implementation (`_unroll/`), which is given one `Problem`.  Other nodes hold nodes, and run them
+by `run`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from ._control import Controls, resets, where
+
+State: TypeAlias = Any  # a pytree of arrays; that of a step node is a NamedTuple, the output first
+Recur: TypeAlias = Callable[[Array, str], Array]  # (h, gates) -> (*batch, gates, hidden)
+
+
+class Plan(NamedTuple):
+    """How to run, all of it known when a program is traced."""
+
+    reverse: bool = False
+    checkpoint: int | bool | None = None
+    implementation: tuple[str, ...] | None = None  # names to try in order; None: the default
+    single_step: bool = False  # one step of a longer sequence, whose future is not known
+
+
+class Problem(NamedTuple):
+    """What an implementation is given: run `node` over `xs`, from `state`."""
+
+    node: "StepNode"  # with the noise of this sequence sampled
+    single: "StepNode"  # the same for one row, in shapes alone, to trace a step with
+    initial: State  # what a reset brings back
+    state: State
+    xs: Any  # (time, *batch, input)
+    controls: Controls
+    plan: Plan
+
+
+Unroll: TypeAlias = Callable[["StepNode", Problem], tuple[Array, State]]
+
+
+class Context(NamedTuple):
+    """What comes along with a sequence; a node hands it on to the nodes that it holds."""
+
+    mask: Bool[Array, "time *batch"] | None
+    reset: Bool[Array, "time *batch"] | None  # where an episode starts in time
+    key: Any
+    plan: Plan
+    unroll: Unroll  # runs a step node: it is given the node as it stands in the tree, and a problem
+
+
+class Node:
+    """A part of a network: a pytree with what every node must have.
+
+    A node of your own inherits from it, or from `StepNode`, and from what makes it a pytree: a
+    NamedTuple of its fields, say.  Required: `input_size`, `initial_state` and `run`, which
+    runs the nodes that this one holds by `jaxlstm.run`.
+
+    ```python
+    from typing import NamedTuple
+
+    class Fields(NamedTuple):
+        node: jaxlstm.Node
+
+    class Doubled(Fields, jaxlstm.Node):
+        "Twice the outputs of a node."
+
+        @property
+        def input_size(self):
+            return self.node.input_size
+
+        def initial_state(self, batch):
+            return self.node.initial_state(batch)
+
+        def run(self, xs, state, context):
+            ys, state = jaxlstm.run(self.node, xs, state, context)
+            return 2 * ys, state
+
+    layer = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
+    ys, _ = jaxlstm.apply(Doubled(layer), jnp.ones((7, 3)))
+    assert (ys == 2 * jaxlstm.apply(layer, jnp.ones((7, 3)))[0]).all()
+    ```
+    """
+
+    __slots__ = ()
+    required: ClassVar[tuple[str, ...]] = ("input_size", "initial_state", "run")
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if abstract:
+            return
+        given = {name for base in cls.__mro__ if base.__module__ != __name__ for name in vars(base)}
+        missing = [part for part in cls.required if part not in given]
+        if missing:
+            raise TypeError(
+                f"the node {cls.__name__} lacks {', '.join(f'`{part}`' for part in missing)}. "
+                f"Required are {', '.join(f'`{part}`' for part in cls.required)}."
+            )
+
+    @property
+    def input_size(self) -> int:
+        """The number of input features."""
+        raise NotImplementedError
+
+    @property
+    def spatial_axes(self) -> int:
+        """How many axes an input has between its batch axes and its features."""
+        return 0
+
+    def initial_state(self, batch: Sequence[int]) -> State:
+        """The state at the start of a sequence; `batch` ends in the spatial axes."""
+        raise NotImplementedError
+
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        """Runs the node over `xs (time, *batch, input)`: `(ys, last state)`."""
+        raise NotImplementedError
+
+
+class StepNode(Node, abstract=True):
+    """A node that is defined by one time step.
+
+    Required: `input_size`, `initial_state` and `step`.  What else is written here has a default,
+    and is overridden where a node multiplies its inputs or its state with weights, or is noisy.
+    Masks, resets, streaming, both directions and the ways to run follow from the step.
+
+    ```python
+    from typing import NamedTuple
+
+    class Fields(NamedTuple):
+        rate: jax.Array  # (features,)
+
+    class Average(Fields, jaxlstm.StepNode):
+        "A running average of the inputs: `h' = h + rate * (x - h)`."
+
+        @property
+        def input_size(self):
+            return self.rate.shape[0]
+
+        def initial_state(self, batch):
+            return jaxlstm.Hidden(jnp.zeros((*batch, self.input_size), self.rate.dtype))
+
+        def step(self, s, u, recur, noise):
+            return jaxlstm.Hidden(s.h + self.rate * (u - s.h))
+
+    layer = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
+    params = jaxlstm.Stack((Average(jnp.array([0.1, 0.2, 0.5])), layer))
+    ys, state = jaxlstm.apply(params, jnp.ones((7, 3)))
+    assert ys.shape == (7, 5)
+    ```
+    """
+
+    __slots__ = ()
+    required: ClassVar[tuple[str, ...]] = ("input_size", "initial_state", "step")
+
+    @property
+    def gates(self) -> str:
+        """The letters of the rows of `u (*batch, gates, hidden)`; none if `u` is anything else."""
+        return ""
+
+    def project(self, xs: Array, gates: str | None = None) -> Any:
+        """`u`, what does not wait for the state, of one step or of all; or some of its gates."""
+        return xs
+
+    def recur(self, h: Array, gates: str) -> Array:
+        """The recurrent product of these gates, `v = h r (*batch, gates, hidden)`."""
+        raise TypeError(f"a {type(self).__name__} has no recurrent weights.")
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+        """One time step.
+
+        `recur` is the method of the node, or stands in for it: a step multiplies with recurrent
+        weights by it alone.  `noise` is what `noise` sampled for this step, None without a key.
+        """
+        raise NotImplementedError
+
+    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+        """Samples the noise of one time step: a pytree of arrays, None if there is none."""
+        return None
+
+    def sample(self, key: Any, batch: Sequence[int]) -> "StepNode":
+        """The node with the noise that lasts for a sequence; without noise if `key` is None."""
+        return self
+
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        """Samples the noise, and has the steps unrolled."""
+        time, batch = xs.shape[0], xs.shape[1:-1]
+        once = noise = None
+        if context.key is not None:
+            once, each = jax.random.split(context.key)
+            noise = jax.vmap(lambda key: self.noise(key, batch))(jax.random.split(each, time))
+        ones = (1,) * len(batch)
+        single = jax.eval_shape(lambda node, key: node.sample(key, ones), self, once)
+        controls = Controls(context.mask, resets(context.reset, context.plan.reverse), noise)
+        node, initial = self.sample(once, batch), self.initial_state(batch)
+        problem = Problem(node, single, initial, state, xs, controls, context.plan)
+        ys, last = context.unroll(self, problem)
+        return where(context.mask, ys, jnp.zeros_like(ys)), last
+
+
+def takes_steps(node: Any) -> bool:
+    """Whether a node is defined by one time step."""
+    return isinstance(node, StepNode)
+
+
+def run(node: Node, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+    """Runs a node that another node holds; see `Node`, whose example calls it.
+
+    Raises:
+        ValueError: the node takes another number of features than `xs` has.
+    """
+    if node.input_size != xs.shape[-1]:
+        raise ValueError(
+            f"a {type(node).__name__} in `params` takes {node.input_size} features; got "
+            f"{xs.shape[-1]} from what comes before it. Give it as many at `init`: a bidirectional "
+            "layer gives those of both its directions."
+        )
+    return node.run(xs, state, context)

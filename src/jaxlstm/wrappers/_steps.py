@@ -1,0 +1,111 @@
+"""What the wrappers of one step have in common."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._dtypes import widened
+from .._node import Recur, State, StepNode, takes_steps
+from ._window import Delay
+
+
+class StepWrapper(StepNode, abstract=True):
+    """A node around a step node, which it resembles in all that a wrapper does not change."""
+
+    __slots__ = ()
+    node: StepNode
+
+    @property
+    def gates(self) -> str:
+        return self.node.gates
+
+    @property
+    def input_size(self) -> int:
+        return self.node.input_size
+
+    @property
+    def spatial_axes(self) -> int:
+        return self.node.spatial_axes
+
+    def initial_state(self, batch: Sequence[int]) -> State:
+        return self.node.initial_state(batch)
+
+    def project(self, xs: Array, gates: str | None = None) -> Any:
+        return self.node.project(xs, gates)
+
+    def recur(self, h: Array, gates: str) -> Array:
+        return self.node.recur(h, gates)
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+        return self.node.step(s, u, recur, noise)
+
+    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+        return self.node.noise(key, batch)
+
+    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
+        return self._replace(node=self.node.sample(key, batch))  # type: ignore[attr-defined]
+
+
+def dtype_of(params: Any) -> Any:
+    """The dtype of a network's weights."""
+    dtypes = [a.dtype for a in jax.tree.leaves(params)]
+    return next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+
+
+def innermost(node: Any) -> Any:
+    """The step node inside all wrappers."""
+    return innermost(node.node) if isinstance(node, StepWrapper) else node
+
+
+def each_layer(wrap: Callable[[Any], Any], params: Any) -> Any:
+    """The network with every layer wrapped.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5, layers=2)
+    params = jaxlstm.wrappers.each_layer(jaxlstm.wrappers.learn_initial_state, params)
+    ```
+    """
+    found = []
+
+    def place(node: Any) -> Any:
+        if not takes_steps(node) or isinstance(node, Delay):
+            return node
+        found.append(node)
+        return wrap(node)
+
+    wrapped = jax.tree.map(place, params, is_leaf=takes_steps)
+    if not found:
+        raise TypeError(
+            "a wrapper takes a network, such as `jaxlstm.init` returns, with a layer in it; got a "
+            f"{type(params).__name__}."
+        )
+    return wrapped
+
+
+def has_products(name: str, layer: Any) -> None:
+    """An error if no weight of the layer is multiplied with its state."""
+    inner = innermost(layer)
+    if getattr(inner, "r", None) is None:
+        raise TypeError(
+            f"`{name}` needs layers with recurrent weights `r`; got {type(inner).__name__} of "
+            f"{getattr(inner, 'cell', 'no cell')}."
+        )
+
+
+def split(key: Any) -> tuple[Any, Any]:
+    """Two keys, or none."""
+    return (None, None) if key is None else tuple(jax.random.split(key))
+
+
+def keep(key: Any, rate: float, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zero with probability `rate`, else `1 / (1 - rate)`: one on average."""
+    kept = jax.random.bernoulli(key, 1 - rate, shape)
+    return kept.astype(dtype) / jnp.asarray(1 - rate, dtype)
+
+
+def times(a: Array, mask: Array) -> Array:
+    """`a * mask`, in the dtype of `a`; the mask is wide, so that it is one on average."""
+    return (widened(a) * mask).astype(a.dtype)

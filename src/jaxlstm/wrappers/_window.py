@@ -1,0 +1,60 @@
+"""A window over the newest inputs."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .. import _door
+from .._cell import Hidden
+from .._dtypes import wide
+from .._node import Recur, State, StepNode
+from .._nodes import Stack
+
+
+class _Delay(NamedTuple):
+    of: Array  # without elements: its shape (0, inputs, features) and its dtype say all
+
+
+class Delay(_Delay, StepNode):
+    """A node that gives, at each step, the newest inputs side by side; see `window`."""
+
+    __slots__ = ()
+
+    @property
+    def input_size(self) -> int:
+        return self.of.shape[2]
+
+    def initial_state(self, batch: Sequence[int]) -> Hidden:
+        width = self.of.shape[1] * self.of.shape[2]
+        return Hidden(jnp.zeros((*batch, width), wide(self.of.dtype)))
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> Hidden:
+        kept = s.h.shape[-1] - u.shape[-1]
+        return Hidden(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :kept]], -1))
+
+
+def window(params: Any, size: int) -> Stack:
+    """The network with the newest `size` inputs at each step, the newest first, then older.
+
+    A causal convolution of width `size` over the inputs, as in the QRNN: the rows of `w` are
+    its kernel.  The network must be drawn for `size` times as many features.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.cells.qrnn, 2 * 3, 5)
+    params = jaxlstm.wrappers.window(params, 2)
+    ys, state = jaxlstm.apply(params, jnp.ones((7, 3)))
+    ```
+    """
+    _door.count("size", size)
+    features, odd = divmod(params.input_size, size)
+    if odd or not features:
+        raise ValueError(
+            f"a window of {size} inputs needs a network whose `input_size` is a multiple of "
+            f"{size}; got {params.input_size}."
+        )
+    real = (a.dtype for a in jax.tree.leaves(params) if jnp.issubdtype(a.dtype, jnp.floating))
+    dtype = next(real)
+    return Stack((Delay(jnp.zeros((0, size, features), dtype)), params))

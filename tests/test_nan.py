@@ -1,0 +1,53 @@
+"""What was reset away changes nothing: no value and no gradient, NaN and inf included."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxlstm
+from networks import CELLS, B, T, close, inputs, network, normal_like, over_cells, some_state
+
+# Row 0 is masked until its reset, row 1 is reset at once, row 2 is masked whole and reset amid;
+# backwards, an episode ends before the step that a reset stands at.
+MASK = jnp.ones((T, B), bool).at[:2, 0].set(False).at[5, :].set(False).at[:, 2].set(False)
+RESET = jnp.zeros((T, B), bool).at[2, 0].set(True).at[0, 1].set(True).at[4, 2].set(True)
+FAST = ("lstm", "gru_reset_before", "mingru", "lru")
+
+
+def results(params, xs, state, **options):
+    def f(*args):
+        return jaxlstm.apply(*args, **options)
+
+    @jax.jit
+    def both(params, xs, state):
+        out, pull = jax.vjp(f, params, xs, state)
+        return out, pull(normal_like(out))
+
+    return both(params, xs, state)
+
+
+@pytest.mark.parametrize("junk", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("implementation", ["associative", "deferred", "native", "scan"])
+@functools.partial(over_cells, cells=CELLS)
+def test_a_state_that_was_reset_away_changes_nothing(cell, implementation, reverse, junk):
+    dtype = jnp.float32 if implementation == "native" else jnp.float64
+    params = network(cell, dtype=dtype)
+    xs = inputs(dtype=dtype)
+    if jaxlstm.implementations(params, xs)[implementation] is not None:
+        pytest.skip("it cannot run this cell")
+    state = some_state(params)
+    mask, reset = (MASK[::-1], jnp.roll(RESET[::-1], 1, 0)) if reverse else (MASK, RESET)
+    gone = jnp.array([True, not reverse, True])
+    rows = lambda a: gone.reshape(B, *[1] * (a.ndim - 1))
+    bad = jax.tree.map(lambda a: jnp.where(jnp.broadcast_to(rows(a), a.shape), junk, a), state)
+    run = functools.partial(
+        results, mask=mask, reset=reset, reverse=reverse, implementation=implementation
+    )
+    tight = {"rtol": 1e-5, "atol": 1e-6} if dtype == jnp.float32 else {}
+    got, expected = run(params, xs, bad), run(params, xs, state)
+    close(got, expected, **tight)
+    dstate = got[1][2]
+    assert all(not d[gone].any() for d in jax.tree.leaves(dstate))
