@@ -99,7 +99,7 @@ bench: .venv-peers/.ready ## speed beside the peers on CPU, and latency of strea
 	.venv-gpu/bin/python -m pip --quiet install --editable . 'jax[cuda12]' flax equinox
 	touch $@
 
-bench-gpu: .venv-gpu/.ready ## speed beside JAX's peers and cuDNN on an NVIDIA GPU
+bench-gpu: .venv-gpu/.ready ## speed beside JAX's peers and PyTorch on an NVIDIA GPU
 	.venv-gpu/bin/python benchmarks/gpu.py $(BENCH)
 
 # The wheel is built from the source distribution, so that both are tried.

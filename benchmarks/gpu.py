@@ -24,7 +24,6 @@ from cases import CELLS, Case, Data, draw
 from gpu_report import markdown
 from timing import RESULTS, environment, error, limits, rounds, truth, write
 
-import jaxlstm
 from peers import Job, equinox, flax, ours, scan, torch
 
 GRID = (  # batch, time, input, hidden
@@ -48,13 +47,6 @@ DTYPES = ("float32", "bfloat16")
 WRONG = {"highest": 1e-3, "default": 2e-2, "bfloat16": 0.2}
 
 
-def cudnn(case: Case, data: Data) -> dict[str, Job]:
-    reason = jaxlstm.implementations(data.params, data.xs)["cudnn"]
-    if reason:
-        raise NotImplementedError(reason)
-    return ours(case, data, "cudnn")
-
-
 def torch_gpu(case: Case, data: Data) -> dict[str, Job]:
     from torch import cuda
 
@@ -68,7 +60,6 @@ def torch_gpu(case: Case, data: Data) -> dict[str, Job]:
 PEERS: dict[str, Callable[[Case, Data], dict[str, Job]]] = {
     "jaxlstm": ours,
     "scan": scan,
-    "cudnn": cudnn,
     "flax": flax,
     "equinox": equinox,
     "torch": torch_gpu,

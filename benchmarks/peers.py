@@ -40,6 +40,9 @@ def _jobs(f: Any, back: Any, weights: Any, data: Data) -> dict[str, Job]:
 
     xs = jnp.asarray(data.xs)
     cotangents = (jnp.asarray(data.dys), tuple(map(jnp.asarray, data.dlast)))
+    # A last state may be of another dtype than the weights: ours is never narrower than float32.
+    like = jax.eval_shape(f, weights, xs)
+    cotangents = jax.tree.map(lambda c, a: c.astype(a.dtype), cotangents, (like[0], tuple(like[1])))
 
     def both(weights: Any, xs: Any, cotangents: Any) -> Any:
         out, pull = jax.vjp(f, weights, xs)

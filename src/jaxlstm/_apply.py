@@ -12,7 +12,7 @@ from ._control import share_alike, vary_alike
 from ._node import Context, Node, Plan, Problem, State, Unroll, run
 from ._unroll import IMPLEMENTATIONS, unroll
 
-Implementation: TypeAlias = Literal["associative", "cudnn", "deferred", "native", "scan"]
+Implementation: TypeAlias = Literal["associative", "deferred", "native", "scan"]
 Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
 
 

@@ -9,12 +9,11 @@ from typing import Any
 from jaxtyping import Array
 
 from .._node import Problem, State
-from . import associative, cudnn, deferred, native, scan
+from . import associative, deferred, native, scan
 from .checkpoint import in_segments
 
 IMPLEMENTATIONS: dict[str, Any] = {
     "associative": associative,
-    "cudnn": cudnn,
     "deferred": deferred,
     "native": native,
     "scan": scan,
