@@ -126,9 +126,8 @@ def _cell(value: Cell, known: Mapping[str, Cell]) -> Any:
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """Options as JSON has them; a tuple is a list there."""
-    if depth <= DEPTH and isinstance(value, tuple | list):
-        items = [_plain(v, depth + 1) for v in value]
-        return items if isinstance(value, tuple) else {"list": items}
+    if depth <= DEPTH and isinstance(value, tuple):
+        return [_plain(v, depth + 1) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -138,14 +137,13 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, int) and value.bit_length() <= 1024:
         return value
     raise ValueError(
-        "an option must be a number, a string, None, or a tuple or list of them; got "
-        f"{short(value)}."
+        f"an option must be a number, a string, None, or a tuple of them; got {short(value)}."
     )
 
 
 def _whole(value: Any) -> Iterator[int]:
     """The whole numbers of an option."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple):
         for v in value:
             yield from _whole(v)
     elif type(value) is int:
@@ -222,8 +220,6 @@ class Reader:
         match value:
             case list() if depth <= DEPTH:
                 return tuple(self.option(at, v, depth + 1) for v in value)
-            case {"list": list(items), **rest} if not rest and depth <= DEPTH:
-                return [self.option(at, v, depth + 1) for v in items]
             case {"float": ("inf" | "-inf" | "nan") as number, **rest} if not rest:
                 return float(number)
             case None | bool() | int() | str():
