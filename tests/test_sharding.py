@@ -41,7 +41,7 @@ NETWORKS = {
     "convolution in two": lambda **o: jaxlstm.init_conv(KEY, jaxlstm.gru, 4, 2, (3, 3), **o),
 }
 NOISY = ("stack", "zoneout", "recurrent dropout", "variational", "weight drop")
-OFTEN = ("lstm", "linear with a read", "stack", "zoneout", "bidirectional", "convolution")
+OFTEN = ("lstm", "stack", "convolution")
 WAYS = {
     "lstm": ("scan", "native"),
     "gru": ("native",),
