@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -82,6 +83,14 @@ def scripted(tmp_path, monkeypatch, small):
 
 def library(name="digest"):
     return _compiler._library(name, _compiler.compiler(), "// no equations")
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path_factory, monkeypatch):
+    """What a test finds there is its own, and not that of one that runs beside it."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    monkeypatch.setenv("TMPDIR", folder)
 
 
 def left():
