@@ -88,8 +88,10 @@ def from_equinox(
 
     Args:
         cell_or_weights: names to arrays, as the cell's attributes are named, or the cell; a
-            list, or a module that holds cells, becomes a `Stack`.
-        prefix: of the fields that are meant, such as `"encoder/cells"`.
+            list of cells becomes a `Stack`.
+        prefix: of the names that are meant, such as `"encoder/cell"`: whole components. A list of
+            them, in the order in which the modules feed each other, makes a `Stack`; without it
+            several modules are refused, since no name says that order.
         cell: to insist on one of `lstm` and `gru`, which these are.
         bidirectional: that forward and backward cells alternate.
 
@@ -97,8 +99,9 @@ def from_equinox(
         A `Layer`, a `Bidirectional` or a `Stack`.
 
     Raises:
-        TypeError, ValueError: the names or shapes are not those of a recurrent cell, or the
-            dtype is one that JAX would truncate.
+        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
+            floating, not that of the others, or one that JAX would truncate.
+        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
@@ -119,7 +122,8 @@ def to_equinox(params: Any, *, prefix: str | Sequence[str] = "", like: Any = Non
     Equinox has no second bias for the gates `r` and `z`: theirs are summed.
 
     Raises:
-        TypeError, ValueError: Equinox has no such cell, or `like` is of another shape.
+        TypeError: `params` holds what other frameworks do not have, or several dtypes.
+        ValueError: Equinox has no such cell, or `like` is of another shape.
     """
     if like is not None:
         return filled(EQUINOX, params, _tree(like), prefix)

@@ -118,7 +118,10 @@ def from_flax(
     Args:
         params: of linen, what `module.init` returns; of nnx, `nnx.to_pure_dict(nnx.state(module))`.
             Of a module `RNN` or `Bidirectional`, of several, or of a cell alone.
-        prefix: of the modules that are meant, such as `"params/encoder"`.
+        prefix: of the names that are meant, such as `"params/encoder"`: whole components. A list of
+            them, in the order in which the modules feed each other, makes a `Stack`; without it
+            several modules are refused, since no name says that order. The
+            members of a `Sequential`, `layers_0` and so on, are in order.
         cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation_fn=relu`, or
             such as `jaxlstm.cells.gru_variant(candidate="softsign")` for other activations.
         bidirectional: that forward and backward cells alternate, where names such as
@@ -128,8 +131,9 @@ def from_flax(
         A `Layer`, a `Bidirectional` or a `Stack`.
 
     Raises:
-        TypeError, ValueError: the names or shapes are not those of a recurrent cell, or the
-            dtype is one that JAX would truncate.
+        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
+            floating, not that of the others, or one that JAX would truncate.
+        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5)
@@ -158,7 +162,8 @@ def to_flax(
     the bias of the recurrent candidate: there, one that is not zero is refused.
 
     Raises:
-        TypeError, ValueError: Flax has no such cell, or `like` is of another shape.
+        TypeError: `params` holds what other frameworks do not have, or several dtypes.
+        ValueError: Flax has no such cell, or `like` is of another shape.
     """
     if like is not None:
         return filled(FLAX, params, like, prefix)

@@ -54,7 +54,9 @@ def from_haiku(
 
     Args:
         params: module names to names to arrays, as `transform(f).init` returns them.
-        prefix: of the modules that are meant, such as `"encoder/lstm"`.
+        prefix: of the names that are meant, such as `"encoder/lstm"`: whole components. A list of
+            them, in the order in which the modules feed each other, makes a `Stack`; without it
+            several modules are refused, since no name says that order.
         cell: to insist on one of `lstm`, `gru_reset_before` and `rnn_relu`, which these are.
         bidirectional: that forward and backward cores alternate, `lstm` and `lstm_1`.
         sum_biases: Haiku's LSTM adds 1 to the forget gate when it runs.  True adds it to the
@@ -65,8 +67,9 @@ def from_haiku(
         A `Layer`, a `Bidirectional` or a `Stack`.
 
     Raises:
-        TypeError, ValueError: the names or shapes are not those of a recurrent core, or the
-            dtype is one that JAX would truncate.
+        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
+            floating, not that of the others, or one that JAX would truncate.
+        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5)
@@ -88,7 +91,8 @@ def to_haiku(
     `prefix` replaced.
 
     Raises:
-        TypeError, ValueError: Haiku has no such core (its GRU resets before the product, its
+        TypeError: `params` holds what other frameworks do not have, or several dtypes.
+        ValueError: Haiku has no such core (its GRU resets before the product, its
             simple RNN has a rectifier), or `like` is of another shape.
     """
     if like is not None:

@@ -86,22 +86,28 @@ def from_keras(
 
     Args:
         weights: the list of `layer.get_weights()`, or a mapping of weight names to arrays,
-            `{w.path: w.numpy() for w in layer.weights}`, both in Keras's order.
-        prefix: of the names that are meant, such as `"sequential/lstm"`.
+            `{w.path: w.numpy() for w in layer.weights}`, both in Keras's order; or an HDF5 file
+            of Keras 2 or 3 as h5py opens it.  The states of its seeds and of an optimiser are not
+            read.
+        prefix: of the names that are meant, such as `"sequential/lstm"`: whole components. A list
+            of them, in the order in which the layers feed each other, makes a `Stack`; without it
+            several layers are refused, since no name says that order.
         cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation="relu"`, such as
             `jaxlstm.cells.lstm_variant(candidate="softsign", output="softsign")` for other
             activations (Keras 3 calls `("hard_sigmoid", 1 / 6, 0.5)` by the name
             `hard_sigmoid`), and for a GRU without biases `jaxlstm.gru_reset_before` if
             `reset_after=False`.
         bidirectional: of a list, that forward and backward layers alternate in it.  Names say
-            so themselves.  `Bidirectional` must join its outputs (`merge_mode="concat"`).
+            so themselves.  `Bidirectional` must join its outputs (`merge_mode="concat"`).  Where
+            a list may be either, a stack must be told by False.
 
     Returns:
         A `Layer`, a `Bidirectional` or a `Stack`.
 
     Raises:
-        TypeError, ValueError: the arrays are not those of recurrent layers, or the dtype is
-            one that JAX would truncate.
+        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
+            floating, not that of the others, or one that JAX would truncate.
+        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
@@ -166,7 +172,8 @@ def to_keras(
     copy of it comes back with the weights below `prefix` replaced.
 
     Raises:
-        TypeError, ValueError: Keras has no such layer, or `like` is of another shape.
+        TypeError: `params` holds what other frameworks do not have, or several dtypes.
+        ValueError: Keras has no such layer, or `like` is of another shape.
     """
     if like is not None:
         return filled(KERAS, params, like, prefix)

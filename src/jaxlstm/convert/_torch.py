@@ -130,7 +130,9 @@ def from_torch(
     Args:
         state_dict: names to arrays, as `module.state_dict()` has them; tensors will do, of
             bfloat16 and with gradients too.
-        prefix: of the names that are meant, such as `"encoder.rnn."`.
+        prefix: of the names that are meant, such as `"encoder.rnn."`: whole components. A list of
+            them, in the order in which the modules feed each other, makes a `Stack`; without it
+            several modules are refused, since no name says that order.
         cell: what the weights do not say: `jaxlstm.rnn_relu` for `nonlinearity="relu"`.
             Without it, one gate is `rnn`, three are `gru` and four `lstm`.
         sum_biases: PyTorch has two biases for every gate, of which the sum is all that counts
@@ -141,8 +143,9 @@ def from_torch(
         `params._replace(dropout=Static(p))` on a `Stack`.
 
     Raises:
-        TypeError, ValueError: the names or shapes are not those of a recurrent module, or
-            the dtype is one that JAX would truncate.
+        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
+            floating, not that of the others, or one that JAX would truncate.
+        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5, layers=2, bidirectional=True)
@@ -162,12 +165,15 @@ def to_torch(
 
     `module.load_state_dict({k: torch.from_numpy(a) for k, a in to_torch(params).items()})`.
     `prefix` is put before every name.  With `like`, a state dict of a larger module, a copy
-    of it comes back with the arrays below `prefix` replaced.  A bias of a layer that has only one
-    becomes `bias_ih`, with a `bias_hh` of zeros.  PyTorch reads no NumPy array of bfloat16:
-    give it `a.astype("float32")`, which `load_state_dict` casts back and loses nothing.
+    of it comes back with the arrays below `prefix` replaced, by tensors where it holds tensors, so
+    that `load_state_dict` takes it; they keep the dtype of `params`.  A bias of a layer that has
+    only one becomes `bias_ih`, with a `bias_hh` of zeros.  PyTorch reads no NumPy array of
+    bfloat16: without `like`, give it `a.astype("float32")`, which `load_state_dict` casts back and
+    loses nothing.
 
     Raises:
-        TypeError, ValueError: PyTorch has no such layer: a GRU that resets before the product,
+        TypeError: `params` holds what other frameworks do not have, or several dtypes.
+        ValueError: PyTorch has no such layer: a GRU that resets before the product,
             a layer of its own width in the midst of a stack, directions that are stacks of
             their own, a wrapper.
     """
