@@ -10,7 +10,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm import convert as c
-from jaxlstm.cells import gru, gru_reset_before, lstm, rnn
+from jaxlstm.cells import gru, gru_reset_before, lstm, projected_lstm, rnn
 from networks import numbers as network
 
 LSTM, GRU = network(lstm), network(gru)
@@ -31,6 +31,7 @@ DENSE = {"lstm/linear": {"w": np.ones((8, 20)), "b": np.ones(20)}, "linear": {"w
 STACKS = jaxlstm.Bidirectional(network(lstm, "stack"), network(lstm, "stack"))
 
 
+PROJECTED = c.to_torch(network(projected_lstm(projection=2)))
 SMALL = jaxlstm.init(jax.random.key(0), lstm, 3, 3)
 SQUARES = jaxlstm.init(jax.random.key(0), lstm, 5, 5, layers=2)
 STACK = network(lstm, "stack")
@@ -60,6 +61,8 @@ CASES = {
     "half": (lambda: c.from_torch(HALF), "one direction and no backward one"),
     "cell": (lambda: c.from_torch(WEIGHTS, cell=gru), "not the weights that PyTorch has for `gru`"),
     "cell's name": (lambda: c.from_torch(WEIGHTS, cell="lstm"), "`cell` must be a cell such as"),
+    "projection": (lambda: c.from_torch({**PROJECTED, "weight_hr_l0": np.ones((2, 7))}),
+        r"`weight_hr_l0` must have shape \(2, 5\); got \(2, 7\)"),
     "no bias_hh": (lambda: c.from_torch(without("bias_hh")), r"missing \['bias_hh'\]. Of a larger"),
     "no weight": (lambda: c.from_torch(without("weight_hh")), r"missing \['weight_hh'\]"),
     "a gap": (lambda: c.from_torch(GAP), r"the layers \[1\] are missing"),
