@@ -31,6 +31,7 @@ DENSE = {"lstm/linear": {"w": np.ones((8, 20)), "b": np.ones(20)}, "linear": {"w
 STACKS = jaxlstm.Bidirectional(network(lstm, "stack"), network(lstm, "stack"))
 
 
+ABSTRACT = jax.eval_shape(lambda: LSTM)
 PROJECTED = c.to_torch(network(projected_lstm(projection=2)))
 SMALL = jaxlstm.init(jax.random.key(0), lstm, 3, 3)
 SQUARES = jaxlstm.init(jax.random.key(0), lstm, 5, 5, layers=2)
@@ -122,6 +123,9 @@ CASES = {
     "to gates": (lambda: c.to_torch(LSTM._replace(cell=gru)), "`w` of gru must have"),
     "to no r": (lambda: c.to_torch(LSTM._replace(r=None)), "`r` of lstm must have"),
     "to nothing": (lambda: c.to_torch(jaxlstm.Stack(())), "has no layers"),
+    "to shapes": (lambda: c.to_torch(ABSTRACT), "`w` must be an array; got its shape and dtype"),
+    "to shapes of paths": (lambda: c.to_dict(ABSTRACT), "`w` must be an array; got its shape"),
+    "to a stack of what": (lambda: c.to_keras(jaxlstm.Stack(3)), "must hold a tuple of layers"),
     "to reverse": (lambda: c.to_torch(jaxlstm.Reverse(LSTM)), "a `Reverse` has no counterpart"),
     "to directions": (lambda: c.to_haiku(STACKS, prefix=list("abcd"), like={k: v for name in "abcd"
         for k, v in c.to_haiku(LSTM, prefix=name).items()}), "of the directions"),

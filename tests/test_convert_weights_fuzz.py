@@ -1,5 +1,6 @@
 """Weights of every framework that are changed at random: one of two errors, or a network."""
 
+import contextlib
 import random
 import re
 
@@ -91,6 +92,7 @@ def whole(name):
 
 PREFIXES = ["", "", "", "a", "a.b", "layers_0", "0", ["0", "1"], ["layers_0", "layers_1"]]
 RAW = "NoneType' object|unsupported|subscriptable|broadcast|reshape|unhashable|not supported"
+RAW += "|iterable"
 
 
 def tried(rng, come, tree):
@@ -120,4 +122,39 @@ MANY = [pytest.param(seed, 2000, marks=pytest.mark.slow) for seed in range(1, 4)
 def test_weights_that_are_changed_at_random(name, seed, count):
     rng, trees = random.Random(seed), whole(name)
     refused = sum(tried(rng, getattr(c, f"from_{name}"), rng.choice(trees)) for _ in range(count))
+    assert 0.4 * count < refused < count
+
+
+def disturbed(rng, params):
+    """A leaf of another shape, dtype or kind, or a network in a place where none can be."""
+    leaves, tree = jax.tree.flatten(params)
+    k = rng.randrange(len(leaves))
+    a = leaves[k]
+    shape = jax.ShapeDtypeStruct(a.shape, a.dtype)
+    others = [a, a.astype("float32"), a[:1], a[..., :1], a[None], a.T, np.asarray(a), shape]
+    leaves[k] = rng.choice([*others, None, 1.0, "x"])
+    new = jax.tree.unflatten(tree, leaves)
+    nodes = [jaxlstm.Stack((new, new)), jaxlstm.Bidirectional(new, new), jaxlstm.Reverse(new)]
+    nodes += [jaxlstm.Stack(new), jaxlstm.Stack(()), jaxlstm.Stack(3), (new,), {"a": new}, None]
+    return rng.choice([*[new] * 20, *nodes])
+
+
+@pytest.mark.parametrize(("seed", "count"), [*FEW, *MANY])
+def test_networks_that_are_changed_at_random(seed, count):
+    rng, others = random.Random(seed), [jaxlstm.rnn_relu, gru_reset_before, rnn]
+    nets = [LSTM, GRU, STACK, network(lstm, "bidirectional"), *map(network, others)]
+    names = ("torch", "keras", "flax", "haiku", "equinox")
+    refused = 0
+    for _ in range(count):
+        go = getattr(c, f"to_{rng.choice(names)}")
+        options = {}
+        if rng.random() < 0.3:
+            with contextlib.suppress(TypeError, ValueError):
+                options["like"] = go(rng.choice(nets))
+        try:
+            go(disturbed(rng, rng.choice(nets)), **options)
+        except (TypeError, ValueError) as e:
+            if type(e) not in (TypeError, ValueError) or re.search(RAW, str(e)):
+                raise AssertionError(f"a raw error: {e!r}") from e
+            refused += 1
     assert 0.4 * count < refused < count

@@ -55,3 +55,10 @@ def one_dtype(arrays: Mapping[str, Any]) -> None:
     if len(dtypes) > 1:
         some = {dtype: names[:4] for dtype, names in dtypes.items()}
         raise TypeError(f"the weights of a network must be of one dtype; got {some}.")
+
+
+def concrete(name: str, a: Any) -> Any:
+    """A leaf that has values; what `jax.eval_shape` gives has none."""
+    if isinstance(a, jax.ShapeDtypeStruct):
+        raise TypeError(f"`{name}` must be an array; got its shape and dtype alone, {a}.")
+    return a

@@ -11,7 +11,7 @@ from .._cell import Cell, Layer
 from .._nodes import Bidirectional, Reverse, Stack
 from .._value import shape_of
 from ._arrange import Arranged, Chain, Pair, arranged
-from ._arrays import array, one_dtype
+from ._arrays import array, concrete, one_dtype
 from ._names import Entry, Framework, choose, said
 from ._table import PLAIN, Table, decode, encode
 
@@ -112,6 +112,9 @@ def layers(node: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
         _check_layer(node, where)
         yield where, node
     elif isinstance(node, Stack):
+        if not isinstance(node.layers, (list, tuple)):
+            kind = type(node.layers).__name__
+            raise TypeError(f"a `Stack` must hold a tuple of layers; got a `{kind}`.")
         for k, inner in enumerate(node.layers):
             yield from layers(inner, (*where, k))
     elif isinstance(node, Bidirectional):
@@ -160,7 +163,8 @@ def checked(params: Any) -> list[tuple[tuple[Any, ...], Layer]]:
     for where, layer in found:
         fields = {role: getattr(layer, role) for role in ("w", "r", "b", "recurrent_bias")}
         for role, a in {**fields, **(layer.weights or {})}.items():
-            arrays |= {} if a is None else {"/".join(map(str, (*where, role))): a}
+            name = "/".join(map(str, (*where, role)))
+            arrays |= {} if a is None else {name: concrete(name, a)}
     one_dtype(arrays)
     _check_widths(params)
     return found

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._arrays import device
+from ._arrays import concrete, device
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -43,7 +43,8 @@ def to_dict(params: Any) -> dict[str, np.ndarray]:
     assert arrays["layers.0.forward.w"].shape == (3, 3, 5)  # input, gates, hidden
     ```
     """
-    return {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
+    leaves = named_leaves(params)
+    return {name: np.asarray(concrete(name, leaf)) for name, leaf in leaves.items()}
 
 
 def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
