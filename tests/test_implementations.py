@@ -246,3 +246,24 @@ def test_only_a_sum_is_kept_of_gates_taken_by_their_sum_alone(cell, expected):
     assert (groups.sums, groups.u, "".join(groups.v), " ".join(groups.calls)) == expected
     got, plain = (results(params, XS, None, implementation=way) for way in ("deferred", "scan"))
     close(got, plain)
+
+
+def test_a_segment_of_one_step_is_not_one_of_the_square_root():
+    params = network(jaxlstm.lstm)
+    program = lambda checkpoint: str(
+        jax.make_jaxpr(lambda p: jaxlstm.apply(p, XS, checkpoint=checkpoint))(params)
+    )
+    assert program(1) != program(True)
+    assert program(False) == program(None)
+
+
+@pytest.mark.parametrize("cell", [jaxlstm.lstm, jaxlstm.gru_reset_before, jaxlstm.mingru])
+@pytest.mark.parametrize("checkpoint", [None, True])
+def test_no_steps_without_jit(cell, checkpoint):
+    params = network(cell, "bidirectional")
+    state = some_state(params)
+    run = lambda: results(params, XS[:0], state, checkpoint=checkpoint)
+    expected = run()
+    with jax.disable_jit():
+        close(run(), expected)
+        assert jaxlstm.record(params, XS[:0])[0].shape == (0, 3, 10)

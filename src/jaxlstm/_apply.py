@@ -92,7 +92,9 @@ def apply(
     args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
     names = _door.names(implementation, IMPLEMENTATIONS)
     with _door.products(precision):
-        ys, last = _run(*args, Plan(_door.flag("reverse", reverse), checkpoint, names))
+        ys, last = _run(
+            *args, Plan(_door.flag("reverse", reverse), _door.segment(checkpoint), names)
+        )
     return jnp.moveaxis(ys, 0, axis), last
 
 
@@ -149,7 +151,7 @@ def implementations(
             found[name] = found[name] or implementation.refusal(problem)
         return IMPLEMENTATIONS["scan"].run(problem)
 
-    plan = Plan(_door.flag("reverse", reverse), checkpoint)
+    plan = Plan(_door.flag("reverse", reverse), _door.segment(checkpoint))
 
     def call(params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any) -> Any:
         args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)

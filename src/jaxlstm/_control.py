@@ -66,6 +66,16 @@ def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any) -> Any:
     return where(at.mask, node.step(before, u, node.recur, at.noise), s)
 
 
+def over_time(body: Any, s: Any, steps: Any, reverse: bool) -> tuple[Any, Any]:
+    """`jax.lax.scan`, which takes no steps of time under `jax.disable_jit` either."""
+    config: Any = jax.config
+    if config.jax_disable_jit and not jax.tree.leaves(steps)[0].shape[0]:
+        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), steps)
+        _, outs = jax.eval_shape(body, s, one)
+        return s, jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), outs)
+    return jax.lax.scan(body, s, steps, reverse=reverse)
+
+
 def stepped_from(mask: Bool[Array, "*batch"] | None, s: Any, initial: Any) -> Any:
     """The state that a step is computed from: the initial one where the step does not count.
 

@@ -81,11 +81,7 @@ def check(
     xs, mask, reset = (a if a is None else first(a) for a in (xs, mask, reset))
     state = _state(state, params, xs.shape, space, axis, single)
     key = None if key is None else key_of(key)
-    if not (checkpoint is None or isinstance(checkpoint, bool) or (whole(checkpoint) or 0) > 0):
-        raise ValueError(
-            "`checkpoint` must be None, True (segments of the square root of time) or the "
-            f"number of steps in a segment; got {shown(checkpoint)}."
-        )
+    segment(checkpoint)
     try:
         with products(precision):
             pass
@@ -95,6 +91,19 @@ def check(
             f"'default', 'high', 'highest' or 'float32'; got {precision!r}."
         ) from None
     return params, xs, state, mask, reset, key
+
+
+def segment(checkpoint: Any) -> Any:
+    """`checkpoint` as a plan has it; True is a word there, for it equals the number 1."""
+    if checkpoint is None or isinstance(checkpoint, bool | np.bool_):
+        return "sqrt" if checkpoint else None
+    number = whole(checkpoint)
+    if number is None or number < 1:
+        raise ValueError(
+            "`checkpoint` must be None, True (segments of the square root of time) or the "
+            f"number of steps in a segment; got {shown(checkpoint)}."
+        )
+    return number
 
 
 @functools.partial(jax.jit, inline=True)

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _door
 from ._apply import Precision, start
-from ._control import share_alike
+from ._control import over_time, share_alike
 from ._node import Plan, State
 from ._record import mirror, recorded
 
@@ -145,7 +145,7 @@ def _jacobians(net: Any, inputs: Array, given: State, mask: Any, reset: Any) -> 
                 flat = ravel_pytree(new)[0]
                 return flat, flat
 
-            return jax.lax.scan(body, flat, steps)[1]
+            return over_time(body, flat, steps, False)[1]
 
         return jax.jacfwd(trajectory)(flat)
 

@@ -7,7 +7,7 @@ by `run`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
     """How to run, all of it known when a program is traced."""
 
     reverse: bool = False
-    checkpoint: int | bool | None = None
+    checkpoint: int | Literal["sqrt"] | None = None  # steps in a segment, or their square root
     implementation: tuple[str, ...] | None = None  # names to try in order; None: the default
     single_step: bool = False  # one step of a longer sequence, whose future is not known
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _door
 from ._apply import Precision, start
-from ._control import Controls, controlled, share_alike, where
+from ._control import Controls, controlled, over_time, share_alike, where
 from ._dtypes import for_a_loop
 from ._named import harvest
 from ._node import Plan, Problem, State, StepNode, takes_steps
@@ -84,7 +84,7 @@ def watched(problem: Problem, push: State | None) -> tuple[Array, State, Record]
         return s, (s[0].astype(problem.xs.dtype), Record(s, **found))
 
     steps = (node.project(problem.xs), problem.controls, push)
-    last, (ys, seen) = jax.lax.scan(body, problem.state, steps, reverse=problem.plan.reverse)
+    last, (ys, seen) = over_time(body, problem.state, steps, problem.plan.reverse)
     return ys, last, seen
 
 

@@ -13,7 +13,7 @@ from .._node import Problem, State
 
 
 def in_segments(run: Callable[[Problem], Any], problem: Problem) -> tuple[Array, State]:
-    """`run`, storing one state a segment for the backward pass; `True` takes the square root.
+    """`run`, storing one state a segment for the backward pass; "sqrt" takes the square root.
 
     The backward pass runs each segment once more: one forward pass more in time, and memory
     for the states between segments and the inside of one.  Chen et al. 2016, "Training deep
@@ -21,7 +21,7 @@ def in_segments(run: Callable[[Problem], Any], problem: Problem) -> tuple[Array,
     """
     reverse, time = problem.plan.reverse, problem.xs.shape[0]
     length = problem.plan.checkpoint
-    size = math.isqrt(max(time - 1, 0)) + 1 if length is True else length
+    size = math.isqrt(max(time - 1, 0)) + 1 if length == "sqrt" else length
     assert size
 
     @jax.checkpoint

@@ -29,7 +29,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 from jaxtyping import Array
 
-from .._control import stepped_from, vary_alike, where
+from .._control import over_time, stepped_from, vary_alike, where
 from .._dtypes import for_a_loop, widened
 from .._layer import Layer
 from .._node import Controls, Problem, State, StepNode
@@ -200,7 +200,7 @@ def _loop(loop: Loop, job: Job, emit: Callable[..., Any]) -> tuple[State, Any]:
         return new, emit(before, u, hs, vs, new)
 
     xs = _inputs(loop.groups, node, job.xs) if loop.hoist else job.xs
-    return jax.lax.scan(body, job.state, (xs, job.controls), reverse=loop.reverse)
+    return over_time(body, job.state, (xs, job.controls), loop.reverse)
 
 
 def _output(job: Job, s: State) -> Array:
@@ -262,7 +262,7 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     body = jax.checkpoint(body, prevent_cse=False)
     steps = (kept.before, kept.parts, plus(du, dv), controls._replace(noise=None))
     steps = (*steps, varying, fixed, _split_noise(d.noise)[0])
-    return jax.lax.scan(body, d.state, steps, reverse=loop.reverse)
+    return over_time(body, d.state, steps, loop.reverse)
 
 
 PLAIN = Engine(values, residuals, tangents)

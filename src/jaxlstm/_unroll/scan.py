@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from .._control import Controls, controlled
+from .._control import Controls, controlled, over_time
 from .._dtypes import for_a_loop
 from .._node import Problem, State
 
@@ -26,5 +26,5 @@ def run(problem: Problem) -> tuple[Array, State]:
     if problem.xs.shape[0] == 1:  # one step needs no loop
         last, y = body(problem.state, jax.tree.map(lambda a: a[0], steps))
         return y[None], last
-    last, ys = jax.lax.scan(body, problem.state, steps, reverse=problem.plan.reverse)
+    last, ys = over_time(body, problem.state, steps, problem.plan.reverse)
     return ys, last
