@@ -52,6 +52,8 @@ def driven(cell, at="levels"):
     layer = jaxlstm.init(jax.random.key(0), cell, gates, H)
     spread = 1 + jnp.arange(H) / 64
     layer = layer._replace(w=jnp.eye(gates)[..., None] * spread[None, None])
+    if layer.recurrent_bias is not None:  # `relu(u v)` of a product with no state has no slope
+        layer = layer._replace(recurrent_bias=layer.recurrent_bias + 0.5)
     return layer, drive(gates) if at == "levels" else moved(drive(gates))
 
 
@@ -146,7 +148,7 @@ def apart(got, exact, moved, dtype):
 
 
 def check(build, dtype, way, modes="reverse forward"):
-    """At the levels themselves all is finite and the values right; beside them, all is right."""
+    """How wrong: at the levels what is computed, which is finite; beside them gradients too."""
     f = lambda p, xs: jaxlstm.apply(p, xs, implementation=way)
     run, true = jax.jit(lambda *a: everything(f, *a, modes)), truth(dtype, modes)
     worst = {}
@@ -188,3 +190,71 @@ def test_gates_at_their_limits(name, dtype, way):
         pytest.skip(reason)
     found = check(lambda at: driven(cell, at), dtype, way)
     assert all(error < 1 for error in found.values()), found
+
+
+def around(name):
+    """A network of a wrapper, of four inputs; those of the state are around an LSTM."""
+    layer = lambda size, cell=jaxlstm.lstm: jaxlstm.init(jax.random.key(0), cell, size, H)
+    wrap = jaxlstm.wrappers
+    return {
+        "layer_norm": lambda: wrap.layer_norm(layer(H, jaxlstm.rnn_relu)),
+        "layer_norm of inputs": lambda: wrap.layer_norm(layer(H), of="inputs"),
+        "highway": lambda: wrap.highway(jax.random.key(1), layer(H)),
+        "residual": lambda: wrap.residual(layer(H)),
+        "dense": lambda: wrap.dense(layer(H)),
+        "zoneout": lambda: wrap.zoneout(layer(H), 0.25, 0.5),
+        "learn_initial_state": lambda: wrap.learn_initial_state(layer(H)),
+        "clip_gradient": lambda: wrap.clip_gradient(layer(H), 0.5),
+        "window": lambda: wrap.window(layer(2 * H), 2),
+        "recurrent_dropout": lambda: wrap.recurrent_dropout(layer(H), 0.25),
+        "weight_drop": lambda: wrap.weight_drop(layer(H), 0.25),
+        "variational_dropout": lambda: wrap.variational_dropout(layer(H), 0.2, 0.2, 0.2),
+    }[name]()
+
+
+WRAPPERS = (
+    "layer_norm", "layer_norm of inputs", "highway", "residual", "dense", "zoneout",
+    "learn_initial_state", "clip_gradient", "window", "recurrent_dropout", "weight_drop",
+    "variational_dropout",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if "norm" in n else pytest.mark.slow) for n in WRAPPERS],
+)
+def test_wrappers_at_inputs_up_to_300(name, dtype):
+    """Rows of equal numbers, without variance, among them."""
+    net = around(name)
+    build = lambda at: (net, drive(H) if at == "levels" else moved(drive(H)))
+    modes = "reverse" if name == "clip_gradient" else "reverse forward"
+    found = check(build, dtype, None, modes)
+    assert all(error < 1 for error in found.values()), found
+
+
+@pytest.mark.parametrize("way", ["associative", "scan"])
+def test_the_minlstm_with_both_gates_closed(way):
+    """What they let through is in proportion, however little it is."""
+    layer = jaxlstm.init(jax.random.key(0), jaxlstm.cells.minlstm, 2, 1, dtype=jnp.float32)
+    layer = layer._replace(w=0 * layer.w, b=jnp.array([[-110.0], [-110.0], [0.5]], jnp.float32))
+    f = lambda p: jaxlstm.apply(p, jnp.ones((3, 2), jnp.float32), implementation=way)[0]
+    np.testing.assert_allclose(f(layer)[:, 0], [0.25, 0.375, 0.4375], rtol=1e-6)
+    slopes = jax.grad(lambda p: f(p).sum())(layer).b[:, 0]
+    # h = n (1 - f^t), f = sigmoid(b_f - b_i) = 1/2: the sum over t of n t f^t / 2.
+    np.testing.assert_allclose(slopes, [0.34375, -0.34375, 2.125], rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["associative", "scan"])
+@pytest.mark.parametrize("closed", [-20.0, -90.0, -300.0])
+def test_the_rg_lru_with_a_closed_gate(way, closed):
+    """Its root has slope 0 in the limit; near it the slopes are those of float64."""
+    layer = jaxlstm.init(jax.random.key(0), jaxlstm.cells.rg_lru, 2, 1)
+    layer = layer._replace(w=0 * layer.w, b=jnp.array([[closed], [0.0], [1.0]]))
+
+    def slopes(p):
+        run = lambda p: jaxlstm.apply(p, jnp.ones((3, 2), p.w.dtype), implementation=way)[0].sum()
+        return jax.tree.leaves(jax.grad(run)(p))
+
+    for a, b in zip(slopes(cast(layer, jnp.float32)), slopes(layer), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-15)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from . import _door
 from ._cell import Cell
 from ._control import on_each_device, shared
+from ._dtypes import wide
 from ._init import checked, init_layer
 from ._layer import CellNode, biased, bilinear
 from .initializers import Scheme
@@ -58,7 +59,7 @@ class ConvLayer(_ConvLayer, CellNode):
             dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
         )
         x_rows = x.reshape(math.prod(x.shape[: -1 - len(kernel)]), *places, n)
-        y = bilinear(convolution, x_rows, w.reshape(*kernel, n, g * h))
+        y = bilinear(convolution, x_rows, w.reshape(*kernel, n, g * h), self.operands)
         return biased(y.reshape(*x.shape[:-1], g, h), b)
 
 
@@ -104,7 +105,7 @@ def init_conv(
     w = p.w.reshape(*kernel, input_size, *p.w.shape[1:])
     r = p.r
     if r is not None:
-        r = made.r(outer, (places * r.shape[0], *r.shape[1:]), r.dtype)
+        r = made.r(outer, (places * r.shape[0], *r.shape[1:]), wide(dtype)).astype(dtype)
         r = r.reshape(*kernel, -1, *r.shape[1:])
         # What the identity puts at the first place belongs in the middle; others are alike there.
         r = jnp.roll(r, [(size - 1) // 2 for size in kernel], range(len(kernel)))

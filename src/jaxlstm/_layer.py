@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ class CellNode(StepNode, abstract=True):
     """
 
     __slots__ = ()
+    operands: ClassVar[Any] = None  # of products, where weights are wider; see `for_a_loop`
     cell: "Cell"
     w: Array
     r: Array | None
@@ -77,7 +78,41 @@ class Layer(_Layer, CellNode):
     __slots__ = ()
 
     def product(self, x: Array, w: Array, b: Array | None) -> Array:
-        return product(x, w, b)
+        return product(x, w, b, self.operands)
+
+
+def for_a_loop(node: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Wide weights to close a loop over, and what makes a node of them inside.
+
+    The gradient of what a loop closes over is summed step by step in its own dtype: in 16 bits
+    a sum stops to grow once it is some hundred times as large as what is added.  In a layer the
+    products alone make them narrow again, so that what is added is not rounded either.
+    """
+    layer = lambda n: isinstance(n, CellNode)
+    nodes, tree = jax.tree.flatten(node, is_leaf=layer)
+    wides = [_wide_layer(n) if layer(n) else widened(n) for n in nodes]
+    cast = lambda a, like: a if layer(a) or a.dtype == like.dtype else a.astype(like.dtype)
+    return wides, lambda weights: tree.unflatten(map(cast, weights, nodes))
+
+
+def for_loops(node: Any) -> Any:
+    """The node with layers whose weights are wide."""
+    weights, back = for_a_loop(node)
+    return back(weights)
+
+
+def _wide_layer(layer: CellNode) -> CellNode:
+    if layer.w.dtype == wide(layer.w.dtype):
+        return layer
+    cls: Any = _with_operands(type(layer), layer.w.dtype)
+    fields: Any = layer
+    return cls(*jax.tree.map(widened, tuple(fields)))
+
+
+@functools.cache
+def _with_operands(cls: type, dtype: Any) -> type:
+    """The kind of layer whose products take operands of a dtype, which its weights have not."""
+    return type(cls.__name__, (cls,), {"operands": dtype, "__slots__": ()})
 
 
 def front(a: Array) -> Array:
@@ -85,7 +120,7 @@ def front(a: Array) -> Array:
     return jnp.moveaxis(a, -2, 0)
 
 
-def product(x: Array, w: Array, b: Array | None) -> Array:
+def product(x: Array, w: Array, b: Array | None, operands: Any = None) -> Array:
     """`x w + b` over the last axis, never narrower than float32; the product itself is flat.
 
     Where `w` has fewer rows than `x` has features it is block diagonal: one block for each
@@ -96,10 +131,10 @@ def product(x: Array, w: Array, b: Array | None) -> Array:
     if heads > 1:
         parts = x.reshape(*x.shape[:-1], heads, n)
         blocks = functools.partial(jnp.einsum, "...kn,ngkh->...gkh")
-        y = bilinear(blocks, parts, w.reshape(n, g, heads, h // heads))
+        y = bilinear(blocks, parts, w.reshape(n, g, heads, h // heads), operands)
     else:
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if _joined(x) else x
-        y = bilinear(jnp.matmul, rows, w.reshape(n, g * h))
+        y = bilinear(jnp.matmul, rows, w.reshape(n, g * h), operands)
     return biased(y.reshape(*x.shape[:-1], g, h), b)
 
 
@@ -108,28 +143,32 @@ def biased(y: Array, b: Array | None) -> Array:
     return y if b is None else y + over_rows(b.astype(y.dtype), y)
 
 
-def bilinear(f: Callable[..., Array], x: Array, w: Array) -> Array:
+def bilinear(f: Callable[..., Array], x: Array, w: Array, operands: Any = None) -> Array:
     """`f(x, w)`, a product, summed in float32 at least.
 
     With weights of 16 bits it takes operands of 16 bits, a state rounded to them, and gives
-    float32.  Its gradients are float32 too: to round the cotangents of a state at each step
-    would lose those of a float16 network below 6e-8.
+    float32; `operands` is their dtype where the weights were widened.  The gradients are float32
+    too: to round the cotangents of a state at each step would lose those of a float16 network
+    below 6e-8.
     """
-    if w.dtype == wide(w.dtype):
+    dtype = operands or w.dtype
+    if dtype == wide(dtype):
         return f(x, w)
     precision: Any = jax.config
-    return _narrow(f, precision.jax_default_matmul_precision, x, w)
+    return _narrow(f, precision.jax_default_matmul_precision, dtype, x, w)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _narrow(f: Callable[..., Array], precision: Any, x: Array, w: Array) -> Array:
-    return f(x.astype(w.dtype), w, preferred_element_type=wide(w.dtype))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _narrow(f: Callable[..., Array], precision: Any, dtype: Any, x: Array, w: Array) -> Array:
+    return f(x.astype(dtype), w.astype(dtype), preferred_element_type=wide(dtype))
 
 
-def _tangent(f: Any, precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _tangent(
+    f: Any, precision: Any, dtype: Any, primals: Any, tangents: Any
+) -> tuple[Array, Array]:
     (x, w), (dx, dw) = primals, tangents
-    y = _narrow(f, precision, x, w)
-    pairs = [(dx, w), (x.astype(w.dtype), dw)]
+    y = _narrow(f, precision, dtype, x, w)
+    pairs = [(dx, w.astype(dtype)), (x.astype(dtype), dw)]
     pairs = [p for p in pairs if not any(isinstance(a, SymbolicZero) for a in p)]
     # Pass precision explicitly: the context may have exited when this is traced.
     with jax.default_matmul_precision(precision):

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from . import _door
 from ._apply import Precision, start
 from ._control import Controls, controlled, over_time, share_alike, where
-from ._dtypes import for_a_loop
+from ._layer import for_a_loop
 from ._named import harvest
 from ._node import Plan, Problem, State, StepNode, takes_steps
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._dtypes import for_a_loop
+from .._layer import for_a_loop
 from .._node import Problem, State
 
 

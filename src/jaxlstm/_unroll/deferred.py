@@ -30,8 +30,8 @@ from jax.interpreters import ad
 from jaxtyping import Array
 
 from .._control import over_time, stepped_from, vary_alike, where
-from .._dtypes import for_a_loop, widened
-from .._layer import Layer
+from .._dtypes import widened
+from .._layer import Layer, for_a_loop, for_loops
 from .._node import Controls, Problem, State, StepNode
 from ._groups import Groups, Parts, groups_of, plus, rows, split, u_of, v_of, without_sums
 
@@ -61,7 +61,7 @@ def run(problem: Problem) -> tuple[Array, State]:
     # One large product before the loop.  On CPU those in the loop are as fast or faster from some
     # rows on, and take no memory and no pass over it (benchmarks/NOTES.md).
     hoist = not (light or (cpu and rows >= 16))
-    job = Job(node, problem.initial, problem.state, xs, problem.controls)
+    job = Job(for_loops(node), problem.initial, problem.state, xs, problem.controls)
     last, ys = recurrence(PLAIN, Loop(groups, problem.plan.reverse, hoist), job)
     return ys, last
 

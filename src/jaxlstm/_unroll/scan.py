@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array
 
 from .._control import Controls, controlled, over_time
-from .._dtypes import for_a_loop
+from .._layer import for_a_loop
 from .._node import Problem, State
 
 

@@ -179,8 +179,8 @@ def highway(key: Any, params: Any) -> Any:
     ```
     """
     n, dtype = params.input_size, dtype_of(params)
-    gate = jax.nn.initializers.glorot_uniform()(_door.key_of(key), (n, n), dtype)
-    return Highway(params, gate, jnp.full(n, -1, dtype))
+    gate = jax.nn.initializers.glorot_uniform()(_door.key_of(key), (n, n), wide(dtype))
+    return Highway(params, gate.astype(dtype), jnp.full(n, -1, dtype))
 
 
 def _same(name: str, xs: Array, ys: Array) -> None:
