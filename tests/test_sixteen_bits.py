@@ -126,11 +126,21 @@ def error(got, truth):
 
 
 LONG = 1000
+# As they are drawn these expand a difference of two states: in float64 too, where `h` is changed
+# by half a unit of float16 at each step, their gradients change by up to 2%, 30% and 80%.
+EXPANDING = {"janet": 2, "rnn_relu": 2, "layer_norm_lstm": 4}
+
+
+def contracting(net):
+    """The network with smaller recurrent weights, or gains where a norm undoes their size."""
+    by = EXPANDING.get(net.cell.name, 1)
+    weights = net.weights and {k: a / by if k == "a_v" else a for k, a in net.weights.items()}
+    return net._replace(r=net.r / by if by > 1 else net.r, weights=weights)
 
 
 def long_run(cell, way, dtype):
     """The errors over a thousand steps, of the outputs, the state and the weights' gradients."""
-    net = jaxlstm.init(jax.random.key(0), cell, N, H)
+    net = contracting(jaxlstm.init(jax.random.key(0), cell, N, H))
     xs = inputs(shape=(LONG, 2, N)) / 2
     net, xs = cast((net, xs), dtype)
 
@@ -169,8 +179,9 @@ ALL = [
 
 @pytest.mark.parametrize(("name", "way", "dtype"), ALL)
 def test_a_thousand_steps(name, way, dtype):
-    """As near as the products' operands are: some units in the last place, after all time."""
-    assert max(long_run(CELLS[name], way, dtype)) < 8 * float(jnp.finfo(dtype).eps)
+    """As near as the operands of products are: two units in the last place, after all time."""
+    errors = long_run(CELLS[name], way, dtype)
+    assert max(errors) < 2 * float(jnp.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("way", ["deferred", "scan"])
