@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from . import _door
 from ._control import share_alike, vary_alike
 from ._node import Context, Node, Plan, Problem, State, Unroll, run
-from ._unroll import IMPLEMENTATIONS, unroll
+from ._unroll import IMPLEMENTATIONS, refusal, unroll
 
 Implementation: TypeAlias = Literal["associative", "deferred", "native", "scan"]
 Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
@@ -147,8 +147,8 @@ def implementations(
     found: dict[str, str | None] = dict.fromkeys(IMPLEMENTATIONS)
 
     def ask(node: Any, problem: Problem) -> tuple[Array, State]:
-        for name, implementation in IMPLEMENTATIONS.items():
-            found[name] = found[name] or implementation.refusal(problem)
+        for name in IMPLEMENTATIONS:
+            found[name] = found[name] or refusal(name, problem)
         return IMPLEMENTATIONS["scan"].run(problem)
 
     plan = Plan(_door.flag("reverse", reverse), _door.segment(checkpoint))

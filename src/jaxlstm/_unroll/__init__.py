@@ -23,18 +23,24 @@ IMPLEMENTATIONS: dict[str, Any] = {
 DEFAULT = ("deferred", "scan")
 
 
+def refusal(name: str, problem: Problem) -> str | None:
+    """Why an implementation cannot run a problem, with its name; None if it can."""
+    reason = IMPLEMENTATIONS[name].refusal(problem)
+    return None if reason is None else f"`{name}` {reason}"
+
+
 def unroll(node: Any, problem: Problem) -> tuple[Array, State]:
     """Runs a problem by the first of the implementations in its plan that can."""
     names = problem.plan.implementation or DEFAULT
     reasons = {}
     for name in names:
         implementation = IMPLEMENTATIONS[name]
-        reason = implementation.refusal(problem)
+        reason = refusal(name, problem)
         if reason is None:
             if problem.plan.checkpoint:
                 return in_segments(implementation.run, problem)
             return implementation.run(problem)
-        reasons[name] = NotImplementedError(f"`{name}` {reason}")
+        reasons[name] = NotImplementedError(reason)
     if len(reasons) == 1:
         raise reasons[names[0]]
     raise ExceptionGroup(f"no implementation of {names} can run this", [*reasons.values()])
