@@ -127,7 +127,7 @@ def test_an_ensemble_comes_back(tmp_path):
     equal(convert.load(tmp_path / "a"), params)
 
 
-@jaxlstm.gated("h", jaxlstm.Hidden)
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState)
 def mine(s, u, v):
     (z,) = u + v
     return (jnp.sin(z),)
@@ -529,7 +529,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
-@jaxlstm.gated("h", jaxlstm.Hidden)
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState)
 def repeated(s, u, v, *, times=1):
     (z,) = u + v
     for _ in range(abs(times if isinstance(times, int) else times[0][0])):

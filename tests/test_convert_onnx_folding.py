@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from jaxlstm.convert._onnx_arithmetic import RULES
-from jaxlstm.convert._onnx_graph import Model
-from jaxlstm.convert._onnx_values import Values
+from jaxlstm.convert._onnx.arithmetic import RULES
+from jaxlstm.convert._onnx.graph import Model
+from jaxlstm.convert._onnx.values import Values
 from onnx_models import graph, model, node, onnx, reference
 
 A = np.random.default_rng(0).normal(size=(2, 3, 4))

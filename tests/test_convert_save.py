@@ -19,7 +19,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm import convert, wrappers
-from jaxlstm.convert import _files
+from jaxlstm.convert._files import file
 from networks import network
 from test_convert_files import equal, mine
 
@@ -67,7 +67,7 @@ def test_what_is_secret_is_so_while_it_is_written(tmp_path, monkeypatch):
     (tmp_path / "a").chmod(0o600)
     seen = []
     at = lambda *_: seen.extend(mode(p) for p in tmp_path.glob("*.tmp"))
-    monkeypatch.setattr(_files, "_like", at)
+    monkeypatch.setattr(file, "_like", at)
     convert.save(tmp_path / "a", PARAMS)
     assert seen == [0o600]
 
@@ -85,9 +85,9 @@ def test_the_owner_is_kept_where_that_is_allowed(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from jaxlstm.convert import _files
+from jaxlstm.convert._files import file
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-_files.replace(sys.argv[1], b"half")
+file.replace(sys.argv[1], b"half")
 """
 
 
@@ -111,7 +111,7 @@ def test_what_a_kill_leaves_the_next_save_removes(tmp_path):
 @posix
 def test_a_writer_that_lives_keeps_its_file(tmp_path):
     pytest.importorskip("fcntl")
-    f = _files._temporary(str(tmp_path / "a"), 0o600)
+    f = file._temporary(str(tmp_path / "a"), 0o600)
     convert.save(tmp_path / "a", PARAMS)
     assert names(tmp_path) == ["a", pathlib.Path(f.name).name]
     f.close()
@@ -126,7 +126,7 @@ def test_many_writers_of_one_path(tmp_path):
     def write(content):
         try:
             for _ in range(25):
-                _files.replace(path, content)
+                file.replace(path, content)
         except BaseException as e:  # of a thread, which would be lost
             failed.append(e)
 
@@ -287,7 +287,7 @@ def alike(a, b):
     return type(a) is type(b) and repr(a) == repr(b)
 
 
-@jaxlstm.gated("h", jaxlstm.Hidden)
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState)
 def optional(s, u, v, *, option="none"):
     return (jnp.tanh(u + v)[0],)
 
@@ -347,7 +347,7 @@ class Pair(NamedTuple):
     memory: jax.Array
 
 
-@jaxlstm.gated("h", Pair)
+@jaxlstm.gated_cell("h", Pair)
 def pair(s, u, v):
     h = jnp.tanh(u + v)[0]
     return h, s.memory + h

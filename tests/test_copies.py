@@ -19,9 +19,9 @@ from networks import CELLS, H, N, close, inputs
 SOURCE = """
 import jax.numpy as jnp, jaxlstm
 
-@jaxlstm.gated("{gates}", jaxlstm.Hidden)
+@jaxlstm.gated_cell("{gates}", jaxlstm.HiddenState)
 def mine(s, u, v, *, scale=1.0):
-    z = jaxlstm.named({name}=jnp.tanh(u[0] + v[0]))
+    z = jaxlstm.tag({name}=jnp.tanh(u[0] + v[0]))
     return ({factor} * scale * z,)
 """
 
@@ -57,7 +57,7 @@ COPIES = {
 def test_a_copy_has_the_cell_itself(notebook, by):
     """Edited and run again, or local: what was drawn keeps its equations."""
 
-    @jaxlstm.gated("z", jaxlstm.Hidden)
+    @jaxlstm.gated_cell("z", jaxlstm.HiddenState)
     def local(s, u, v):
         return (jnp.sin(u[0] + v[0]),)
 
@@ -88,7 +88,7 @@ def test_options_come_back(notebook):
 
 
 def test_a_name_that_leads_elsewhere_is_not_pickled(notebook):
-    @jaxlstm.gated("z", jaxlstm.Hidden)
+    @jaxlstm.gated_cell("z", jaxlstm.HiddenState)
     def local(s, u, v):
         return (jnp.tanh(u[0] + v[0]),)
 
@@ -101,7 +101,7 @@ def test_a_name_that_leads_elsewhere_is_not_pickled(notebook):
     cases = {
         edited: "another cell",
         local: "no cell",
-        jaxlstm.gated("z", jaxlstm.Hidden)(plain): "no cell",
+        jaxlstm.gated_cell("z", jaxlstm.HiddenState)(plain): "no cell",
         dataclasses.replace(jaxlstm.lstm, recurrent_bias=True): "another cell",
     }
     for cell, said in cases.items():
@@ -152,7 +152,7 @@ def test_what_is_static_is_hashable(value):
         jaxlstm.Static(value)
 
 
-@jaxlstm.gated("z", jaxlstm.Hidden)
+@jaxlstm.gated_cell("z", jaxlstm.HiddenState)
 def optional(s, u, v, *, rate=0.5, count=1, flag=False, anything=None):
     return (jnp.tanh(u[0] + v[0]),)
 
@@ -201,7 +201,7 @@ def test_a_traced_option_is_refused():
 
 def test_a_declaration_that_is_no_value_is_refused(as_users_call_it):
     with pytest.raises(TypeError, match="`bias` of a cell must be hashable"):
-        jaxlstm.gated("z", jaxlstm.Hidden, bias={"z": np.ones(3)})(lambda s, u, v: s)
+        jaxlstm.gated_cell("z", jaxlstm.HiddenState, bias={"z": np.ones(3)})(lambda s, u, v: s)
 
 
 def test_cloudpickle():
@@ -214,7 +214,7 @@ SCRIPT = """
 import multiprocessing
 import jax, jax.numpy as jnp, numpy as np, jaxlstm
 
-@jaxlstm.gated("z", jaxlstm.Hidden)
+@jaxlstm.gated_cell("z", jaxlstm.HiddenState)
 def mine(s, u, v):
     return (jnp.tanh(u[0] + v[0]),)
 

@@ -35,7 +35,7 @@ def after(params, xs, t, **options):
     rest = {k: v[t + 1 :] for k, v in options.items()}
 
     def value(s):
-        h = s[0] if isinstance(s, jaxlstm.Hidden | jaxlstm.HiddenCell) else s[-1][0]
+        h = s[0] if isinstance(s, jaxlstm.HiddenState | jaxlstm.LSTMState) else s[-1][0]
         now = options["mask"][t][:, None] if options else jnp.ones((B, 1), bool)
         first = jnp.where(now, h, 0)[None]
         ys = (

@@ -200,20 +200,20 @@ def test_deferred_takes_less_memory_than_scan(cell, share):
     assert temporary("deferred") <= share * temporary("scan")
 
 
-@jaxlstm.gated("ab", jaxlstm.Hidden)
+@jaxlstm.gated_cell("ab", jaxlstm.HiddenState)
 def twice(s, u, v):
     """The sum of `a` is taken, and its `v` once more; that of `b` crosses over."""
     a, b = u + v
     return (jnp.tanh(a + v[0]) * b,)
 
 
-@jaxlstm.gated("ab", jaxlstm.Hidden)
+@jaxlstm.gated_cell("ab", jaxlstm.HiddenState)
 def crossed(s, u, v):
     """What is added is not of one gate."""
     return (jnp.tanh(u[0] + v[1]) * (u[1] + v[0]),)
 
 
-@jaxlstm.gated("abc", jaxlstm.Hidden, recurrent="cb")
+@jaxlstm.gated_cell("abc", jaxlstm.HiddenState, recurrent="cb")
 def straight(s, u, v):
     """Of another order, and one gate without a product; the first is no sum."""
     (c,) = u[2:] + v[:1]

@@ -216,7 +216,7 @@ def test_checkpoint_and_remat_change_nothing():
     close((out, pull(normal_like(out))), plain[1:], rtol=1e-5, atol=1e-6)
 
 
-@jaxlstm.gated("abc", jaxlstm.Hidden)
+@jaxlstm.gated_cell("abc", jaxlstm.HiddenState)
 def functions(s, u, v):
     """What no other cell here asks of C++: powers, roots, comparisons, constants."""
     a, b, c = u + v
@@ -232,7 +232,7 @@ def test_a_cell_of_ones_own():
     close(got, expected, rtol=2e-5, atol=1e-5)
 
 
-@jaxlstm.gated("h", jaxlstm.Hidden, bias=False)
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState, bias=False)
 def wavy(s, u, v):
     return (jnp.sin((u + v)[0]),)
 
@@ -253,17 +253,17 @@ def test_it_says_why_it_cannot(monkeypatch):
     assert "needs a C++ compiler" in refused(jaxlstm.lstm)
 
 
-@jaxlstm.gated("h", jaxlstm.Hidden, bias=False)
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState, bias=False)
 def exponential(s, u, v):
     return (jnp.exp((u + 0 * v)[0]),)
 
 
-@jaxlstm.gated("h", jaxlstm.Hidden, bias=False)
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState, bias=False)
 def sigmoid(s, u, v):
     return (jax.nn.sigmoid((u + 0 * v)[0]),)
 
 
-@jaxlstm.gated("h", jaxlstm.Hidden, bias=False)
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState, bias=False)
 def tangent(s, u, v):
     return (jnp.tanh((u + 0 * v)[0]),)
 

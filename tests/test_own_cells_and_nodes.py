@@ -14,7 +14,7 @@ from networks import B, H, N, T, close, inputs, pulled, some_mask, some_reset
 XS = inputs()
 
 
-@jaxlstm.gated("zn", jaxlstm.Hidden)
+@jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
 def leaky(s, u, v):
     z, n = u + v
     z = sigmoid(z)
@@ -26,8 +26,8 @@ def scaling(rate):
     return decayed(rate=rate)
 
 
-@jaxlstm.gated(
-    "n", jaxlstm.Hidden, weights={"p": jaxlstm.Weight("hidden", jaxlstm.initializers.ones)}
+@jaxlstm.gated_cell(
+    "n", jaxlstm.HiddenState, weights={"p": jaxlstm.Weight("hidden", jaxlstm.initializers.ones)}
 )
 def decayed(s, u, v, *, p, rate=0.5):
     (n,) = u + v
@@ -44,10 +44,10 @@ class NoNoise(Scale, jaxlstm.StepNode):
     input_size = H
 
     def initial_state(self, batch):
-        return jaxlstm.Hidden(jnp.zeros((*batch, H)))
+        return jaxlstm.HiddenState(jnp.zeros((*batch, H)))
 
     def step(self, s, u, recur, noise):
-        return jaxlstm.Hidden(self.scale * u)
+        return jaxlstm.HiddenState(self.scale * u)
 
 
 class Echo(NoNoise):
@@ -57,7 +57,7 @@ class Echo(NoNoise):
         return jax.random.normal(key, (*batch, H))
 
     def step(self, s, u, recur, noise):
-        return jaxlstm.Hidden(self.scale * u + (0.0 if noise is None else noise))
+        return jaxlstm.HiddenState(self.scale * u + (0.0 if noise is None else noise))
 
 
 def test_a_cell_in_five_lines():

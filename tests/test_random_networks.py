@@ -219,7 +219,7 @@ def initial(node):
         case "InitialState":
             return node.state
         case "Delay":
-            return jaxlstm.Hidden(np.zeros(np.prod(node.of.shape[1:])))
+            return jaxlstm.HiddenState(np.zeros(np.prod(node.of.shape[1:])))
         case "Layer":
             return zeros(node.cell, node.w.shape[-1])
     return initial(node.node)

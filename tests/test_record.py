@@ -123,17 +123,17 @@ def test_jit_vmap_and_grad():
     assert not slope.layers[0].backward.w.any()
 
 
-@jaxlstm.gated("zn", jaxlstm.Hidden)
+@jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
 def own(s, u, v):
     """Names inside a call that is compiled, under `vmap`, twice, and never."""
     z, n = u + v
 
     @jax.jit
     def gate(z):
-        return jaxlstm.named(z=jax.nn.sigmoid(z))
+        return jaxlstm.tag(z=jax.nn.sigmoid(z))
 
     z = gate(z)
-    z2 = jax.vmap(lambda z: jaxlstm.named(z=z * z))(z)
+    z2 = jax.vmap(lambda z: jaxlstm.tag(z=z * z))(z)
     return ((1 - z) * s.h + z2 * jnp.tanh(n),)
 
 
@@ -144,13 +144,13 @@ def test_names_in_a_cell_of_ones_own():
     assert list(seen.gates) == ["z", "z2"]
     close(seen.gates["z2"], seen.gates["z"] ** 2)
     with pytest.raises(TypeError, match="by name"):
-        jaxlstm.named()
+        jaxlstm.tag()
 
 
 def light(name):
     """A cell that names by `name`, also inside a call and where nothing looks."""
 
-    @jaxlstm.gated("zn", jaxlstm.Hidden)
+    @jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
     def light(s, u, v):
         z, n = u + v
         z, n = name(z=jax.nn.sigmoid(z), n=jnp.tanh(n))
@@ -173,32 +173,32 @@ def test_it_costs_nothing_when_not_asked(way):
             for f in (loss, jax.grad(loss), jax.vmap(loss, (None, 1)), jax.hessian(loss, 1))
         ]
 
-    assert programs(jaxlstm.named) == programs(unnamed)
+    assert programs(jaxlstm.tag) == programs(unnamed)
 
 
 @jax.jit
 def compiled_gates(a):
     """At module level: traced once, whoever calls."""
     z, n = a
-    return jaxlstm.named(z=jax.nn.sigmoid(z), n=jnp.tanh(n))
+    return jaxlstm.tag(z=jax.nn.sigmoid(z), n=jnp.tanh(n))
 
 
 @jax.custom_jvp
 def own_slope(n):
-    return jaxlstm.named(o=jnp.floor(n))
+    return jaxlstm.tag(o=jnp.floor(n))
 
 
 own_slope.defjvp(lambda n, dn: (own_slope(*n), 3.0 * dn[0]))
 
 
-@jaxlstm.gated("zn", jaxlstm.Hidden)
+@jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
 def with_module_level_jit(s, u, v):
     """Gates from a program that may have been traced before."""
     z, n = compiled_gates(u + v)
     return ((1 - z) * s.h + z * n,)
 
 
-@jaxlstm.gated("zn", jaxlstm.Hidden)
+@jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
 def with_a_rule_of_its_own(s, u, v):
     z, n = compiled_gates(u + v)
     return ((1 - z) * s.h + z * own_slope(n),)
@@ -274,10 +274,10 @@ def test_a_derivative_rule_of_ones_own_is_kept():
 def loops(kind):
     """A cell that calls the recurrent product, and names its candidate, in a loop of its own."""
 
-    @jaxlstm.general("n", jaxlstm.Hidden)
+    @jaxlstm.general_cell("n", jaxlstm.HiddenState)
     def looping(s, u, recur):
         def round(h):
-            return 0.5 * h + 0.5 * jaxlstm.named(n=jnp.tanh(u[0] + recur(h)[0]))
+            return 0.5 * h + 0.5 * jaxlstm.tag(n=jnp.tanh(u[0] + recur(h)[0]))
 
         if kind == "python":
             h = round(round(s.h))
@@ -308,11 +308,11 @@ def test_names_are_changed_in_loops_too(kind):
 
 
 def test_what_is_not_named_cannot_be_changed():
-    @jaxlstm.gated("n", jaxlstm.Hidden)
+    @jaxlstm.gated_cell("n", jaxlstm.HiddenState)
     def silent(s, u, v):
         return (jnp.tanh(u[0] + v[0]),)
 
-    with pytest.raises(TypeError, match=r"name no \['n'\].*`jaxlstm.named`"):
+    with pytest.raises(TypeError, match=r"name no \['n'\].*`jaxlstm.tag`"):
         jaxlstm.apply(
             jaxlstm.wrappers.recurrent_dropout(network(silent), 0.5), XS, key=jax.random.key(0)
         )

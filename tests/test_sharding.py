@@ -314,7 +314,7 @@ def test_a_last_state_that_varies_is_not_taken_for_one_that_does_not(way):
         replicated(params, xs)
 
 
-@jaxlstm.gated("ab", jaxlstm.Hidden)
+@jaxlstm.gated_cell("ab", jaxlstm.HiddenState)
 def used_nowhere_else(s, u, v):
     a, b = u + v
     return (jnp.tanh(a) * jax.nn.sigmoid(b + 1),)

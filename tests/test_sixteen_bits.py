@@ -239,6 +239,6 @@ def test_letters_of_gates_differ():
 
     for options in ({"gates": "zz"}, {"gates": "zn", "recurrent": "nn"}):
         with pytest.raises(ValueError, match="a letter of its own for each gate"):
-            jaxlstm.gated(options.pop("gates"), jaxlstm.Hidden, **options)(equations)
+            jaxlstm.gated_cell(options.pop("gates"), jaxlstm.HiddenState, **options)(equations)
     with pytest.raises(ValueError, match="'aa', with \\['a'\\]"):
-        jaxlstm.linear("aa")(lambda u: (u[0], u[1]))
+        jaxlstm.linear_cell("aa")(lambda u: (u[0], u[1]))

@@ -128,7 +128,7 @@ def test_recurrent_dropout_of_what_is_not_there():
         with pytest.raises(ValueError, match="letter of a gate"):
             wrappers.recurrent_dropout(network(cell), 0.3, gate=gate)
 
-    @jaxlstm.gated("g", jaxlstm.Hidden)
+    @jaxlstm.gated_cell("g", jaxlstm.HiddenState)
     def nameless(s, u, v):
         return (jnp.tanh(u[0] + v[0]),)
 

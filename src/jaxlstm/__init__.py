@@ -4,14 +4,20 @@ from . import cells as cells, initializers as initializers, wrappers as wrappers
 from ._apply import apply as apply, implementations as implementations, step as step
 from ._cell import (
     Cell as Cell,
-    Hidden as Hidden,
-    HiddenCell as HiddenCell,
+    HiddenState as HiddenState,
     Layer as Layer,
+    LSTMState as LSTMState,
     Weight as Weight,
-    gated as gated,
-    general as general,
-    linear as linear,
-    named as named,
+    gated_cell as gated_cell,
+    general_cell as general_cell,
+    linear_cell as linear_cell,
+    tag as tag,
+)
+from ._containers import (
+    Bidirectional as Bidirectional,
+    Reverse as Reverse,
+    Stack as Stack,
+    Static as Static,
 )
 from ._conv import ConvLayer as ConvLayer, init_conv as init_conv
 from ._gradient_flow import (
@@ -20,12 +26,6 @@ from ._gradient_flow import (
 )
 from ._init import init as init, lengths_to_mask as lengths_to_mask
 from ._node import Context as Context, Node as Node, StepNode as StepNode, run as run
-from ._nodes import (
-    Bidirectional as Bidirectional,
-    Reverse as Reverse,
-    Stack as Stack,
-    Static as Static,
-)
 from ._record import Record as Record, record as record
 from .cells import (
     gru as gru,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from . import _door
+from . import _arguments
 from ._control import share_alike, vary_alike
 from ._node import Context, Node, Plan, Problem, State, Unroll, run
 from ._unroll import IMPLEMENTATIONS, refusal, unroll
@@ -89,11 +89,11 @@ def apply(
     assert ys.shape == (7, 2, 5)
     ```
     """
-    args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
-    names = _door.names(implementation, IMPLEMENTATIONS)
-    with _door.products(precision):
+    args = _arguments.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
+    names = _arguments.names(implementation, IMPLEMENTATIONS)
+    with _arguments.products(precision):
         ys, last = _run(
-            *args, Plan(_door.flag("reverse", reverse), _door.segment(checkpoint), names)
+            *args, Plan(_arguments.flag("reverse", reverse), _arguments.segment(checkpoint), names)
         )
     return jnp.moveaxis(ys, 0, axis), last
 
@@ -119,8 +119,8 @@ def step(
     y, state = jaxlstm.step(params, jnp.ones(3), state)
     ```
     """
-    args = _door.check(params, x, state, mask, reset, key, 0, None, precision, single=True)
-    with _door.products(precision):
+    args = _arguments.check(params, x, state, mask, reset, key, 0, None, precision, single=True)
+    with _arguments.products(precision):
         ys, last = _run(*args, Plan(single_step=True))
     return ys[0], last
 
@@ -143,6 +143,12 @@ def implementations(
     Returns a dict from the name of every implementation to `None`, if it can run this call,
     or to its reason.  Nothing is computed: an array may be a `jax.ShapeDtypeStruct`.  The
     default takes the first that can of those that agree with `scan` to rounding.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.minlstm, input_size=3, hidden_size=5)
+    found = jaxlstm.implementations(params, jnp.ones((7, 3)))
+    assert found["associative"] is None and found["deferred"].startswith("`deferred` needs")
+    ```
     """
     found: dict[str, str | None] = dict.fromkeys(IMPLEMENTATIONS)
 
@@ -151,12 +157,12 @@ def implementations(
             found[name] = found[name] or refusal(name, problem)
         return IMPLEMENTATIONS["scan"].run(problem)
 
-    plan = Plan(_door.flag("reverse", reverse), _door.segment(checkpoint))
+    plan = Plan(_arguments.flag("reverse", reverse), _arguments.segment(checkpoint))
 
     def call(params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any) -> Any:
-        args = _door.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
+        args = _arguments.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
         return start(*args, plan=plan, unroll=ask)
 
-    with _door.products(precision):
+    with _arguments.products(precision):
         jax.eval_shape(call, params, xs, state, mask, reset, key)
     return found

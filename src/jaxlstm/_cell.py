@@ -1,39 +1,283 @@
-"""What a cell is: one time step, in one of three shapes, and nothing about sequences.
+"""What an author of cells writes: one time step, and nothing about sequences.
 
-- `linear`:  `h' = a * h + b`, with `(a, b)` read from the input alone.
-- `gated`:   `s' = f(s, u, v)`, with `v = h r` the one recurrent product of the step.
-- `general`: `s' = f(s, u, recur)`, free to call `recur` as it likes.
+- `linear_cell`:  `h' = a * h + b`, with `(a, b)` read from the input alone.
+- `gated_cell`:   `s' = f(s, u, v)`, with `v = h r` the one recurrent product of the step.
+- `general_cell`: `s' = f(s, u, recur)`, free to call `recur` as it likes.
 
 Here `u = x w + b` is what does not wait for the state.  A cell is a value: two cells of the
 same equations and options compare equal, so a tree of weights that names its cell keeps its
 structure from run to run.
 """
 
+import dataclasses
+import importlib
+import inspect
+import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
+import jax.core
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Float
 
+from ._dtypes import wide, widened
 from ._layer import (
     Layer as Layer,
-    front as front,
+    gates_first as gates_first,
     of_rows,
     product as product,
 )
-from ._named import mark, named as named
-from ._node import Recur
-from ._value import (
-    Cell as Cell,
-    Hidden as Hidden,
-    HiddenCell as HiddenCell,
-    Initializer as Initializer,
-    State as State,
-    Weight as Weight,
-    Weights as Weights,
-    shape_of as shape_of,
-)
+from ._node import Recur, State as State
+from ._options import flag, hashable
+from ._tags import mark, tag as tag
+
+Weights: TypeAlias = Any  # a `CellNode`
+Initializer: TypeAlias = Callable[..., Array]  # (key, shape, dtype) -> array
+
+
+class HiddenState(NamedTuple):
+    """State of a cell that keeps a hidden vector."""
+
+    h: Float[Array, "*batch hidden"]
+
+
+class LSTMState(NamedTuple):
+    """State of a cell that keeps a hidden vector and a memory cell."""
+
+    h: Float[Array, "*batch hidden"]
+    c: Float[Array, "*batch hidden"]
+
+
+class Weight(NamedTuple):
+    """A weight beside `w`, `r` and `b`: its shape in words, and how it starts.
+
+    The words are `input`, `hidden`, `output` (the width of the output), `gates`, `head` (the
+    width of one of the `heads`), numbers, and the cell's options by name, where `None` is as
+    wide as `hidden`.  The equations take the
+    weight as a keyword of its name; `...` is where it has axes for the batch then, so that
+    `Weight("3 ... hidden", zeros)` is three vectors to multiply a state with.
+    """
+
+    shape: str
+    init: Initializer
+    when: str | None = None  # an option without which the cell has no such weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell as a value: its equations, and the data that they are read with.
+
+    Calling a cell with options gives the cell with these options: `cell(clip=3.0)`.
+    """
+
+    equations: Callable[..., Any]
+    gates: str  # one letter a gate: their one order, in memory and in files
+    state: type[Any]
+    recurrent: str = ""  # the gates that have a recurrent product
+    recurrent_bias: bool = False
+    bias: tuple[tuple[str, float], ...] | None = ()  # those not zero at first; None: no bias
+    weights: tuple[tuple[str, Weight], ...] = ()
+    sizes: tuple[str, ...] = ()  # of the state's fields, in words; `hidden` unless told
+    pointwise: bool = True  # once the products are known, no unit sees another
+    options: tuple[tuple[str, Any], ...] = ()  # those that differ from the defaults
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_static(cls)  # in a tree, a cell has no leaves
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.equations.__doc__)
+        for field in dataclasses.fields(self):
+            hashable(f"`{field.name}` of a cell", getattr(self, field.name))
+        for role in ("gates", "recurrent"):
+            letters = getattr(self, role)
+            twice = sorted({letter for letter in letters if letters.count(letter) > 1})
+            if twice:
+                raise ValueError(
+                    f"`{role}` of the cell {self.name} must have a letter of its own for each "
+                    f"gate; got {letters!r}, with {twice} more than once."
+                )
+
+    @property
+    def name(self) -> str:
+        return self.equations.__name__
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v!r}" for k, v in self.options)
+        return f"{self.name}({options})" if options else self.name
+
+    def __copy__(self) -> "Cell":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Cell":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name, as Python pickles a function."""
+        f = self.equations
+        plain = dataclasses.replace(self, options=())
+        try:
+            found = _by_name(f.__module__, f.__qualname__)
+        except (ImportError, AttributeError):
+            found = None
+        if found is None or dataclasses.replace(found, options=()) != plain:
+            leads = "no cell" if found is None else "another cell, as after an edit"
+            raise pickle.PicklingError(
+                f"the cell {self} is pickled by its name, `{f.__module__}.{f.__qualname__}`, which "
+                f"leads to {leads}. Decorate its equations at the top level of a module, and leave "
+                "their name to the cell."
+            )
+        return unpickled, (f.__module__, f.__qualname__, self.options, self.gates, self.recurrent)
+
+    def __call__(self, *args: Any, **options: Any) -> "Cell":
+        known = self.defaults()
+        if args or not options.keys() <= known.keys():
+            raise TypeError(
+                f"`{self.name}` takes options by name, of {sorted(known) or 'none'}; got "
+                f"{[*args, *options]}. A cell is run by `jaxlstm.init` and `jaxlstm.apply`."
+            )
+        told = dict(self.options) | {k: _option(k, v, known[k]) for k, v in options.items()}
+        differ = {k: v for k, v in told.items() if not _alike(v, known[k])}
+        return dataclasses.replace(self, options=tuple(sorted(differ.items())))
+
+    def defaults(self) -> dict[str, Any]:
+        """The options of the equations: their keywords that are not weights."""
+        parameters = inspect.signature(self.equations).parameters.values()
+        weights = dict(self.weights)
+        known = [p for p in parameters if p.default is not p.empty and p.name not in weights]
+        return {p.name: p.default for p in known}
+
+    def dims(self, input_size: int, hidden_size: int) -> dict[str, int]:
+        """What the words of a shape stand for."""
+        told = {**self.defaults(), **dict(self.options)}
+        sizes = {k: hidden_size if v is None else v for k, v in told.items()}
+        sizes = {k: v for k, v in sizes.items() if isinstance(v, int)}
+        dims = {**sizes, "input": input_size, "hidden": hidden_size, "gates": len(self.gates)}
+        dims["head"] = hidden_size // dims.get("heads", 1)
+        dims["complex"] = 2  # the real part and the imaginary part, side by side
+        (dims["output"],) = shape_of(self.sizes[0], dims) if self.sizes else (hidden_size,)
+        return dims
+
+    def size_options(self) -> dict[str, Any]:
+        """The options that are sizes, where they are told: `heads`, `depth`, `projection`."""
+        told = {**self.defaults(), **dict(self.options)}
+        shapes = [*self.sizes, *(weight.shape for _, weight in self.weights), "heads"]
+        words = {word for shape in shapes for word in shape.split()}
+        return {k: v for k, v in told.items() if k in words and v is not None}
+
+    def shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...] | None]:
+        """The shape of each role of a layer's weights, None of one that the cell cannot have.
+
+        A layer may go without biases, and any recurrent cell may keep a recurrent bias apart.
+        """
+        dims = self.dims(input_size, hidden_size)
+        n, h, g = input_size, hidden_size, len(self.recurrent)
+        rows = dims["output"] // dims.get("heads", 1)  # block by block
+        return {
+            "w": (n, len(self.gates), h),
+            "r": (rows, g, h) if g else None,
+            "b": None if self.bias is None else (len(self.gates), h),
+            "recurrent_bias": (g, h) if g else None,
+        }
+
+    def drawn(self) -> dict[str, tuple[str, Initializer]]:
+        """The shape and the start of the further weights that the cell has, with its options."""
+        told = {**self.defaults(), **dict(self.options)}
+        had = [(k, w) for k, w in self.weights if not w.when or told[w.when]]
+        return {k: (w.shape, w.init) for k, w in had}
+
+    def output_size(self, hidden_size: int) -> int:
+        """The width of the output, which is the state's first field."""
+        return self.dims(0, hidden_size)["output"]
+
+    def zeros(self, batch: Sequence[int], hidden_size: int, dtype: Any) -> State:
+        """The initial state for weights of a dtype; it is never narrower than float32."""
+        dims, dtype = self.dims(0, hidden_size), wide(dtype)
+        words = self.sizes or ("hidden",) * len(self.state._fields)
+        return self.state(*[jnp.zeros((*batch, *shape_of(word, dims)), dtype) for word in words])
+
+    def keywords(self, p: Weights, rank: int) -> dict[str, Any]:
+        """Options and weights, as the equations take them for so many batch axes."""
+        given = {**dict(self.options), **jax.tree.map(widened, p.weights or {})}
+        for name, weight in self.weights:
+            words = weight.shape.split()
+            if "..." in words and name in given:
+                shape = given[name].shape
+                at = words.index("...")
+                given[name] = given[name].reshape(*shape[:at], *[1] * rank, *shape[at:])
+        return given
+
+    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
+        """One time step; `u` is `(*batch, gates, hidden)`, as is what `recur` gives."""
+        raise NotImplementedError
+
+
+def shape_of(words: str, dims: Mapping[str, int]) -> tuple[int, ...]:
+    """A shape from its words; the batch axes, `...`, are left out."""
+    known = [word for word in words.split() if word != "..."]
+    return tuple(int(word) if word.isdigit() else dims[word] for word in known)
+
+
+def _option(name: str, value: Any, default: Any) -> Any:
+    """An option as it is kept: hashable, and equal if it means the same.
+
+    Lists become tuples, numbers of NumPy and JAX those of Python, and whole numbers are floats
+    where the default is one.
+    """
+    if isinstance(default, bool):
+        return flag(name, value)
+    plain = _plain(value)
+    hashable(f"the option `{name}`", plain)
+    is_whole = isinstance(plain, int) and not isinstance(plain, bool)
+    return float(plain) if is_whole and isinstance(default, float) else plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    single = isinstance(value, np.ndarray | np.generic | jax.Array) and not np.shape(value)
+    return value.item() if single and not isinstance(value, jax.core.Tracer) else value
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Equal, and not only as `True` equals 1."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _by_name(module: str, name: str) -> Cell | None:
+    """The cell that a name leads to."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found if isinstance(found, Cell) else None
+
+
+def unpickled(
+    module: str,
+    name: str,
+    options: tuple[tuple[str, Any], ...],
+    gates: str | None = None,
+    recurrent: str | None = None,
+) -> Cell:
+    """The cell that was pickled by this name; it must have the gates that it had then."""
+    try:
+        cell = _by_name(module, name)
+    except (ImportError, AttributeError):
+        cell = None
+    if cell is None:
+        raise pickle.UnpicklingError(
+            f"a cell was pickled by its name, `{module}.{name}`, which leads to no cell here. "
+            "Import or define it first, by the name that it had."
+        )
+    had, has = (gates, recurrent), (cell.gates, cell.recurrent)
+    if gates is not None and had != has:
+        raise pickle.UnpicklingError(
+            f"a cell was pickled by its name, `{module}.{name}`, which leads to another cell here: "
+            f"its gates were {gates!r} ({recurrent!r} of them recurrent), and are {cell.gates!r} "
+            f"({cell.recurrent!r}) now."
+        )
+    return dataclasses.replace(cell, options=())(**dict(options))
 
 
 class General(Cell):
@@ -41,19 +285,21 @@ class General(Cell):
 
     def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
         def product(h: Array, gates: str = self.recurrent) -> Array:
-            return mark(front(recur(h, gates)), "v", gates)
+            return mark(gates_first(recur(h, gates)), "v", gates)
 
         given = self.keywords(p, u.ndim - 2)
-        return self.state(*self.equations(s, mark(front(u), "u", self.gates), product, **given))
+        return self.state(
+            *self.equations(s, mark(gates_first(u), "u", self.gates), product, **given)
+        )
 
 
 class Gated(Cell):
     """A cell that has one recurrent product, `v = h r`."""
 
     def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
-        v = mark(front(recur(s[0], self.recurrent)), "v", self.recurrent)
+        v = mark(gates_first(recur(s[0], self.recurrent)), "v", self.recurrent)
         given = self.keywords(p, u.ndim - 2)
-        return self.state(*self.equations(s, mark(front(u), "u", self.gates), v, **given))
+        return self.state(*self.equations(s, mark(gates_first(u), "u", self.gates), v, **given))
 
 
 Read: TypeAlias = Callable[..., Array] | None  # memories -> output
@@ -63,7 +309,7 @@ class Linear(Cell):
     """A cell that is linear in its memory, so parallel in time."""
 
     def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
-        a, b, read = self.coefficients(p, mark(front(u), "u", self.gates))
+        a, b, read = self.coefficients(p, mark(gates_first(u), "u", self.gates))
         memory = zip(a, self.memory(s), b, strict=True)
         return self.remember(s, tuple(a * c + b for a, c, b in memory), read)
 
@@ -112,9 +358,9 @@ def _decorator(shape: type[Any], gates: str, state: type[Any], **data: Any) -> D
     return lambda equations: shape(equations, gates, state, **data)
 
 
-def linear(
+def linear_cell(
     gates: str,
-    state: type[Any] = Hidden,
+    state: type[Any] = HiddenState,
     *,
     bias: Biases = None,
     weights: Mapping[str, Weight] | None = None,
@@ -131,7 +377,7 @@ def linear(
     `read(c')`.  Several memories have a tuple of `a` and of `b`.
 
     ```python
-    @jaxlstm.linear("zn")
+    @jaxlstm.linear_cell("zn")
     def average(u):
         z, n = u
         z = jax.nn.sigmoid(z)
@@ -142,7 +388,7 @@ def linear(
     return _decorator(Linear, gates, state, recurrent="", **data)
 
 
-def gated(
+def gated_cell(
     gates: str,
     state: type[Any],
     *,
@@ -156,11 +402,11 @@ def gated(
     """Makes a cell of `equations(s, u, v) -> s'`, where `v = h r` is its only product.
 
     `gates` names the rows of `u`, `recurrent` those of `v` (all of them unless told);
-    `recurrent_bias` adds a bias to `v`.  The rest is as for `linear`.  `pointwise` is False
+    `recurrent_bias` adds a bias to `v`.  The rest is as for `linear_cell`.  `pointwise` is False
     where units see each other after the product too, as in a layer norm.
 
     ```python
-    @jaxlstm.gated("h", jaxlstm.Hidden)
+    @jaxlstm.gated_cell("h", jaxlstm.HiddenState)
     def elman(s, u, v):
         (z,) = u + v
         return (jnp.tanh(z),)
@@ -171,7 +417,7 @@ def gated(
     return _decorator(Gated, gates, state, **data)
 
 
-def general(
+def general_cell(
     gates: str,
     state: type[Any],
     *,
@@ -184,7 +430,16 @@ def general(
     """Makes a cell of `equations(s, u, recur) -> s'`.
 
     `recur(h, "rz")` is the recurrent product of the gates `r` and `z`; the rest is as for
-    `gated`.
+    `gated_cell`.
+
+    ```python
+    @jaxlstm.general_cell("rn", jaxlstm.HiddenState)
+    def reset_before(s, u, recur):
+        r, n = u
+        (v,) = recur(s.h, "r")
+        (v,) = recur(jax.nn.sigmoid(r + v) * s.h, "n")
+        return (jnp.tanh(n + v),)
+    ```
     """
     data = {"recurrent": recurrent, "recurrent_bias": recurrent_bias, "bias": bias}
     data |= {"weights": weights, "sizes": sizes, "pointwise": False}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from . import _door
+from . import _arguments
 from ._cell import Cell
 from ._control import on_each_device, shared
 from ._dtypes import wide
@@ -94,10 +94,10 @@ def init_conv(
         )
     if cell.size_options().get("heads", 1) != 1:
         raise ValueError(f"a convolutional layer is of a cell with one head; got {cell}.")
-    kernel = [_door.count("kernel", size) for size in kernel]
-    input_size = _door.count("input_size", input_size)
-    hidden_size = _door.count("hidden_size", hidden_size)
-    bias = _door.flag("bias", bias)
+    kernel = [_arguments.count("kernel", size) for size in kernel]
+    input_size = _arguments.count("input_size", input_size)
+    hidden_size = _arguments.count("hidden_size", hidden_size)
+    bias = _arguments.flag("bias", bias)
     inner, outer = jax.random.split(key)
     places = math.prod(kernel)
     # What a unit sees, all places of the kernel together, is what its start depends on.

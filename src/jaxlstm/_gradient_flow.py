@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from . import _door
+from . import _arguments
 from ._apply import Precision, start
 from ._control import over_time, share_alike
 from ._node import Plan, State
@@ -50,8 +50,8 @@ def gradient_flow(
     assert flow.h.shape == flow.c.shape == (7,)
     ```
     """
-    args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
-    plan = Plan(_door.flag("reverse", reverse))
+    args = _arguments.check(params, xs, state, mask, reset, key, axis, None, precision)
+    plan = Plan(_arguments.flag("reverse", reverse))
     rows = args[1].ndim - 1 - args[0].spatial_axes
     if not callable(loss):
         raise TypeError(
@@ -77,7 +77,7 @@ def gradient_flow(
         slopes, _ = jax.grad(run, has_aux=True)(pushes, args)
         return jax.tree.map(norm, slopes)
 
-    with _door.products(precision):
+    with _arguments.products(precision):
         return mirror(args[0], norms(args))
 
 
@@ -124,8 +124,8 @@ def state_jacobians(
     assert jnp.linalg.norm(products[6]) < jnp.linalg.norm(products[0])
     ```
     """
-    args = _door.check(params, xs, state, mask, reset, None, 0, None, precision)
-    with _door.products(precision):
+    args = _arguments.check(params, xs, state, mask, reset, None, 0, None, precision)
+    with _arguments.products(precision):
         return _jacobians(*args[:5])
 
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Integer
 
-from . import _door
+from . import _arguments
 from ._cell import Cell, Layer, shape_of
-from ._nodes import Bidirectional, Stack, Static
+from ._containers import Bidirectional, Stack, Static
 from .initializers import SCHEMES, Scheme
 
 
@@ -21,7 +21,7 @@ def init_layer(
     """Draws one layer.  Draws are made in float32 at least, then cast."""
     wide = dtype if dtype.itemsize >= 4 else jnp.float32
     for name, value in cell.size_options().items():
-        _door.count(name, value)
+        _arguments.count(name, value)
     dims = cell.dims(input_size, hidden_size)
     h, heads = hidden_size, dims.get("heads", 1)
     if h % heads:
@@ -53,7 +53,7 @@ def init_layer(
 
 def checked(key: Any, cell: Any, scheme: Any, dtype: Any) -> tuple[Any, Scheme, Any]:
     """What every kind of layer is drawn with: `(key, scheme, dtype)`, or one error."""
-    key = _door.key_of(key)
+    key = _arguments.key_of(key)
     if not isinstance(cell, Cell):
         raise TypeError(f"`cell` must be a cell, such as `jaxlstm.lstm`; got {cell!r}.")
     made = SCHEMES.get(scheme) if isinstance(scheme, str) else scheme
@@ -62,7 +62,7 @@ def checked(key: Any, cell: Any, scheme: Any, dtype: Any) -> tuple[Any, Scheme, 
             f"`scheme` must be one of {sorted(SCHEMES)} or a `jaxlstm.initializers.Scheme`; got "
             f"{scheme!r}."
         )
-    return key, made, _door.floating(dtype)
+    return key, made, _arguments.floating(dtype)
 
 
 def init(
@@ -110,17 +110,17 @@ def init(
     told: Any = hidden_size
     if layers is None:
         layers = max(len(told), 1) if several else 1
-    layers = _door.count("layers", layers)
-    input_size = _door.count("input_size", input_size)
-    widths = [_door.count("hidden_size", n) for n in (told if several else [told] * layers)]
+    layers = _arguments.count("layers", layers)
+    input_size = _arguments.count("input_size", input_size)
+    widths = [_arguments.count("hidden_size", n) for n in (told if several else [told] * layers)]
     if len(widths) != layers:
         raise ValueError(
             f"`hidden_size` must be one width, or one for each of the {layers} layers; got "
             f"{hidden_size!r}."
         )
-    dropout = _door.probability("dropout", dropout)
-    bidirectional = _door.flag("bidirectional", bidirectional)
-    bias = _door.flag("bias", bias)
+    dropout = _arguments.probability("dropout", dropout)
+    bidirectional = _arguments.flag("bidirectional", bidirectional)
+    bias = _arguments.flag("bias", bias)
     if dropout and layers == 1:
         raise ValueError(
             f"`dropout` runs between layers, and one layer has no between; got {dropout!r} with "
@@ -157,7 +157,7 @@ def lengths_to_mask(
     """
     given: Any = lengths
     try:
-        lengths = _door.numbers(given)
+        lengths = _arguments.numbers(given)
     except TypeError as e:
         message = f"`lengths` must be one array of integers; got {given!r}."
         raise TypeError(f"{message} {e}".rstrip()) from None
@@ -169,12 +169,12 @@ def lengths_to_mask(
             f"`lengths` must be integers, one for each row; got {lengths.dtype}. A mask is passed "
             "to `apply` as it is."
         )
-    time = _door.count("time", time, least=0)
-    at = _door.whole(axis)
+    time = _arguments.count("time", time, least=0)
+    at = _arguments.whole(axis)
     if at is None or not 0 <= at <= lengths.ndim:
         raise ValueError(
             f"`axis` is where time stands in the mask, 0 to {lengths.ndim}; got "
-            f"{_door.shown(axis)}."
+            f"{_arguments.shown(axis)}."
         )
     if known and lengths.size:
         low, high = int(lengths.min()), int(lengths.max())
@@ -183,7 +183,7 @@ def lengths_to_mask(
                 f"`lengths` must lie between 0 and the time {time}; got {low} to {high}."
             )
     # A narrow dtype may hold the lengths and not the time.
-    lengths = _door.array(lengths.astype(jax.dtypes.canonicalize_dtype(int)))
+    lengths = _arguments.array(lengths.astype(jax.dtypes.canonicalize_dtype(int)))
     shape = (time, *lengths.shape)
     steps = jax.lax.broadcasted_iota(lengths.dtype, shape, 0)
     return jnp.moveaxis(steps < jnp.broadcast_to(lengths[None], shape), 0, at)

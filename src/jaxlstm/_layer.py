@@ -15,7 +15,7 @@ from ._dtypes import wide, widened
 from ._node import Recur, State, StepNode
 
 if TYPE_CHECKING:
-    from ._value import Cell
+    from ._cell import Cell
 
 
 class CellNode(StepNode, abstract=True):
@@ -115,7 +115,7 @@ def _with_operands(cls: type, dtype: Any) -> type:
     return type(cls.__name__, (cls,), {"operands": dtype, "__slots__": ()})
 
 
-def front(a: Array) -> Array:
+def gates_first(a: Array) -> Array:
     """Gates first, as the equations take them: `i, f, g, o = u`."""
     return jnp.moveaxis(a, -2, 0)
 

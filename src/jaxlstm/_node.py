@@ -140,10 +140,10 @@ class StepNode(Node, abstract=True):
             return self.rate.shape[0]
 
         def initial_state(self, batch):
-            return jaxlstm.Hidden(jnp.zeros((*batch, self.input_size), self.rate.dtype))
+            return jaxlstm.HiddenState(jnp.zeros((*batch, self.input_size), self.rate.dtype))
 
         def step(self, s, u, recur, noise):
-            return jaxlstm.Hidden(s.h + self.rate * (u - s.h))
+            return jaxlstm.HiddenState(s.h + self.rate * (u - s.h))
 
     layer = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
     params = jaxlstm.Stack((Average(jnp.array([0.1, 0.2, 0.5])), layer))

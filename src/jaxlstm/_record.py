@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from . import _door
+from . import _arguments
 from ._apply import Precision, start
 from ._control import Controls, controlled, over_time, share_alike, where
 from ._layer import for_a_loop
-from ._named import harvest
 from ._node import Plan, Problem, State, StepNode, takes_steps
+from ._tags import harvest
 
 
 class Record(NamedTuple):
@@ -50,7 +50,7 @@ def record(
         `(ys, state, seen)`.  `seen` has the tree of `params`, with a `Record` where each layer
         stands: `seen.gates["f"]` for one layer, `seen.layers[1].backward.states.c` for a
         bidirectional layer in a stack.  The gates are those that the cell's equations name by
-        `jaxlstm.named`; states, `u` and `v` are there for every cell.  Where `mask` is False
+        `jaxlstm.tag`; states, `u` and `v` are there for every cell.  Where `mask` is False
         the state is kept, no step is taken, and gates, `u` and `v` are zero.  A node that its
         network runs more than once has a tuple of records.
 
@@ -64,9 +64,9 @@ def record(
     assert seen.gates["f"].shape == seen.states.c.shape == (7, 2, 5)
     ```
     """
-    args = _door.check(params, xs, state, mask, reset, key, axis, None, precision)
-    with _door.products(precision):
-        ys, last, seen = _recorded(args, plan=Plan(_door.flag("reverse", reverse)))
+    args = _arguments.check(params, xs, state, mask, reset, key, axis, None, precision)
+    with _arguments.products(precision):
+        ys, last, seen = _recorded(args, plan=Plan(_arguments.flag("reverse", reverse)))
     ys, seen = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), (ys, seen))
     return ys, last, mirror(args[0], seen)
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from . import _door
+from . import _arguments
 from ._cell import Initializer
 
 
@@ -211,7 +211,7 @@ def chrono(
             "`params` must be a network, such as `jaxlstm.init` returns; got a "
             f"{type(params).__name__}."
         )
-    keys = jax.random.split(_door.key_of(key), len(nodes))
+    keys = jax.random.split(_arguments.key_of(key), len(nodes))
     return jax.tree.unflatten(
         tree,
         [

@@ -206,7 +206,7 @@ def _of_one_layer(record: Any) -> Record:
         raise TypeError(_WHICH.format("record", type(record).__name__))
     if not record.gates:
         raise ValueError(
-            "the cell names no gates: its equations say which values to see by `jaxlstm.named`."
+            "the cell names no gates: its equations say which values to see by `jaxlstm.tag`."
         )
     return record
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._cell import Linear, front
+from .._cell import Linear, gates_first
 from .._control import Controls, of_rows, where
 from .._layer import Layer
 from .._node import Problem, State
@@ -42,7 +42,7 @@ def run(problem: Problem) -> tuple[Array, State]:
     if xs.shape[0] == 0:
         return jnp.zeros((0, *state[0].shape), xs.dtype), state
     mask = controls.mask
-    factors, terms, read = cell.coefficients(node, front(node.project(xs)))
+    factors, terms, read = cell.coefficients(node, gates_first(node.project(xs)))
     memories = tuple(
         _memories(controls, reverse, *each)
         for each in zip(factors, terms, cell.memory(state), cell.memory(initial), strict=True)

@@ -6,12 +6,14 @@ from jax.nn import sigmoid
 from jax.numpy import tanh
 from jaxtyping import Array, Float
 
-from .._cell import Hidden, Weight, general, named
+from .._cell import HiddenState, Weight, general_cell, tag
 from ..initializers import antisymmetric_normal, orthogonal_stack, symmetric_uniform
 from . import activations
 
 
-@general("h", Hidden, recurrent="", weights={"r": Weight("... hidden", symmetric_uniform)})
+@general_cell(
+    "h", HiddenState, recurrent="", weights={"r": Weight("... hidden", symmetric_uniform)}
+)
 def indrnn(s, u, recur, *, r, activation="relu"):
     """Independently recurrent network: each unit sees of the state only itself.
 
@@ -20,10 +22,12 @@ def indrnn(s, u, recur, *, r, activation="relu"):
     Options: `activation`, by name.  Gates: `h`.  State: `h`.  Li et al. 2018, "Independently
     recurrent neural network (IndRNN): building a longer and deeper RNN", arXiv:1803.04831.
     """
-    return (named(h=activations.activation(activation)(u[0] + r * s.h)),)
+    return (tag(h=activations.activation(activation)(u[0] + r * s.h)),)
 
 
-@general("h", Hidden, recurrent="", weights={"m": Weight("hidden hidden", antisymmetric_normal)})
+@general_cell(
+    "h", HiddenState, recurrent="", weights={"m": Weight("hidden hidden", antisymmetric_normal)}
+)
 def antisymmetric_rnn(s, u, recur, *, m, step=0.1, damping=0.01):
     """Antisymmetric network: a step along a differential equation that keeps distances.
 
@@ -34,10 +38,12 @@ def antisymmetric_rnn(s, u, recur, *, m, step=0.1, damping=0.01):
     arXiv:1902.09689.
     """
     turn = s.h @ (m - m.T) - damping * s.h
-    return (s.h + step * named(h=tanh(u[0] + turn)),)
+    return (s.h + step * tag(h=tanh(u[0] + turn)),)
 
 
-@general("hz", Hidden, recurrent="", weights={"m": Weight("hidden hidden", antisymmetric_normal)})
+@general_cell(
+    "hz", HiddenState, recurrent="", weights={"m": Weight("hidden hidden", antisymmetric_normal)}
+)
 def gated_antisymmetric_rnn(s, u, recur, *, m, step=0.1, damping=0.01):
     """Antisymmetric network with an input gate that shares its matrix.
 
@@ -50,7 +56,7 @@ def gated_antisymmetric_rnn(s, u, recur, *, m, step=0.1, damping=0.01):
     arXiv:1902.09689.
     """
     turn = s.h @ (m - m.T) - damping * s.h
-    h, z = named(h=tanh(u[0] + turn), z=sigmoid(u[1] + turn))
+    h, z = tag(h=tanh(u[0] + turn), z=sigmoid(u[1] + turn))
     return (s.h + step * z * h,)
 
 
@@ -61,7 +67,7 @@ class Oscillator(NamedTuple):
     z: Float[Array, "*batch hidden"]
 
 
-@general("n", Oscillator, recurrent="yz")
+@general_cell("n", Oscillator, recurrent="yz")
 def cornn(s, u, recur, *, step=0.042, frequency=2.7, damping=4.7):
     """Coupled oscillatory network.
 
@@ -73,12 +79,12 @@ def cornn(s, u, recur, *, step=0.042, frequency=2.7, damping=4.7):
     Rusch and Mishra 2021, "Coupled oscillatory recurrent neural network (coRNN): an accurate
     and (gradient) stable architecture for learning long time dependencies", arXiv:2010.00951.
     """
-    n = named(n=tanh(u[0] + recur(s.y, "y")[0] + recur(s.z, "z")[0]))
+    n = tag(n=tanh(u[0] + recur(s.y, "y")[0] + recur(s.z, "z")[0]))
     z = s.z + step * (n - frequency * s.y - damping * s.z)
     return s.y + step * z, z
 
 
-@general("abzy", Oscillator)
+@general_cell("abzy", Oscillator)
 def lem(s, u, recur, *, step=1.0):
     """Long expressive memory: two states, each with its own learned pace.
 
@@ -91,9 +97,9 @@ def lem(s, u, recur, *, step=1.0):
     memory for sequence modeling", arXiv:2110.04744.
     """
     a, b, z = u[:3] + recur(s.y, "abz")
-    a, b, z = named(a=step * sigmoid(a), b=step * sigmoid(b), z=tanh(z))
+    a, b, z = tag(a=step * sigmoid(a), b=step * sigmoid(b), z=tanh(z))
     z = (1 - a) * s.z + a * z
-    y = named(y=tanh(u[3] + recur(z, "y")[0]))
+    y = tag(y=tanh(u[3] + recur(z, "y")[0]))
     return (1 - b) * s.y + b * y, z
 
 
@@ -105,7 +111,7 @@ class Context(NamedTuple):
     c: Float[Array, "*batch hidden"]
 
 
-@general(
+@general_cell(
     "ch",
     Context,
     recurrent="h",
@@ -122,12 +128,12 @@ def scrn(s, u, recur, *, p, q_h, q_c, alpha=0.95):
     Options: `alpha`.  Gates: `c h`.  State: `y h c`.  Mikolov et al. 2014, "Learning longer
     memory in recurrent neural networks", arXiv:1412.7753, where `y` goes into a softmax.
     """
-    c = named(c=(1 - alpha) * u[0] + alpha * s.c)
-    h = named(h=sigmoid(c @ p + u[1] + recur(s.h, "h")[0]))
+    c = tag(c=(1 - alpha) * u[0] + alpha * s.c)
+    h = tag(h=sigmoid(c @ p + u[1] + recur(s.h, "h")[0]))
     return h @ q_h + c @ q_c, h, c
 
 
-@general("mh", Hidden)
+@general_cell("mh", HiddenState)
 def multiplicative_rnn(s, u, recur):
     """Multiplicative network: the input chooses the recurrent matrix, in factors.
 
@@ -137,5 +143,5 @@ def multiplicative_rnn(s, u, recur):
     Gates: `m h`.  State: `h`.  Sutskever, Martens and Hinton 2011, "Generating text with
     recurrent neural networks".
     """
-    m = named(m=u[0] * recur(s.h, "m")[0])
-    return (named(h=tanh(u[1] + recur(m, "h")[0])),)
+    m = tag(m=u[0] * recur(s.h, "m")[0])
+    return (tag(h=tanh(u[1] + recur(m, "h")[0])),)

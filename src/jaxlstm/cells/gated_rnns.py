@@ -3,12 +3,12 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import Hidden, HiddenCell, Weight, gated, general, named
+from .._cell import HiddenState, LSTMState, Weight, gated_cell, general_cell, tag
 from ..initializers import constant, ones, orthogonal_stack, zeros
 from . import activations
 
 
-@gated("gn", Hidden, bias={"g": 1.0})
+@gated_cell("gn", HiddenState, bias={"g": 1.0})
 def ugrnn(s, u, v):
     """Update gate network.
 
@@ -20,11 +20,11 @@ def ugrnn(s, u, v):
     trainability in recurrent neural networks", arXiv:1611.09913.
     """
     g, n = u + v
-    g, n = named(g=sigmoid(g), n=tanh(n))
+    g, n = tag(g=sigmoid(g), n=tanh(n))
     return (g * s.h + (1 - g) * n,)
 
 
-@gated("ifn", HiddenCell, recurrent="if", bias={"f": 1.0})
+@gated_cell("ifn", LSTMState, recurrent="if", bias={"f": 1.0})
 def ran(s, u, v, *, activation="tanh"):
     """Recurrent additive network, whose memory is a weighted sum of inputs.
 
@@ -38,14 +38,14 @@ def ran(s, u, v, *, activation="tanh"):
     networks", arXiv:1705.07393.
     """
     i, f = sigmoid(u[:2] + v)
-    i, f, n = named(i=i, f=f, n=u[2])
+    i, f, n = tag(i=i, f=f, n=u[2])
     c = f * s.c + i * n
     return activations.activation(activation)(c), c
 
 
-@gated(
+@gated_cell(
     "n",
-    Hidden,
+    HiddenState,
     recurrent="z",
     recurrent_bias=True,
     weights={"m": Weight("hidden hidden", orthogonal_stack)},
@@ -62,12 +62,12 @@ def minimal_rnn(s, u, v, *, m):
     "MinimalRNN: toward more interpretable and trainable recurrent neural networks",
     arXiv:1711.06788.
     """
-    n = named(n=tanh(u[0]))
-    z = named(z=sigmoid(v[0] + n @ m))
+    n = tag(n=tanh(u[0]))
+    z = tag(z=sigmoid(v[0] + n @ m))
     return (z * s.h + (1 - z) * n,)
 
 
-@gated("fin", Hidden, recurrent="fi", bias={"f": 1.0, "i": -1.0})
+@gated_cell("fin", HiddenState, recurrent="fi", bias={"f": 1.0, "i": -1.0})
 def cfn(s, u, v):
     """Chaos-free network: without input (and `b_n`) its state decays to zero.
 
@@ -80,12 +80,14 @@ def cfn(s, u, v):
     and at -1, as there.
     """
     f, i = sigmoid(u[:2] + v)
-    f, i, n = named(f=f, i=i, n=tanh(u[2]))
+    f, i, n = tag(f=f, i=i, n=tanh(u[2]))
     return (f * tanh(s.h) + i * n,)
 
 
-@gated(
-    "n", Hidden, weights={"a": Weight("... 1", constant(-3.0)), "k": Weight("... 1", constant(3.0))}
+@gated_cell(
+    "n",
+    HiddenState,
+    weights={"a": Weight("... 1", constant(-3.0)), "k": Weight("... 1", constant(3.0))},
 )
 def fastrnn(s, u, v, *, a, k):
     """Fast recurrent network: a leaky state, the leak learned.
@@ -97,13 +99,13 @@ def fastrnn(s, u, v, *, a, k):
     a fast, accurate, stable and tiny kilobyte sized gated recurrent neural network",
     arXiv:1901.02358.
     """
-    n = named(n=tanh(u[0] + v[0]))
+    n = tag(n=tanh(u[0] + v[0]))
     return (sigmoid(a) * n + sigmoid(k) * s.h,)
 
 
-@gated(
+@gated_cell(
     "n",
-    Hidden,
+    HiddenState,
     bias=False,
     weights={
         "b_z": Weight("... hidden", constant(1.0)),
@@ -124,11 +126,11 @@ def fastgrnn(s, u, v, *, b_z, b_n, zeta, nu):
     network", arXiv:1901.02358.
     """
     (both,) = u + v
-    z, n = named(z=sigmoid(both + b_z), n=tanh(both + b_n))
+    z, n = tag(z=sigmoid(both + b_z), n=tanh(both + b_n))
     return ((sigmoid(zeta) * (1 - z) + sigmoid(nu)) * n + z * s.h,)
 
 
-@gated("nk", Hidden, recurrent="k")
+@gated_cell("nk", HiddenState, recurrent="k")
 def star(s, u, v):
     """Stackable recurrent cell.
 
@@ -139,13 +141,13 @@ def star(s, u, v):
     Gates: `n k`.  State: `h`.  Turkoglu et al. 2019, "Gating revisited: deep multi-layer
     RNNs that can be trained", arXiv:1911.11033.
     """
-    n, k = named(n=tanh(u[0]), k=sigmoid(u[1] + v[0]))
+    n, k = tag(n=tanh(u[0]), k=sigmoid(u[1] + v[0]))
     return (tanh((1 - k) * s.h + k * n),)
 
 
-@general(
+@general_cell(
     "acn",
-    Hidden,
+    HiddenState,
     recurrent="",
     weights={"r_a": Weight("... hidden", ones), "r_c": Weight("... hidden", ones)},
 )
@@ -160,12 +162,12 @@ def brc(s, u, recur, *, r_a, r_c):
     Ernst and Drion 2020, "A bio-inspired bistable recurrent cell allows for long-lasting
     memory", arXiv:2006.05252, without `b_n`.
     """
-    a, c = named(a=1 + tanh(u[0] + r_a * s.h), c=sigmoid(u[1] + r_c * s.h))
-    n = named(n=tanh(u[2] + a * s.h))
+    a, c = tag(a=1 + tanh(u[0] + r_a * s.h), c=sigmoid(u[1] + r_c * s.h))
+    n = tag(n=tanh(u[2] + a * s.h))
     return (c * s.h + (1 - c) * n,)
 
 
-@gated("acn", Hidden, recurrent="ac")
+@gated_cell("acn", HiddenState, recurrent="ac")
 def nbrc(s, u, v):
     """Neuromodulated bistable recurrent cell: the gates see all of the state.
 
@@ -176,14 +178,14 @@ def nbrc(s, u, v):
     Gates: `a c n`.  State: `h`.  Vecoven, Ernst and Drion 2020, "A bio-inspired bistable
     recurrent cell allows for long-lasting memory", arXiv:2006.05252.
     """
-    a, c = named(a=1 + tanh(u[0] + v[0]), c=sigmoid(u[1] + v[1]))
-    n = named(n=tanh(u[2] + a * s.h))
+    a, c = tag(a=1 + tanh(u[0] + v[0]), c=sigmoid(u[1] + v[1]))
+    n = tag(n=tanh(u[2] + a * s.h))
     return (c * s.h + (1 - c) * n,)
 
 
-@general(
+@general_cell(
     "nt",
-    Hidden,
+    HiddenState,
     recurrent="",
     bias=False,
     weights={
@@ -206,6 +208,6 @@ def rhn(s, u, recur, *, m, b_n, b_t, depth=2):
     for k in range(depth):
         n, t = y @ m[k, 0] + b_n[k], y @ m[k, 1] + b_t[k]
         n, t = (n + u[0], t + u[1]) if k == 0 else (n, t)
-        n, t = named(n=tanh(n), t=sigmoid(t))
+        n, t = tag(n=tanh(n), t=sigmoid(t))
         y = t * n + (1 - t) * y
     return (y,)

@@ -3,10 +3,10 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import Hidden, gated, general, named
+from .._cell import HiddenState, gated_cell, general_cell, tag
 
 
-@gated("rzn", Hidden, recurrent_bias=True)
+@gated_cell("rzn", HiddenState, recurrent_bias=True)
 def gru(s, u, v):
     """Gated recurrent unit, reset after the product, as in cuDNN, PyTorch and Keras.
 
@@ -21,11 +21,11 @@ def gru(s, u, v):
     """
     r, z = sigmoid(u[:2] + v[:2])
     n = tanh(u[2] + r * v[2])
-    r, z, n = named(r=r, z=z, n=n)
+    r, z, n = tag(r=r, z=z, n=n)
     return ((1 - z) * n + z * s.h,)
 
 
-@general("rzn", Hidden)
+@general_cell("rzn", HiddenState)
 def gru_reset_before(s, u, recur):
     """Gated recurrent unit, reset before the product.
 
@@ -39,5 +39,5 @@ def gru_reset_before(s, u, recur):
     """
     r, z = sigmoid(u[:2] + recur(s.h, "rz"))
     (n,) = tanh(u[2:] + recur(r * s.h, "n"))
-    r, z, n = named(r=r, z=z, n=n)
+    r, z, n = tag(r=r, z=z, n=n)
     return ((1 - z) * n + z * s.h,)

@@ -3,12 +3,12 @@
 from jax.nn import relu, sigmoid
 from jax.numpy import tanh
 
-from .._cell import Hidden, HiddenCell, Weight, gated, general, named
+from .._cell import HiddenState, LSTMState, Weight, gated_cell, general_cell, tag
 from ..initializers import hidden_uniform, zeros
 from . import activations
 
 
-@general("fn", Hidden)
+@general_cell("fn", HiddenState)
 def mgu(s, u, recur):
     """Minimal gated unit: one gate both forgets and updates.
 
@@ -19,12 +19,12 @@ def mgu(s, u, recur):
     Gates: `f n`.  State: `h`.  Zhou et al. 2016, "Minimal gated unit for recurrent neural
     networks", arXiv:1603.09420.
     """
-    f = named(f=sigmoid(u[0] + recur(s.h, "f")[0]))
-    n = named(n=tanh(u[1] + recur(f * s.h, "n")[0]))
+    f = tag(f=sigmoid(u[0] + recur(s.h, "f")[0]))
+    n = tag(n=tanh(u[1] + recur(f * s.h, "n")[0]))
     return ((1 - f) * s.h + f * n,)
 
 
-@gated("fn", Hidden, recurrent_bias=True)
+@gated_cell("fn", HiddenState, recurrent_bias=True)
 def mgu_reset_after(s, u, v):
     """Minimal gated unit, reset after the product and with the gate's other sense, as in Flax.
 
@@ -36,12 +36,12 @@ def mgu_reset_after(s, u, v):
     After Zhou et al. 2016, "Minimal gated unit for recurrent neural networks",
     arXiv:1603.09420.
     """
-    f = named(f=sigmoid(u[0] + v[0]))
-    n = named(n=tanh(u[1] + f * v[1]))
+    f = tag(f=sigmoid(u[0] + v[0]))
+    n = tag(n=tanh(u[1] + f * v[1]))
     return ((1 - f) * n + f * s.h,)
 
 
-@general("zrn", Hidden, recurrent="rn", weights={"b_h": Weight("... hidden", zeros)})
+@general_cell("zrn", HiddenState, recurrent="rn", weights={"b_h": Weight("... hidden", zeros)})
 def mut1(s, u, recur, *, b_h):
     """The first mutant of an evolutionary search over GRU and LSTM.
 
@@ -54,12 +54,12 @@ def mut1(s, u, recur, *, b_h):
     `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An empirical exploration
     of recurrent network architectures".
     """
-    z, r = named(z=sigmoid(u[0]), r=sigmoid(u[1] + recur(s.h, "r")[0]))
-    n = named(n=tanh(recur(r * s.h, "n")[0] + tanh(u[2]) + b_h))
+    z, r = tag(z=sigmoid(u[0]), r=sigmoid(u[1] + recur(s.h, "r")[0]))
+    n = tag(n=tanh(recur(r * s.h, "n")[0] + tanh(u[2]) + b_h))
     return (z * n + (1 - z) * s.h,)
 
 
-@general("zrn", Hidden)
+@general_cell("zrn", HiddenState)
 def mut2(s, u, recur):
     """The second mutant of an evolutionary search over GRU and LSTM.
 
@@ -74,12 +74,12 @@ def mut2(s, u, recur):
     network architectures".
     """
     z, r = sigmoid(u[:2] + recur(s.h, "zr"))
-    z, r = named(z=z, r=r)
-    n = named(n=tanh(recur(r * s.h, "n")[0] + u[2]))
+    z, r = tag(z=z, r=r)
+    n = tag(n=tanh(recur(r * s.h, "n")[0] + u[2]))
     return (z * n + (1 - z) * s.h,)
 
 
-@general("zrn", Hidden)
+@general_cell("zrn", HiddenState)
 def mut3(s, u, recur):
     """The third mutant of an evolutionary search over GRU and LSTM.
 
@@ -91,13 +91,13 @@ def mut3(s, u, recur):
     Gates: `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An empirical
     exploration of recurrent network architectures".
     """
-    z = named(z=sigmoid(u[0] + recur(tanh(s.h), "z")[0]))
-    r = named(r=sigmoid(u[1] + recur(s.h, "r")[0]))
-    n = named(n=tanh(recur(r * s.h, "n")[0] + u[2]))
+    z = tag(z=sigmoid(u[0] + recur(tanh(s.h), "z")[0]))
+    r = tag(r=sigmoid(u[1] + recur(s.h, "r")[0]))
+    n = tag(n=tanh(recur(r * s.h, "n")[0] + u[2]))
     return (z * n + (1 - z) * s.h,)
 
 
-@gated("zn", Hidden)
+@gated_cell("zn", HiddenState)
 def ligru(s, u, v):
     """Light GRU: no reset gate, and a rectifier.
 
@@ -110,11 +110,11 @@ def ligru(s, u, v):
     arXiv:1803.10225.
     """
     z, n = u + v
-    z, n = named(z=sigmoid(z), n=relu(n))
+    z, n = tag(z=sigmoid(z), n=relu(n))
     return (z * s.h + (1 - z) * n,)
 
 
-@gated("nf", Hidden, recurrent="f")
+@gated_cell("nf", HiddenState, recurrent="f")
 def light_ru(s, u, v):
     """Light recurrent unit: the candidate sees the input alone.
 
@@ -126,13 +126,13 @@ def light_ru(s, u, v):
     interpretable recurrent neural network for modeling long-range dependency", Electronics
     13(16):3204.
     """
-    n, f = named(n=tanh(u[0]), f=sigmoid(u[1] + v[0]))
+    n, f = tag(n=tanh(u[0]), f=sigmoid(u[1] + v[0]))
     return ((1 - f) * s.h + f * n,)
 
 
-@general(
+@general_cell(
     "nfrs",
-    HiddenCell,
+    LSTMState,
     recurrent="",
     weights={
         "p_f": Weight("... hidden", hidden_uniform),
@@ -153,6 +153,6 @@ def sru_peephole(s, u, recur, *, p_f, p_r, activation="linear"):
     """
     n, f, r, skip = u
     f, r = sigmoid(f + p_f * s.c), sigmoid(r + p_r * s.c)
-    n, f, r, skip = named(n=n, f=f, r=r, s=skip)
+    n, f, r, skip = tag(n=n, f=f, r=r, s=skip)
     c = f * s.c + (1 - f) * n
     return r * activations.activation(activation)(c) + (1 - r) * skip, c

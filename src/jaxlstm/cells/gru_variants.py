@@ -1,10 +1,10 @@
 """The gated recurrent unit with every option that other homes of weights have."""
 
-from .._cell import Hidden, gated, general, named
+from .._cell import HiddenState, gated_cell, general_cell, tag
 from .activations import activation
 
 
-@gated("rzn", Hidden, recurrent_bias=True)
+@gated_cell("rzn", HiddenState, recurrent_bias=True)
 def gru_variant(s, u, v, *, gate="sigmoid", candidate="tanh", clip=None):
     """Gated recurrent unit, reset after the product, with options.
 
@@ -20,11 +20,11 @@ def gru_variant(s, u, v, *, gate="sigmoid", candidate="tanh", clip=None):
     """
     r, z = activation(gate, clip)(u[:2] + v[:2])
     n = activation(candidate, clip)(u[2] + r * v[2])
-    r, z, n = named(r=r, z=z, n=n)
+    r, z, n = tag(r=r, z=z, n=n)
     return ((1 - z) * n + z * s.h,)
 
 
-@general("rzn", Hidden)
+@general_cell("rzn", HiddenState)
 def gru_reset_before_variant(s, u, recur, *, gate="sigmoid", candidate="tanh", clip=None):
     """Gated recurrent unit, reset before the product, with options.
 
@@ -39,5 +39,5 @@ def gru_reset_before_variant(s, u, recur, *, gate="sigmoid", candidate="tanh", c
     """
     r, z = activation(gate, clip)(u[:2] + recur(s.h, "rz"))
     (n,) = activation(candidate, clip)(u[2:] + recur(r * s.h, "n"))
-    r, z, n = named(r=r, z=z, n=n)
+    r, z, n = tag(r=r, z=z, n=n)
     return ((1 - z) * n + z * s.h,)

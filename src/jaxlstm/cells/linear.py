@@ -3,11 +3,11 @@
 from jax.nn import log_sigmoid, sigmoid
 from jax.numpy import tanh
 
-from .._cell import HiddenCell, linear, named
+from .._cell import LSTMState, linear_cell, tag
 from . import activations
 
 
-@linear("zn")
+@linear_cell("zn")
 def mingru(u):
     """Minimal GRU whose gate does not wait for the state.
 
@@ -18,11 +18,11 @@ def mingru(u):
     Gates: `z n`.  State: `h`.  Feng et al. 2024, "Were RNNs all we needed?",
     arXiv:2410.01201, in its form without logarithms.
     """
-    z, n = named(z=sigmoid(u[0]), n=u[1])
+    z, n = tag(z=sigmoid(u[0]), n=u[1])
     return 1 - z, z * n
 
 
-@linear("ifn")
+@linear_cell("ifn")
 def minlstm(u):
     """Minimal LSTM whose gates do not wait for the state, and sum to one.
 
@@ -36,11 +36,11 @@ def minlstm(u):
     """
     # The shares from the gates' logarithms, as both gates may be so far closed that they are 0.
     apart = log_sigmoid(u[1]) - log_sigmoid(u[0])
-    i, f, n = named(i=sigmoid(-apart), f=sigmoid(apart), n=u[2])
+    i, f, n = tag(i=sigmoid(-apart), f=sigmoid(apart), n=u[2])
     return f, i * n
 
 
-@linear("an")
+@linear_cell("an")
 def gated_average(u, *, activation="tanh"):
     """Exponential average whose rate the input sets: the gated impulse linear recurrent layer.
 
@@ -51,11 +51,11 @@ def gated_average(u, *, activation="tanh"):
     Options: `activation`, by name.  Gates: `a n`.  State: `h`.  Martin and Cundy 2018,
     "Parallelizing linear recurrent neural nets over sequence length", arXiv:1709.04057.
     """
-    a, n = named(a=sigmoid(u[0]), n=activations.activation(activation)(u[1]))
+    a, n = tag(a=sigmoid(u[0]), n=activations.activation(activation)(u[1]))
     return a, (1 - a) * n
 
 
-@linear("nf")
+@linear_cell("nf")
 def qrnn_f(u):
     """Quasi-recurrent network with f-pooling.
 
@@ -67,11 +67,11 @@ def qrnn_f(u):
     inputs see `jaxlstm.wrappers.window`, which any cell can have.  Bradbury et al. 2016,
     "Quasi-recurrent neural networks", arXiv:1611.01576.
     """
-    n, f = named(n=tanh(u[0]), f=sigmoid(u[1]))
+    n, f = tag(n=tanh(u[0]), f=sigmoid(u[1]))
     return f, (1 - f) * n
 
 
-@linear("nfo", HiddenCell)
+@linear_cell("nfo", LSTMState)
 def qrnn(u):
     """Quasi-recurrent network with fo-pooling.
 
@@ -85,11 +85,11 @@ def qrnn(u):
     inputs see `jaxlstm.wrappers.window`, which any cell can have.  Bradbury et al. 2016,
     "Quasi-recurrent neural networks", arXiv:1611.01576.
     """
-    n, f, o = named(n=tanh(u[0]), f=sigmoid(u[1]), o=sigmoid(u[2]))
+    n, f, o = tag(n=tanh(u[0]), f=sigmoid(u[1]), o=sigmoid(u[2]))
     return f, (1 - f) * n, lambda c: o * c
 
 
-@linear("nifo", HiddenCell)
+@linear_cell("nifo", LSTMState)
 def qrnn_ifo(u):
     """Quasi-recurrent network with ifo-pooling.
 
@@ -105,11 +105,11 @@ def qrnn_ifo(u):
     "Quasi-recurrent neural networks", arXiv:1611.01576.
     """
     n, i, f, o = u
-    n, i, f, o = named(n=tanh(n), i=sigmoid(i), f=sigmoid(f), o=sigmoid(o))
+    n, i, f, o = tag(n=tanh(n), i=sigmoid(i), f=sigmoid(f), o=sigmoid(o))
     return f, i * n, lambda c: o * c
 
 
-@linear("nfrs", HiddenCell)
+@linear_cell("nfrs", LSTMState)
 def sru(u, *, activation="tanh"):
     """Simple recurrent unit, of the first version, whose gates do not see the memory.
 
@@ -125,5 +125,5 @@ def sru(u, *, activation="tanh"):
     see the memory (`sru_peephole`).
     """
     n, f, r, s = u
-    n, f, r, s = named(n=n, f=sigmoid(f), r=sigmoid(r), s=s)
+    n, f, r, s = tag(n=n, f=sigmoid(f), r=sigmoid(r), s=s)
     return f, (1 - f) * n, lambda c: r * activations.activation(activation)(c) + (1 - r) * s

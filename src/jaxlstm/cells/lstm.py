@@ -3,10 +3,10 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import HiddenCell, gated, named
+from .._cell import LSTMState, gated_cell, tag
 
 
-@gated("ifgo", HiddenCell, bias={"f": 1.0})
+@gated_cell("ifgo", LSTMState, bias={"f": 1.0})
 def lstm(s, u, v):
     """Long short-term memory with a forget gate.
 
@@ -23,6 +23,6 @@ def lstm(s, u, v):
     recurrent network architectures".
     """
     i, f, g, o = u + v
-    i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
+    i, f, g, o = tag(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
     c = f * s.c + i * g
     return o * tanh(c), c

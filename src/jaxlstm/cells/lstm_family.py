@@ -3,12 +3,12 @@
 from jax.nn import relu, sigmoid
 from jax.numpy import tanh
 
-from .._cell import HiddenCell, Weight, gated, general, named
+from .._cell import LSTMState, Weight, gated_cell, general_cell, tag
 from ..initializers import by_gate, ones, zeros
 from .activations import normalised
 
 
-@gated("fn", HiddenCell, bias={"f": 1.0})
+@gated_cell("fn", LSTMState, bias={"f": 1.0})
 def janet(s, u, v, *, beta=1.0):
     """Just another network: an LSTM that has only its forget gate.
 
@@ -23,14 +23,14 @@ def janet(s, u, v, *, beta=1.0):
     """
     f, n = u + v
     i = 1 - sigmoid(f - beta)
-    f, n = named(f=sigmoid(f), n=tanh(n))
+    f, n = tag(f=sigmoid(f), n=tanh(n))
     c = f * s.c + i * n
     return c, c
 
 
-@gated(
+@gated_cell(
     "ifgo",
-    HiddenCell,
+    LSTMState,
     bias=False,
     weights={
         "a_u": Weight("gates ... hidden", ones),
@@ -56,12 +56,12 @@ def layer_norm_lstm(s, u, v, *, a_u, a_v, a_c, b_c, b_z, epsilon=1e-5):
     """
     u, v = (normalised(z, (0, -1), epsilon) for z in (u, v))
     i, f, g, o = v * a_v + u * a_u + b_z
-    i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
+    i, f, g, o = tag(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
     c = f * s.c + i * g
     return o * tanh(normalised(c, -1, epsilon) * a_c + b_c), c
 
 
-@general("mifgo", HiddenCell, bias={"f": 1.0})
+@general_cell("mifgo", LSTMState, bias={"f": 1.0})
 def multiplicative_lstm(s, u, recur):
     """Multiplicative LSTM: the input chooses the recurrent matrix, in factors.
 
@@ -74,14 +74,14 @@ def multiplicative_lstm(s, u, recur):
     modelling", arXiv:1609.07959.  In some implementations the output gate stands within the
     last `tanh`.
     """
-    m = named(m=u[0] * recur(s.h, "m")[0])
+    m = tag(m=u[0] * recur(s.h, "m")[0])
     i, f, g, o = u[1:] + recur(m, "ifgo")
-    i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
+    i, f, g, o = tag(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
     c = f * s.c + i * g
     return o * tanh(c), c
 
 
-@gated("abcdefjk", HiddenCell, bias=False, recurrent_bias=True)
+@gated_cell("abcdefjk", LSTMState, bias=False, recurrent_bias=True)
 def nas(s, u, v):
     """The cell that neural architecture search found.
 
@@ -97,7 +97,7 @@ def nas(s, u, v):
     arXiv:1611.01578, as in TensorFlow's `NASCell`.
     """
     z = u + v
-    a, b, c, d = named(a=sigmoid(z[0]), b=relu(z[1]), c=sigmoid(z[2]), d=relu(u[3] * v[3]))
-    e, f, j, k = named(e=tanh(z[4]), f=sigmoid(z[5]), j=tanh(z[6]), k=sigmoid(z[7]))
+    a, b, c, d = tag(a=sigmoid(z[0]), b=relu(z[1]), c=sigmoid(z[2]), d=relu(u[3] * v[3]))
+    e, f, j, k = tag(e=tanh(z[4]), f=sigmoid(z[5]), j=tanh(z[6]), k=sigmoid(z[7]))
     memory = tanh(tanh(a * b) + s.c) * tanh(c + d)
     return tanh(memory * tanh(tanh(e * f) + sigmoid(j + k))), memory

@@ -3,7 +3,7 @@
 from jax.nn import sigmoid
 from jax.numpy import tanh
 
-from .._cell import HiddenCell, Weight, gated, named
+from .._cell import LSTMState, Weight, gated_cell, tag
 from ..initializers import by_gate, hidden_uniform, ones, orthogonal_stack
 from .activations import activation, clipped, normalised
 
@@ -11,7 +11,7 @@ PEEPHOLES = {name: Weight("... hidden", hidden_uniform) for name in ("pi", "pf",
 OPTIONAL = {name: weight._replace(when="peephole") for name, weight in PEEPHOLES.items()}
 
 
-@gated("ifgo", HiddenCell, bias={"f": 1.0}, weights=PEEPHOLES)
+@gated_cell("ifgo", LSTMState, bias={"f": 1.0}, weights=PEEPHOLES)
 def peephole_lstm(s, u, v, *, pi, pf, po):
     """LSTM whose gates see the memory cell; the output gate sees the new one.
 
@@ -26,9 +26,9 @@ def peephole_lstm(s, u, v, *, pi, pf, po):
     precise timing with LSTM recurrent networks".
     """
     i, f, g, o = u + v
-    i, f, g = named(i=sigmoid(i + pi * s.c), f=sigmoid(f + pf * s.c), g=tanh(g))
+    i, f, g = tag(i=sigmoid(i + pi * s.c), f=sigmoid(f + pf * s.c), g=tanh(g))
     c = f * s.c + i * g
-    o = named(o=sigmoid(o + po * c))
+    o = tag(o=sigmoid(o + po * c))
     return o * tanh(c), c
 
 
@@ -40,16 +40,16 @@ def _step(
     see = lambda letter, a, p, c: norm(letter, a if p is None else a + p * c)
     rate, wish = activation(gate, clip), activation(candidate, clip)
     if f is None:
-        i = named(i=rate(see("i", i, pi, c)))
+        i = tag(i=rate(see("i", i, pi, c)))
         f = 1 - i
     else:
-        f = named(f=rate(see("f", f, pf, c)))
-        i = 1 - f if i is None else named(i=rate(see("i", i, pi, c)))
-    c = clipped(f * c + i * named(g=wish(norm("g", g))), cell_clip)
-    return named(o=rate(see("o", o, po, c))) * activation(output)(c), c
+        f = tag(f=rate(see("f", f, pf, c)))
+        i = 1 - f if i is None else tag(i=rate(see("i", i, pi, c)))
+    c = clipped(f * c + i * tag(g=wish(norm("g", g))), cell_clip)
+    return tag(o=rate(see("o", o, po, c))) * activation(output)(c), c
 
 
-@gated("ifgo", HiddenCell, bias={"f": 1.0}, weights=OPTIONAL)
+@gated_cell("ifgo", LSTMState, bias={"f": 1.0}, weights=OPTIONAL)
 def lstm_variant(
     s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
     clip=None, cell_clip=None, **weights,
@@ -75,7 +75,7 @@ def lstm_variant(
     return _step(s.c, i, f, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
 
 
-@gated("igo", HiddenCell, weights={"pi": OPTIONAL["pi"], "po": OPTIONAL["po"]})
+@gated_cell("igo", LSTMState, weights={"pi": OPTIONAL["pi"], "po": OPTIONAL["po"]})
 def coupled_input_lstm(
     s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
     clip=None, cell_clip=None, **weights,
@@ -96,9 +96,9 @@ def coupled_input_lstm(
     return _step(s.c, i, None, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
 
 
-@gated(
+@gated_cell(
     "fgo",
-    HiddenCell,
+    LSTMState,
     bias={"f": 1.0},
     weights={"pf": OPTIONAL["pf"], "po": OPTIONAL["po"]},
 )
@@ -123,9 +123,9 @@ def coupled_forget_lstm(
     return _step(s.c, None, f, g, o, clip=clip, cell_clip=cell_clip, **options, **weights)
 
 
-@gated(
+@gated_cell(
     "ifgo",
-    HiddenCell,
+    LSTMState,
     bias={"f": 1.0},
     weights={**OPTIONAL, "q": Weight("hidden projection", orthogonal_stack)},
     sizes=("projection", "hidden"),
@@ -156,9 +156,9 @@ def projected_lstm(
     return clipped(h @ q, projection_clip), c
 
 
-@gated(
+@gated_cell(
     "ifgo",
-    HiddenCell,
+    LSTMState,
     bias=False,
     weights={
         **OPTIONAL,

@@ -3,11 +3,11 @@
 from jax.nn import relu
 from jax.numpy import tanh
 
-from .._cell import Hidden, gated, named
+from .._cell import HiddenState, gated_cell, tag
 from . import activations
 
 
-@gated("h", Hidden)
+@gated_cell("h", HiddenState)
 def rnn(s, u, v):
     """Simple recurrent network (Elman 1990, "Finding structure in time").
 
@@ -16,10 +16,10 @@ def rnn(s, u, v):
     Gates: `h`.  State: `h`.
     """
     (z,) = u + v
-    return (named(h=tanh(z)),)
+    return (tag(h=tanh(z)),)
 
 
-@gated("h", Hidden)
+@gated_cell("h", HiddenState)
 def rnn_relu(s, u, v):
     """Simple recurrent network with a rectifier, as PyTorch's `nonlinearity="relu"`.
 
@@ -29,10 +29,10 @@ def rnn_relu(s, u, v):
     Hinton 2015, "A simple way to initialize recurrent networks of rectified linear units".
     """
     (z,) = u + v
-    return (named(h=relu(z)),)
+    return (tag(h=relu(z)),)
 
 
-@gated("h", Hidden)
+@gated_cell("h", HiddenState)
 def rnn_variant(s, u, v, *, activation="tanh", clip=None):
     """Simple recurrent network with options.
 
@@ -43,4 +43,4 @@ def rnn_variant(s, u, v, *, activation="tanh", clip=None):
     in time"; the operator `RNN` of ONNX.
     """
     (z,) = u + v
-    return (named(h=activations.activation(activation, clip)(z)),)
+    return (tag(h=activations.activation(activation, clip)(z)),)

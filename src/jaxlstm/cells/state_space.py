@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
-from .._cell import HiddenCell, Weight, complex_of, linear, named
+from .._cell import LSTMState, Weight, complex_of, linear_cell, tag
 from ..initializers import griffin_decay, lecun, lru_ring, standard_normal
 from .activations import root
 
 
-@linear(
+@linear_cell(
     "abd",
-    HiddenCell,
+    LSTMState,
     bias=False,
     weights={
         "ring": Weight("3 ... hidden", lru_ring),
@@ -32,14 +32,14 @@ def lru(u, *, ring, c_re, c_im):
     for long sequences", arXiv:2303.06349.
     """
     nu, theta, gamma = ring
-    a, b, d = named(a=u[0], b=u[1], d=u[2])
+    a, b, d = tag(a=u[0], b=u[1], d=u[2])
     turn = jnp.exp(complex_of(-jnp.exp(nu), jnp.exp(theta)))
     real = lambda x: x.astype(d.dtype)
     read = lambda c: real(c.real) @ c_re - real(c.imag) @ c_im + d
     return turn, complex_of(jnp.exp(gamma) * a, jnp.exp(gamma) * b), read
 
 
-@linear("rin", weights={"decay": Weight("... hidden", griffin_decay)})
+@linear_cell("rin", weights={"decay": Weight("... hidden", griffin_decay)})
 def rg_lru(u, *, decay, c=8.0):
     """Real-gated linear recurrent unit, the recurrence of Griffin.
 
@@ -53,15 +53,15 @@ def rg_lru(u, *, decay, c=8.0):
     recurrences with local attention for efficient language models", arXiv:2402.19427, where
     `n` is what the unit is given, the gates' input too.
     """
-    r, i, n = named(r=sigmoid(u[0]), i=sigmoid(u[1]), n=u[2])
+    r, i, n = tag(r=sigmoid(u[0]), i=sigmoid(u[1]), n=u[2])
     log_a = -c * r * softplus(-decay)
     # Where the gate is closed the root's slope, times that of the gate, goes to 0.
     return jnp.exp(log_a), root(-jnp.expm1(2 * log_a)) * i * n
 
 
-@linear(
+@linear_cell(
     "n",
-    HiddenCell,
+    LSTMState,
     weights={
         "alpha": Weight("... hidden order", standard_normal),
         "delta": Weight("... hidden order", standard_normal),
@@ -80,6 +80,6 @@ def damped_average(u, *, alpha, delta, beta, eta, order=2):
     Options: `order`, how many averages a unit has.  Gates: `n`.  State: `h c`.  Ma et al.
     2022, "Mega: moving average equipped gated attention", arXiv:2209.10655.
     """
-    n = named(n=u[0])
+    n = tag(n=u[0])
     alpha, delta = sigmoid(alpha), sigmoid(delta)
     return 1 - alpha * delta, alpha * beta * n[..., None], lambda c: (eta * c).sum(-1)

@@ -7,7 +7,7 @@ from jax.nn import log_sigmoid, sigmoid
 from jax.numpy import exp, tanh
 from jaxtyping import Array, Float
 
-from .._cell import gated, linear, named
+from .._cell import gated_cell, linear_cell, tag
 
 
 class Scalar(NamedTuple):
@@ -27,7 +27,7 @@ class Matrix(NamedTuple):
     n: Float[Array, "*batch heads key"]
 
 
-@gated("ifgo", Scalar, bias={"f": 1.0})
+@gated_cell("ifgo", Scalar, bias={"f": 1.0})
 def slstm(s, u, v, *, heads=1):
     """Scalar LSTM with exponential gates.
 
@@ -47,12 +47,12 @@ def slstm(s, u, v, *, heads=1):
     i, f, g, o = u + v
     kept = jnp.where(s.n == 0, i, log_sigmoid(f) + s.m)
     m = jnp.maximum(kept, i)
-    i, f, g, o = named(i=exp(i - m), f=exp(kept - m), g=tanh(g), o=sigmoid(o))
+    i, f, g, o = tag(i=exp(i - m), f=exp(kept - m), g=tanh(g), o=sigmoid(o))
     c, n = f * s.c + i * g, f * s.n + i
     return o * c / n, c, n, m
 
 
-@linear("ifqkvo", Matrix, bias={"f": 3.0}, sizes=("hidden", "heads head head", "heads head"))
+@linear_cell("ifqkvo", Matrix, bias={"f": 3.0}, sizes=("hidden", "heads head head", "heads head"))
 def mlstm(u, *, heads=1, cap=15.0):
     """Matrix LSTM: a memory of outer products, written and read by keys.
 
@@ -71,7 +71,7 @@ def mlstm(u, *, heads=1, cap=15.0):
     i, f, q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in u[:5])
     i, f = (cap * tanh(x.mean(-1, keepdims=True) / cap) for x in (i, f))
     i, f, k = exp(i), sigmoid(f), k / k.shape[-1] ** 0.5
-    i, f, q, k, v, o = named(i=i, f=f, q=q, k=k, v=v, o=sigmoid(u[5]))
+    i, f, q, k, v, o = tag(i=i, f=f, q=q, k=k, v=v, o=sigmoid(u[5]))
 
     def read(c, n):
         overlap = jnp.abs((n * q).sum(-1, keepdims=True))

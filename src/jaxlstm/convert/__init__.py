@@ -4,13 +4,13 @@ Nothing here imports another framework: weights come and go as plain mappings of
 NumPy arrays, as that framework stores them.
 """
 
-from ._equinox import from_equinox as from_equinox, to_equinox as to_equinox
-from ._files import load as load, save as save
-from ._flax import from_flax as from_flax, to_flax as to_flax
-from ._haiku import from_haiku as from_haiku, to_haiku as to_haiku
-from ._header import FileError as FileError
-from ._keras import from_keras as from_keras, to_keras as to_keras
-from ._onnx import from_onnx as from_onnx
-from ._onnx_export import to_onnx as to_onnx
-from ._paths import from_dict as from_dict, to_dict as to_dict
-from ._torch import from_torch as from_torch, to_torch as to_torch
+from ._files.file import load as load, save as save
+from ._files.header import FileError as FileError
+from ._files.paths import from_dict as from_dict, to_dict as to_dict
+from ._frameworks.equinox import from_equinox as from_equinox, to_equinox as to_equinox
+from ._frameworks.flax import from_flax as from_flax, to_flax as to_flax
+from ._frameworks.haiku import from_haiku as from_haiku, to_haiku as to_haiku
+from ._frameworks.keras import from_keras as from_keras, to_keras as to_keras
+from ._frameworks.torch import from_torch as from_torch, to_torch as to_torch
+from ._onnx.read import from_onnx as from_onnx
+from ._onnx.write import to_onnx as to_onnx

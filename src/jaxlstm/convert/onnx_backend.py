@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import onnx.backend.base as base
 
-from ._onnx import operator
-from ._onnx_cells import LETTERS
-from ._onnx_graph import value_of
-from ._onnx_nodes import INPUTS, roles
+from ._onnx.cells import LETTERS
+from ._onnx.graph import value_of
+from ._onnx.nodes import INPUTS, roles
+from ._onnx.read import operator
 
 SHAPING = {
     "Identity": lambda x: x,

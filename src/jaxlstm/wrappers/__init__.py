@@ -5,19 +5,7 @@ tree as static values.  Noise runs only when `apply` is given a key; without one
 is the expectation of the noisy one, as each paper has it.
 """
 
-from ._around import (
-    Dense as Dense,
-    Highway as Highway,
-    LayerNorm as LayerNorm,
-    Residual as Residual,
-    SequenceDropout as SequenceDropout,
-    dense as dense,
-    highway as highway,
-    layer_norm as layer_norm,
-    residual as residual,
-    variational_dropout as variational_dropout,
-)
-from ._inside import (
+from ._deterministic import (
     ClipGradient as ClipGradient,
     InitialState as InitialState,
     clip_gradient as clip_gradient,
@@ -32,5 +20,17 @@ from ._noise import (
     weight_drop as weight_drop,
     zoneout as zoneout,
 )
-from ._steps import each_layer as each_layer
+from ._sequence import (
+    Dense as Dense,
+    Highway as Highway,
+    LayerNorm as LayerNorm,
+    Residual as Residual,
+    SequenceDropout as SequenceDropout,
+    dense as dense,
+    highway as highway,
+    layer_norm as layer_norm,
+    residual as residual,
+    variational_dropout as variational_dropout,
+)
+from ._step import each_layer as each_layer
 from ._window import Delay as Delay, window as window

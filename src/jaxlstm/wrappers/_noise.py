@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .. import _door
+from .. import _arguments
 from .._cell import Cell, Layer
+from .._containers import Static
 from .._control import alike
 from .._dtypes import wide
-from .._named import changed, hole
 from .._node import Recur, State, StepNode
-from .._nodes import Static
-from ._steps import StepWrapper, each_layer, has_products, innermost, keep, split, times
+from .._tags import changed, hole
+from ._step import StepWrapper, each_layer, has_products, innermost, keep, split, times
 
 
 class _Zoneout(NamedTuple):
@@ -68,8 +68,8 @@ def zoneout(params: Any, hidden: float, memory: float | None = None) -> Any:
     ```
     """
     rates = (
-        _door.probability("hidden", hidden),
-        _door.probability("memory", hidden if memory is None else memory),
+        _arguments.probability("hidden", hidden),
+        _arguments.probability("memory", hidden if memory is None else memory),
     )
     return each_layer(lambda layer: Zoneout(layer, Static(rates)), params)
 
@@ -125,7 +125,7 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    rate = _door.probability("rate", rate)
+    rate = _arguments.probability("rate", rate)
 
     def wrap(layer: Any) -> Any:
         cell: Cell = innermost(layer).cell
@@ -201,7 +201,7 @@ def weight_drop(params: Any, rate: float) -> Any:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    rate = _door.probability("rate", rate)
+    rate = _arguments.probability("rate", rate)
 
     def wrap(layer: Any) -> Any:
         has_products("weight_drop", layer)

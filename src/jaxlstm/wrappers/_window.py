@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .. import _door
-from .._cell import Hidden
+from .. import _arguments
+from .._cell import HiddenState
+from .._containers import Stack
 from .._dtypes import wide
 from .._node import Recur, State, StepNode
-from .._nodes import Stack
 
 
 class _Delay(NamedTuple):
@@ -27,13 +27,13 @@ class Delay(_Delay, StepNode):
     def input_size(self) -> int:
         return self.of.shape[2]
 
-    def initial_state(self, batch: Sequence[int]) -> Hidden:
+    def initial_state(self, batch: Sequence[int]) -> HiddenState:
         width = self.of.shape[1] * self.of.shape[2]
-        return Hidden(jnp.zeros((*batch, width), wide(self.of.dtype)))
+        return HiddenState(jnp.zeros((*batch, width), wide(self.of.dtype)))
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> Hidden:
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> HiddenState:
         kept = s.h.shape[-1] - u.shape[-1]
-        return Hidden(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :kept]], -1))
+        return HiddenState(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :kept]], -1))
 
 
 def window(params: Any, size: int) -> Stack:
@@ -48,7 +48,7 @@ def window(params: Any, size: int) -> Stack:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)))
     ```
     """
-    _door.count("size", size)
+    _arguments.count("size", size)
     features, odd = divmod(params.input_size, size)
     if odd or not features:
         raise ValueError(

@@ -1,0 +1,328 @@
+"""Errors at the door: what was wrong, what came, what to do.
+
+Nothing here computes, but that inputs under a mask become zero before anything is done to them.
+"""
+
+import contextlib
+import functools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ._cell import Cell
+from ._control import alike, of_rows
+from ._layer import CellNode
+from ._node import Node
+from ._options import (
+    array as array,
+    count as count,
+    flag as flag,
+    floating as floating,
+    key_of as key_of,
+    numbers as numbers,
+    outline,
+    probability as probability,
+    said,
+    shown as shown,
+    whole as whole,
+)
+
+
+def names(told: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...] | None:
+    """The implementations to try, in order."""
+    if told is None:
+        return None
+    asked: tuple[Any, ...] = tuple(told) if isinstance(told, list | tuple) else (told,)
+    if not asked or not all(isinstance(name, str) and name in known for name in asked):
+        raise ValueError(
+            f"`implementation` must be None, or one or several of {sorted(known)}; got {told!r}."
+        )
+    return asked
+
+
+def products(precision: Any) -> contextlib.AbstractContextManager[Any]:
+    """The precision of every matrix product made inside; `None` leaves JAX's own default."""
+    if precision is None:
+        return contextlib.nullcontext()
+    if isinstance(precision, jax.lax.Precision):
+        precision = precision.name.lower()
+    return jax.default_matmul_precision(precision)
+
+
+def check(
+    params: Any,
+    xs: Any,
+    state: Any,
+    mask: Any,
+    reset: Any,
+    key: Any,
+    axis: int,
+    checkpoint: int | bool | None,
+    precision: Any,
+    single: bool = False,
+) -> tuple[Any, ...]:
+    """`(params, xs, state, mask, reset, key)` as arrays with time first, or one error.
+
+    What comes for a `single` step has no time; it leaves with a time of 1.
+    """
+    params, dtype = _params(params)
+    space = params.spatial_axes  # axes that one input has besides its features
+    xs = _xs(xs, dtype, params.input_size, axis, mask, space, single)
+    rows = xs.shape[: -1 - space]
+    called = ("mask", mask), ("reset", reset)
+    mask, reset = (_rows(name, a, rows, axis, single) for name, a in called)
+    if mask is not None:
+        xs = _seen(mask, xs)
+    first = (lambda a: a[None]) if single else (lambda a: jnp.moveaxis(a, axis, 0))
+    xs, mask, reset = (a if a is None else first(a) for a in (xs, mask, reset))
+    state = _state(state, params, xs.shape, space, axis, single)
+    key = None if key is None else key_of(key)
+    segment(checkpoint)
+    try:
+        with products(precision):
+            pass
+    except ValueError:
+        raise ValueError(
+            "`precision` must be None or what `jax.default_matmul_precision` takes, such as "
+            f"'default', 'high', 'highest' or 'float32'; got {precision!r}."
+        ) from None
+    return params, xs, state, mask, reset, key
+
+
+def segment(checkpoint: Any) -> Any:
+    """`checkpoint` as a plan has it; True is a word there, for it equals the number 1."""
+    if checkpoint is None or isinstance(checkpoint, bool | np.bool_):
+        return "sqrt" if checkpoint else None
+    number = whole(checkpoint)
+    if number is None or number < 1:
+        raise ValueError(
+            "`checkpoint` must be None, True (segments of the square root of time) or the "
+            f"number of steps in a segment; got {shown(checkpoint)}."
+        )
+    return number
+
+
+@functools.partial(jax.jit, inline=True)
+def _seen(mask: Array, xs: Array) -> Array:
+    """Inputs with zeros under the mask: NaN there must not reach even a product with zero.
+
+    First of all, for `jax_debug_nans` stops at any operation that a NaN goes through.
+    """
+    seen = jnp.broadcast_to(of_rows(mask, xs), xs.shape)
+    # Not `jnp.where`, which first converts what it chooses from.
+    return jax.lax.select(*alike(seen, xs, jnp.zeros_like(xs)))
+
+
+def _params(params: Any) -> tuple[Any, Any]:
+    if not isinstance(params, Node):
+        raise TypeError(
+            "`params` must be what `jaxlstm.init` returns, or be built of `Layer`, `Stack`, "
+            f"`Bidirectional` and nodes of your own; got {said(params)}."
+        )
+    for path, a in jax.tree_util.tree_leaves_with_path(params):
+        if not hasattr(a, "dtype"):
+            raise TypeError(
+                f"`params{_path(path)}` must be an array; got {said(a)}. What is not an "
+                "array belongs into the tree as `jaxlstm.Static(value)`."
+            )
+    params = jax.tree_util.tree_map_with_path(_weight, params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    real = [(path, a) for path, a in leaves if jnp.issubdtype(a.dtype, jnp.floating)]
+    if not real:
+        raise TypeError("`params` has no weights of a floating dtype.")
+    if len({a.dtype for _, a in real}) > 1:
+        dtypes = ", ".join(f"params{_path(path)} {a.dtype}" for path, a in real)
+        raise TypeError(
+            f"the weights must be of one dtype; got {dtypes}. Cast them: "
+            "`jax.tree.map(lambda a: a.astype(dtype), params)`."
+        )
+    dtype = real[0][1].dtype
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError(
+            f"`params` are of {dtype}, and `jax_enable_x64` is off: JAX would compute in 32 bits. "
+            "Turn it on, or cast them: `jax.tree.map(lambda a: a.astype('float32'), params)`."
+        )
+    layer = lambda node: isinstance(node, CellNode)
+    for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=layer):
+        if layer(node):
+            _weights(_path(path), node)
+    return params, dtype
+
+
+def _weight(path: Any, a: Any) -> Array:
+    try:
+        return array(a)
+    except TypeError as e:
+        raise _with(e, f"`params{_path(path)}` must be an array; got {said(a)}.") from None
+
+
+def _with(remedy: Exception, message: str) -> TypeError:
+    return TypeError(f"{message} {remedy}".rstrip())
+
+
+def _weights(path: str, node: Any) -> None:
+    """A layer's weights must be those of its cell, or a product may fit by chance."""
+    if not isinstance(node.cell, Cell):
+        raise TypeError(
+            f"`params{path}.cell` must be a cell, such as `jaxlstm.lstm`; got {said(node.cell)}."
+        )
+    if node.w.ndim != 3 and not node.spatial_axes:
+        raise ValueError(
+            f"a layer's `w` must have shape (input, gates, hidden); got {node.w.shape}. "
+            "Weights of several networks in one tree are run by `jax.vmap(jaxlstm.apply, "
+            "(0, None))`."
+        )
+    *kernel, n, _, h = node.w.shape
+    for role, shape in node.cell.shapes(n, h).items():
+        a = getattr(node, role)
+        if a is None and role not in ("w", "r"):  # a layer may go without biases
+            continue
+        if role in ("w", "r") and shape is not None:
+            shape = (*kernel, *shape)
+        if shape != getattr(a, "shape", None):
+            raise ValueError(
+                f"`params{path}.{role}` of the cell {node.cell} (gates {node.cell.gates!r}) must "
+                f"{'be None' if shape is None else f'have shape {shape}'}; got {said(a)}. Weights "
+                "from elsewhere are read by `jaxlstm.convert`."
+            )
+
+
+def _xs(
+    xs: Any, dtype: Any, size: int | None, axis: int, mask: Any, space: int, single: bool
+) -> Array:
+    name = "x" if single else "xs"
+    given = xs
+    try:
+        xs = array(xs)
+    except TypeError as e:
+        ragged = (
+            " Sequences of different lengths are padded to one array, and "
+            "`jaxlstm.lengths_to_mask` tells where they end."
+        )
+        raise _with(
+            e,
+            f"`{name}` must be one array of inputs; got {said(given)}."
+            + (ragged if isinstance(given, list | tuple) else ""),
+        ) from None
+    if isinstance(given, list | tuple):
+        cast = f"np.asarray({name}, '{dtype}')"
+    else:
+        cast = f"{name if hasattr(given, 'astype') else f'jnp.array({name})'}.astype('{dtype}')"
+    if jnp.issubdtype(xs.dtype, jnp.integer) or xs.dtype == bool:
+        numbers = xs.ndim >= 2 + space - single and xs.shape[-1] == size
+        raise TypeError(
+            f"`{name}` must be of the weights' dtype, {dtype}; got {said(xs)}. Embed or one-hot "
+            "encode symbols (`jax.nn.one_hot`)"
+            + (f", or cast numbers: `{cast}`." if numbers else ", a row of features for each.")
+        )
+    number = whole(axis)
+    if number is None or not 0 <= number < max(xs.ndim - 1 - space, 1):
+        raise ValueError(
+            f"`axis` must be an axis of `xs` of shape {xs.shape} before its last, counted from 0; "
+            f"got {shown(axis)}."
+        )
+    expected = ["*batch"] if axis or single else ["time", "*batch"]
+    expected += ["time"] if axis else []
+    expected += ["depth", "height", "width"][3 - space :]
+    shape = f"({', '.join([*expected, str(size or 'input')])})"
+    few = xs.ndim < 2 + space - single
+    if few or (size is not None and xs.shape[-1] != size):
+        masked = "" if mask is None else f" with a mask of {np.shape(mask)}"
+        raise ValueError(
+            f"`{name}` must have shape {shape}; got {xs.shape}{masked}. The last axis holds the "
+            "features of one time step."
+            + (
+                " One step without a time axis is run by `jaxlstm.step`."
+                if few and not single
+                else ""
+            )
+        )
+    if xs.dtype != dtype:
+        real = jnp.issubdtype(xs.dtype, jnp.floating)
+        remedy = f"cast one of them, such as `{cast}`" if real else "pass real numbers"
+        raise TypeError(
+            f"`{name}` must be of the weights' dtype, {dtype}; got {xs.dtype}. Nothing is cast in "
+            f"silence: {remedy}."
+        )
+    return xs
+
+
+def _rows(name: str, rows: Any, expected: tuple[int, ...], axis: int, single: bool) -> Array | None:
+    if rows is None:
+        return None
+    given, xs = rows, "x" if single else "xs"
+    try:
+        rows = array(rows)
+    except TypeError as e:
+        message = f"`{name}` must be an array of booleans of shape {expected}; got {said(given)}."
+        raise _with(e, message) from None
+    if rows.shape != expected:
+        swapped = not single and rows.ndim > 1 and _swapped(rows.shape) == expected
+        lengths = name == "mask" and not single and rows.ndim == len(expected) - 1
+        called = f"lengths, time{f', axis={axis}' if axis else ''}"
+        remedy = (
+            f" Time and batch are swapped: pass `{name}.swapaxes(0, 1)`"
+            + (", or `axis=1` if batch comes first in all of them." if axis == 0 else ".")
+            if swapped
+            else f" Lengths become a mask by `jaxlstm.lengths_to_mask({called})`."
+            if lengths
+            else ""
+        )
+        raise ValueError(
+            f"`{name}` must have the shape of `{xs}` without its features, {expected}; got "
+            f"{rows.shape}.{remedy}"
+        )
+    if rows.dtype != bool:
+        test = f"{name} != 0" if hasattr(given, "astype") else f"np.asarray({name}) != 0"
+        raise TypeError(f"`{name}` must be of dtype bool; got {rows.dtype}. Pass `{test}`.")
+    return rows
+
+
+def _swapped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[1::-1], *shape[2:])
+
+
+def _state(
+    state: Any, params: Any, shape: tuple[int, ...], space: int, axis: int, single: bool
+) -> Any:
+    """`shape` is that of the inputs, time first."""
+    if state is None:
+        return None
+    remedy = "`state` must be what an earlier call with these `params` returned"
+    given = state
+    try:
+        state = jax.tree.map(array, state)
+    except TypeError as e:
+        raise _with(e, f"{remedy}; got {outline(given)}.") from None
+    batch = shape[1:-1]
+    rows = len(batch) - space
+    expected = jax.eval_shape(lambda p: p.initial_state(batch), params)
+    if jax.tree.structure(state) != jax.tree.structure(expected):
+        raise ValueError(
+            f"{remedy}; got the state of another network: {outline(state)} in place of "
+            f"{outline(expected)}."
+        )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True)
+    for (path, a), b in pairs:
+        if a.shape != b.shape:
+            hint = ""
+            if single and a.shape == b.shape[1:]:
+                hint = " `step` takes one step without time; a sequence is run by `apply`."
+            elif not single and axis == 0 and a.shape == (shape[0], *b.shape[1:]) and rows:
+                hint = " If batch comes first in `xs`, pass `axis=1`."
+            raise ValueError(
+                f"{remedy}: `state{_path(path)}` must have shape {b.shape}; got {a.shape}.{hint}"
+            )
+        if a.dtype != b.dtype:
+            raise TypeError(
+                f"{remedy}: `state{_path(path)}` must be of dtype {b.dtype}; got {a.dtype}."
+            )
+    return state
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path)

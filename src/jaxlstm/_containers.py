@@ -1,0 +1,139 @@
+"""Nodes that hold nodes.  A composite node has `zeros` and `run`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ._control import alike
+from ._dtypes import widened
+from ._node import Context, Node, State, run
+from ._options import hashable
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Static:
+    """A value that belongs to the architecture: no leaf of the tree, equal if its value is."""
+
+    value: Any
+
+    def __post_init__(self) -> None:
+        hashable("the value of `Static`", self.value)
+
+    def __copy__(self) -> "Static":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Static":
+        return self
+
+
+class _Stack(NamedTuple):
+    layers: tuple[Any, ...]
+    dropout: Static = Static(0.0)
+
+
+class Stack(_Stack, Node):
+    """Layers, the first nearest the input; dropout between them runs when a key is given.
+
+    Dropout zeroes each unit of what one layer hands to the next with probability `dropout`,
+    anew at every time step, and scales the others by `1 / (1 - dropout)`.  Zaremba, Sutskever
+    and Vinyals 2014, "Recurrent neural network regularization".
+    """
+
+    __slots__ = ()
+
+    @property
+    def input_size(self) -> int:
+        return self.layers[0].input_size
+
+    @property
+    def spatial_axes(self) -> int:
+        return self.layers[0].spatial_axes
+
+    def initial_state(self, batch: Sequence[int]) -> State:
+        return tuple(layer.initial_state(batch) for layer in self.layers)
+
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        ends = []
+        for i, (layer, s) in enumerate(zip(self.layers, state, strict=True)):
+            key = None if context.key is None else jax.random.fold_in(context.key, i)
+            if i and key is not None and self.dropout.value:
+                key, noise = jax.random.split(key)
+                keep = jax.random.bernoulli(noise, 1 - self.dropout.value, xs.shape)
+                scaled = (widened(xs) / (1 - self.dropout.value)).astype(xs.dtype)
+                xs = jnp.where(*alike(keep, scaled, jnp.zeros_like(xs)))
+            xs, s = run(layer, xs, s, context._replace(key=key))
+            ends.append(s)
+        return xs, tuple(ends)
+
+
+class _Reverse(NamedTuple):
+    node: Any
+
+
+class Reverse(_Reverse, Node):
+    """A node run backwards in time; `ys[t]` still belongs to `xs[t]`."""
+
+    __slots__ = ()
+
+    @property
+    def input_size(self) -> int:
+        return self.node.input_size
+
+    @property
+    def spatial_axes(self) -> int:
+        return self.node.spatial_axes
+
+    def initial_state(self, batch: Sequence[int]) -> State:
+        return self.node.initial_state(batch)
+
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        if context.plan.single_step:
+            raise ValueError(
+                "a network that runs backwards needs the whole sequence, and `step` has one step "
+                "of it. Use `apply`."
+            )
+        back = context.plan._replace(reverse=not context.plan.reverse)
+        return run(self.node, xs, state, context._replace(plan=back))
+
+
+class _Bidirectional(NamedTuple):
+    forward: Any
+    backward: Any
+
+
+class Bidirectional(_Bidirectional, Node):
+    """Two nodes, one run backwards in time; their outputs are joined, forward first.
+
+    Its state is that of both: the forward one after the last step, the backward one after
+    the first.  Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+    """
+
+    __slots__ = ()
+
+    @property
+    def input_size(self) -> int:
+        return self.forward.input_size
+
+    @property
+    def spatial_axes(self) -> int:
+        return self.forward.spatial_axes
+
+    def initial_state(self, batch: Sequence[int]) -> State:
+        return self.forward.initial_state(batch), self.backward.initial_state(batch)
+
+    def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
+        if context.plan.single_step:
+            raise ValueError(
+                "a bidirectional network needs the whole sequence, and `step` has one step "
+                "of it. Use `apply`, or a network of one direction."
+            )
+        keys = (None, None) if context.key is None else jax.random.split(context.key)
+        back = context.plan._replace(reverse=not context.plan.reverse)
+        yf, sf = run(self.forward, xs, state[0], context._replace(key=keys[0]))
+        yb, sb = run(self.backward, xs, state[1], context._replace(key=keys[1], plan=back))
+        return jnp.concatenate([yf, yb], -1), (sf, sb)

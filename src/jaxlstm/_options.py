@@ -1,0 +1,174 @@
+"""Options that are one value, and how errors say what came.  Nothing here computes."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def count(name: str, n: Any, least: int = 1) -> int:
+    """A size must be a whole number."""
+    number = whole(n)
+    if number is None or number < least:
+        raise ValueError(f"`{name}` must be a whole number, {least} or more; got {shown(n)}.")
+    return number
+
+
+def whole(n: Any) -> int | None:
+    """The whole number that Python, NumPy or JAX means by `n`, if it is one."""
+    try:
+        return None if isinstance(n, bool | np.bool_) else operator.index(n)
+    except TypeError:
+        return None
+
+
+def flag(name: str, value: Any) -> bool:
+    """A word is no yes and no no."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"`{name}` must be True or False; got {shown(value)}.")
+    return bool(value)
+
+
+def hashable(name: str, value: Any) -> None:
+    """What is no leaf of a tree is part of the key of a compiled program: equal by value."""
+    try:
+        hash(value)
+        same = bool(value == value)  # NaN is not
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise TypeError(
+            f"{name} must be hashable and equal to itself: a number, a word, a function or a tuple "
+            f"of such; got {shown(value)}. Arrays are weights: leaves of a tree, or declared by "
+            "`jaxlstm.Weight`."
+        )
+
+
+def probability(name: str, rate: Any) -> float:
+    number = isinstance(rate, int | float | np.floating) and not isinstance(rate, bool)
+    if not number or not 0 <= rate < 1:
+        raise ValueError(f"`{name}` must be a probability below 1; got {shown(rate)}.")
+    return float(rate)
+
+
+def floating(dtype: Any) -> Any:
+    """The dtype of weights; `float` is the widest that JAX has now."""
+    try:
+        found = jax.dtypes.canonicalize_dtype(dtype)
+        asked = found if dtype is float or dtype is None else np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"`dtype` must be a floating dtype; got {shown(dtype)}.") from None
+    if not jnp.issubdtype(found, jnp.floating):
+        raise TypeError(f"`dtype` must be a floating dtype; got {found}.")
+    if found != asked:
+        raise TypeError(
+            f"`dtype` is {asked}, which JAX has only after "
+            "`jax.config.update('jax_enable_x64', True)`; else take float32."
+        )
+    return found
+
+
+def key_of(key: Any) -> Array:
+    """One key, of the new style; one of the old style, of two integers, is wrapped."""
+    new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    try:
+        one = key if new else jax.random.wrap_key_data(array(key))
+    except (TypeError, ValueError):
+        one = None
+    if one is None or one.shape != ():
+        several = one is not None or getattr(key, "ndim", 0) > 1
+        remedy = (
+            " A batch of keys is for `jax.vmap`."
+            if several
+            else f" A seed becomes a key by `jax.random.key({key})`."
+            if whole(key) is not None
+            else ""
+        )
+        raise TypeError(f"`key` must be one `jax.random.key(seed)`; got {said(key)}.{remedy}")
+    return one
+
+
+def array(a: Any) -> Array:
+    """What NumPy or JAX reads as one array, as one of JAX's; a `TypeError` says why not.
+
+    NumPy's numbers are copied, as JAX may run on after its caller has changed them.  They may
+    be NaN under a mask: no operation of JAX touches them here, so `jax_debug_nans` is silent.
+    """
+    found = numbers(a)
+    if isinstance(found, jax.Array):
+        return found
+    own = np.array(found, found.dtype.newbyteorder("="))
+    remedy = f"JAX has no arrays of dtype {own.dtype}: pass one of numbers."
+    return _asked(jax.device_put, own, remedy if isinstance(a, np.ndarray) else "")
+
+
+def numbers(a: Any) -> Array | np.ndarray:
+    """The same, but what JAX does not hold yet stays NumPy's."""
+    if isinstance(a, jax.Array):
+        return a
+    if isinstance(a, jax.ShapeDtypeStruct):
+        raise TypeError(
+            "A shape has no values; `jax.eval_shape` takes it, as in "
+            "`jax.eval_shape(jaxlstm.apply, params, xs)`."
+        )
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(
+            "JAX has no masked arrays: pass `.filled(0)`, and what is hidden by `mask=`."
+        )
+    if hasattr(a, "__jax_array__"):
+        return jnp.asarray(a)
+    try:
+        return np.asarray(a)
+    except Exception:  # a tensor of another framework, a list of traced values, or ragged
+        if not hasattr(a, "__dlpack__"):
+            return _asked(jnp.asarray, a, "")
+        remedy = "Pass a NumPy array, as by `tensor.detach().cpu().numpy()`."
+        return np.asarray(_asked(jnp.from_dlpack, a, remedy))
+
+
+def _asked(read: Callable[[Any], Array], a: Any, remedy: str) -> Array:
+    try:
+        return read(a)
+    except Exception:
+        raise TypeError(remedy) from None
+
+
+def said(a: Any) -> str:
+    """What came, in a few words: `float32[2, 5]`, `a dict`, `None`."""
+    if a is None:
+        return "None"
+    if isinstance(a, type):
+        return f"the {a.__name__} class"
+    kind = type(a).__name__
+    kind = f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+    if hasattr(a, "dtype") and hasattr(a, "shape"):
+        plain = isinstance(a, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic)
+        numbers = f"{a.dtype}{list(a.shape)}"
+        return numbers if plain and not isinstance(a, np.ma.MaskedArray) else f"{kind} {numbers}"
+    return kind
+
+
+def shown(a: Any) -> str:
+    """A value as it is written; an array in a few words."""
+    if isinstance(a, jax.core.Tracer):
+        return (
+            f"a traced {said(a)}. Options are known before a program is traced: close over them, "
+            "or name them in `static_argnames`"
+        )
+    return said(a) if getattr(a, "ndim", 0) else repr(a)
+
+
+def outline(tree: Any) -> str:
+    """A state in a few words: `LSTMState(h=float32[2, 5], c=float32[2, 5])`."""
+    fields = getattr(tree, "_fields", None)
+    if fields is not None:
+        parts = (f"{k}={outline(v)}" for k, v in zip(fields, tree, strict=True))
+        return f"{type(tree).__name__}({', '.join(parts)})"
+    if isinstance(tree, (tuple, list)):
+        return f"({', '.join(map(outline, tree))})"
+    return said(tree)

@@ -1,0 +1,1 @@
+"""Files of our own: safetensors with the architecture as data."""

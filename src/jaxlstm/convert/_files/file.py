@@ -1,0 +1,299 @@
+"""Our own files: safetensors with the architecture as data, written whole or not at all."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # where an open file cannot be removed, and needs no lock
+    fcntl = None
+
+from ..._cell import Cell
+from .._extra import extra
+from .architecture import Reader, described, known_cells
+from .header import DTYPES, FileError, Tensor, kind, parsed, read, short
+from .paths import from_dict, likeness, named_leaves, native
+
+FORMAT, VERSION = "jaxlstm", 1
+
+
+def save(
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    params: Any,
+    *,
+    cells: Mapping[str, Cell] | None = None,
+    architecture: bool = True,
+) -> None:
+    """Writes a network into one safetensors file, with its architecture as data.
+
+    The file is written beside its place and then moved there, so that a kill at any instant
+    leaves the old file or the new one.  What a kill leaves beside it, `*.tmp`, the next `save` to
+    this path removes.  Weights are named by key path, as in `to_dict`, and any reader of
+    safetensors can read them.
+
+    Args:
+        path: of the file; a file that stands there is replaced, and the new one has its mode.
+            Where a link leads to it, the link stays.
+        params: what `init` returns, built of the library's own nodes.
+        cells: names for cells of your own, which `load` must be given again.
+        architecture: False writes the arrays of any tree at all, for `load(path, like=...)`.
+
+    Raises:
+        ValueError: a cell or a node that a file cannot describe; a network that `load` would
+            refuse; or, as a `FileError`, a path where something else than a file stands.
+        TypeError: a leaf that is no array of numbers.
+        OSError: what the system says of the path or of the disk.
+        ImportError: safetensors is missing: `pip install 'jaxlstm[safetensors]'`.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5, layers=2)
+    convert.save("network.safetensors", params)
+    again = convert.load("network.safetensors")
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    ```
+    """
+    numpy = extra("safetensors.numpy", "safetensors")
+    file, known = os.fsdecode(path), known_cells(cells)
+    arrays = {name: _array(name, leaf) for name, leaf in named_leaves(params).items()}
+    metadata = {"format": FORMAT, "version": str(VERSION)}
+    if architecture:
+        data = described(jax.tree.unflatten(jax.tree.structure(params), arrays.values()), known)
+        metadata["architecture"] = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    content = numpy.save(arrays, metadata)
+    # What cannot be loaded is not written.
+    metadata, tensors, _ = read(file, io.BytesIO(content), len(content))
+    if architecture:
+        _network(file, metadata, tensors, len(content), known)
+    replace(file, content)
+
+
+def _place(file: str) -> tuple[str, os.stat_result | None]:
+    """The path that is written to, behind all links, and what is known of the file there."""
+    place = os.path.realpath(file)
+    if not os.path.basename(file):
+        raise FileError(file, None, "the path of a file", "that of a directory")
+    try:
+        old = os.stat(file)
+    except FileNotFoundError:
+        os.stat(os.path.join(os.path.dirname(place), "."))  # the error names what is missing
+        return place, None
+    if not stat.S_ISREG(old.st_mode):
+        raise FileError(file, None, "a regular file, or nothing, to replace", kind(old.st_mode))
+    return place, old
+
+
+def _array(name: str, leaf: Any) -> np.ndarray:
+    """A leaf as safetensors stores it: contiguous, in the byte order of this machine."""
+    if name == "__metadata__":
+        raise ValueError("`__metadata__` is no name for weights: safetensors keeps it for its own.")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the key path {name!a} must be text that UTF-8 can hold.") from None
+    if not hasattr(leaf, "dtype"):
+        raise TypeError(f"`{name}` must be an array; got {short(leaf)}, a {type(leaf).__name__}.")
+    try:
+        a = np.asarray(leaf)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise TypeError(f"`{name}` must be an array of numbers; got {leaf.dtype}: {e}") from None
+    if native(a.dtype) not in DTYPES.values():
+        raise TypeError(f"`{name}` must be of a dtype of {sorted(DTYPES)}; got {a.dtype}.")
+    return np.asarray(a, native(a.dtype), order="C")
+
+
+def replace(file: str | bytes | os.PathLike[str] | os.PathLike[bytes], content: bytes) -> None:
+    """Writes a file of the same folder to the disk, then moves it to its place in one step."""
+    path, old = _place(os.fsdecode(file))
+    folder, name = os.path.split(path)
+    # Room for the rest of a name; what is cut off may be shared, and then the locks tell.
+    stem = os.path.join(folder, os.fsencode(name)[:100].decode("utf-8", "ignore"))
+    _clean(folder, os.path.basename(stem))
+    f = _temporary(stem, 0o666 if old is None else 0o600)
+    try:
+        with f:
+            f.write(content)
+            if old is not None:
+                _like(f.name, old)
+            f.flush()
+            os.fsync(f.fileno())
+            if fcntl is None:
+                f.close()  # where an open file cannot be moved
+            os.replace(f.name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f.name)
+        raise
+    if os.name == "posix":  # the move itself, which is an entry of the folder
+        with contextlib.suppress(OSError):  # some cannot be opened, or know no such thing
+            at = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(at)
+            finally:
+                os.close(at)
+
+
+def _temporary(stem: str, mode: int) -> BinaryIO:
+    """A new file of this mode, locked for as long as its writer lives."""
+    while True:
+        path = f"{stem}.{secrets.token_hex(8)}.tmp"
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+        try:
+            f = open(path, "r+b")  # noqa: SIM115
+        except FileNotFoundError:  # another writer took it for one that was left
+            continue
+        except BaseException:
+            os.unlink(path)
+            raise
+        if fcntl is None:
+            return f
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(f, fcntl.LOCK_EX)
+        if os.fstat(f.fileno()).st_nlink:  # no other writer was there before the lock
+            return f
+        f.close()
+
+
+def _clean(folder: str, stem: str) -> None:
+    """Removes what killed writers of this path left: files that nobody has locked."""
+    left = re.compile(re.escape(stem) + r"\.[0-9a-f]{16}\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if left.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):  # it is locked, or another's
+                    _unlink_if_free(entry.path)
+
+
+def _unlink_if_free(path: str) -> None:
+    if fcntl is None:
+        os.unlink(path)
+        return
+    f = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(f)
+
+
+def _like(path: str, old: os.stat_result) -> None:
+    """Gives a file the owner, where that is allowed, and the mode of another."""
+    new = os.stat(path)
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        with contextlib.suppress(OSError):
+            os.chown(path, old.st_uid, old.st_gid)
+    os.chmod(path, stat.S_IMODE(old.st_mode))
+
+
+def load(
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    *,
+    like: Any = None,
+    cells: Mapping[str, Cell] | None = None,
+) -> Any:
+    """Reads what `save` wrote.
+
+    Nothing in the file is run: it names cells of this library, or of `cells`, and its options
+    are plain data.  It is read once, and time and memory are bounded by its size: what its
+    header says is compared with the tensors before anything is made of it.
+
+    Args:
+        path: of the file.
+        like: a tree of the same key paths, shapes and dtypes, which the arrays are put into.
+            The architecture in the file is not looked at then, so that the cells and nodes
+            may be of your own.
+        cells: names to cells of your own, as they were given to `save`.
+
+    Returns:
+        The network.
+
+    Raises:
+        FileError: the file is not what `save` writes: which file, which tensor, what was
+            expected and what came.  It is a `ValueError`.
+        TypeError: the dtype is one that JAX would truncate, or `like` or `cells` is not what
+            it must be.
+        OSError: what the system says of the path, such as `FileNotFoundError`.
+        ImportError: safetensors is missing: `pip install 'jaxlstm[safetensors]'`.
+    """
+    deserialize = extra("safetensors", "safetensors").deserialize
+    file, known = os.fsdecode(path), known_cells(cells)
+    leaves = likeness(like)
+    mode = os.stat(file).st_mode
+    if not stat.S_ISREG(mode):  # before it is opened, as a fifo waits for a writer then
+        raise FileError(file, None, "a regular file", kind(mode))
+    with open(file, "rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        metadata, tensors, head = read(file, f, size)
+        _check_version(file, metadata)
+        if like is None:
+            like = _network(file, metadata, tensors, size, known)
+        else:
+            _check_names(file, tensors, leaves)
+        content = head + f.read(size - len(head))
+    if len(content) != size:
+        said = f"{len(content)}: it changed while it was read"
+        raise FileError(file, None, f"{size} bytes", said)
+    try:
+        raw = {name: entry["data"] for name, entry in deserialize(content)}
+    except Exception as e:  # JSON that Python takes and safetensors does not, such as -0
+        raise FileError(file, None, "what safetensors reads", short(str(e))) from None
+    arrays = {k: np.frombuffer(raw[k], t.dtype).reshape(t.shape) for k, t in tensors.items()}
+    for name, a in arrays.items():
+        if a.dtype == bool and a.size and a.view(np.uint8).max() > 1:
+            raise FileError(file, name, "bytes of 0 and 1 for bool", f"{a.view(np.uint8).max()}")
+    return from_dict(arrays, like)
+
+
+def _check_version(file: str, metadata: Mapping[str, str]) -> None:
+    found, version = metadata.get("format"), metadata.get("version", "none")
+    if found != FORMAT:
+        raise FileError(file, None, "a file that `jaxlstm.convert.save` wrote", f"format {found}")
+    if version != str(VERSION):
+        raise FileError(file, None, f"version {VERSION}", f"version {short(version)}")
+
+
+def _network(
+    file: str,
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    size: int,
+    known: Mapping[str, Cell],
+) -> Any:
+    """The network that a header describes, which is that of the tensors, and runs."""
+    if "architecture" not in metadata:
+        raise FileError(file, None, "an architecture, or `like=` in its place", "weights alone")
+    data = parsed(file, "the architecture", metadata["architecture"])
+    reader = Reader(file, known)
+    try:
+        network = reader.build(data)
+        leaves = named_leaves(network)
+    except (FileError, MemoryError):
+        raise
+    except Exception as e:  # options are another's data, and a cell may refuse them in any way
+        said = short(f"{type(e).__name__}: {e}")
+        raise FileError(file, None, "an architecture that can be built", said) from None
+    if not reader.runs(network):
+        said = "a network (of another tree, the weights alone: `architecture=False`, `like=`)"
+        raise FileError(file, None, said, type(network).__name__)
+    _check_names(file, tensors, leaves)
+    reader.check_empty(leaves, size)
+    reader.check_run(network)
+    return network
+
+
+def _check_names(file: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Any]) -> None:
+    for name in sorted(expected.keys() | tensors.keys()):
+        a, t = expected.get(name), tensors.get(name)
+        wanted = "no tensor of this name" if a is None else f"{native(a.dtype)}{list(a.shape)}"
+        found = "none" if t is None else f"{t.dtype}{list(t.shape)}"
+        if wanted != found:
+            raise FileError(file, name, wanted, found)

@@ -1,0 +1,85 @@
+"""Weights by name: a tree of arrays as a flat mapping from key paths, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._arrays import concrete, device
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by key path, such as `layers.0.forward.w`."""
+    found: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name in found:
+            raise ValueError(f"two leaves have the one key path `{name}`: rename one of them.")
+        found[name] = leaf
+    return found
+
+
+def likeness(like: Any) -> dict[str, Any]:
+    """The leaves of a tree that arrays are put into, each with a shape and a dtype."""
+    leaves = named_leaves(like)
+    for name, leaf in leaves.items():
+        if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+            raise TypeError(f"`like` must hold arrays; `{name}` is a {type(leaf).__name__}.")
+    return leaves
+
+
+def native(dtype: Any) -> Any:
+    """The dtype in the byte order of this machine, the only one that JAX takes."""
+    return dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
+
+
+def to_dict(params: Any) -> dict[str, np.ndarray]:
+    """The arrays of any tree, by key path.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5, layers=2, bidirectional=True)
+    arrays = convert.to_dict(params)
+    assert arrays["layers.0.forward.w"].shape == (3, 3, 5)  # input, gates, hidden
+    ```
+    """
+    leaves = named_leaves(params)
+    return {name: np.asarray(concrete(name, leaf)) for name, leaf in leaves.items()}
+
+
+def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
+    """The tree `like` with the arrays of `to_dict`.
+
+    Every leaf must be there, of the shape and dtype that it has in `like`, and nothing else.
+
+    Raises:
+        ValueError: a leaf is missing, or one too many, or of another shape or dtype.
+        TypeError: `arrays` is no mapping, a leaf is no array, or of a dtype that JAX would
+            truncate.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
+    again = convert.from_dict(convert.to_dict(params), like=params)
+    assert (again.w == params.w).all()
+    ```
+    """
+    expected = likeness(like)
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"`arrays` must map key paths to arrays; got a {type(arrays).__name__}.")
+    missing, extra = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
+    if missing or extra:
+        raise ValueError(
+            f"the arrays must be those of `like`; missing {sorted(missing)[:8]}, too many "
+            f"{sorted(extra, key=str)[:8]}."
+        )
+    leaves = []
+    for name, leaf in expected.items():
+        a = np.asarray(arrays[name])
+        a = a.astype(native(a.dtype), copy=False)
+        if a.shape != leaf.shape or a.dtype != native(leaf.dtype):
+            raise ValueError(
+                f"`{name}` must be {leaf.dtype}{list(leaf.shape)} as in `like`; got "
+                f"{a.dtype}{list(a.shape)}."
+            )
+        leaves.append(device(name, a))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

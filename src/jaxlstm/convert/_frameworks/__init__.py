@@ -1,0 +1,1 @@
+"""Weights of other frameworks: tables of their names and layouts."""

@@ -1,0 +1,183 @@
+"""Flax: linen keeps every gate apart, nnx joins them, and only linen's GRU has a bias `hn`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from ..._cell import Cell, Layer
+from ...cells import gru, gru_reset_before, lstm, mgu_reset_after, rnn, rnn_relu, ugrnn
+from .names import Component, Framework, Level, Side, counter, ending, number
+from .network import filled, named, network, one_prefix
+from .table import Part, Table, each
+
+_LINEN_LSTM = (
+    *each("i{}/kernel", "w", "ifgo"),
+    *each("h{}/kernel", "r", "ifgo"),
+    *each("h{}/bias", "b", "ifgo"),
+)
+_LINEN_GRU = (
+    *each("i{}/kernel", "w", "rzn"),
+    *each("h{}/kernel", "r", "rzn"),
+    *each("i{}/bias", "b", "rzn"),
+    Part("hn/bias", "d", "n"),
+)
+_LINEN_MGU = (
+    *each("i{}/kernel", "w", "fn"),
+    *each("h{}/kernel", "r", "fn"),
+    *each("i{}/bias", "b", "fn"),
+    Part("hn/bias", "d", "n"),
+)
+# `MGUCell(reset_gate=False)`, which has no bias `hn`: its gate `f` is the update gate `g`.
+_LINEN_UPDATE = (
+    Part("if/kernel", "w", "g"),
+    Part("in/kernel", "w", "n"),
+    Part("hf/kernel", "r", "g"),
+    Part("hn/kernel", "r", "n"),
+    Part("if/bias", "b", "g"),
+    Part("in/bias", "b", "n"),
+)
+_LINEN_SIMPLE = (Part("i/kernel", "w", "h"), Part("h/kernel", "r", "h"), Part("i/bias", "b", "h"))
+
+
+def _joined(gates: str, bias: str) -> tuple[Part, ...]:
+    return (
+        Part("dense_i/kernel", "w", gates),
+        Part("dense_h/kernel", "r", gates),
+        Part(f"{bias}/bias", "b", gates),
+    )
+
+
+# Python keeps the name `if` to itself, so nnx has `if_`.
+_NNX_LSTM = tuple(part._replace(name=part.name.replace("if/", "if_/")) for part in _LINEN_LSTM)
+
+LINEN = (
+    Table(lstm, _LINEN_LSTM, always=True, free=True),
+    Table(gru, _LINEN_GRU, inside="n", always=True, free=True),
+    Table(mgu_reset_after, _LINEN_MGU, inside="n", always=True, free=True),
+    Table(ugrnn, _LINEN_UPDATE, always=True, free=True),
+    Table(rnn, _LINEN_SIMPLE, always=True, free=True),
+    Table(rnn_relu, _LINEN_SIMPLE, always=True, free=True),
+)
+NNX = (
+    Table(lstm, _joined("ifgo", "dense_h"), always=True, free=True),
+    Table(lstm, _NNX_LSTM, always=True, free=True),
+    Table(gru, _joined("rzn", "dense_i"), inside="n", always=True, free=True),
+    Table(rnn, _joined("h", "dense_i"), always=True, free=True),
+    Table(rnn_relu, _joined("h", "dense_i"), always=True, free=True),
+)
+
+
+def _place(path: list[str]) -> list[Component]:
+    """What the names of modules say: a `Sequential` counts `layers`, `Bidirectional` holds two."""
+    found: list[Component] = []
+    for above, part in zip(["", *path], path):
+        match = re.fullmatch(r"(forward|backward)_rnn", part)
+        stem, k = counter(part)
+        if match is not None:
+            found.append(Side(part, "rnn", match[1] == "backward", True))
+        elif stem == "layers" and stem != part:
+            found.append(Level(part, stem, k))
+        elif above == "layers" and (at := number(part)) is not None:
+            found.append(Level(part, "", at))
+        else:
+            found.append(part)
+    return found
+
+
+def _altered(names: Sequence[str]) -> str | None:
+    for name in names:
+        if match := re.search(r"(WeightNorm|SpectralNorm)_\d+", name):
+            return (
+                f"`{name}` is of a `{match[1]}`, which computes the weights when it runs. Multiply "
+                "them out first, and give the parameters of the module without it."
+            )
+    return None
+
+
+FLAX = Framework(
+    "Flax",
+    LINEN + NNX,
+    ending(LINEN + NNX, _place),
+    ignored=r"(^|/)rngs(/|$)",
+    altered=_altered,
+    lacks=(
+        (gru_reset_before, "its GRU resets after the recurrent product, which no weights undo"),
+    ),
+)
+
+
+def from_flax(
+    params: Mapping[Any, Any],
+    *,
+    prefix: str | Sequence[str] = "",
+    cell: Cell | None = None,
+    bidirectional: bool = False,
+) -> Any:
+    """The network of Flax's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `MGUCell` or `SimpleCell`.
+
+    Args:
+        params: of linen, what `module.init` returns; of nnx, `nnx.to_pure_dict(nnx.state(module))`.
+            Of a module `RNN` or `Bidirectional`, of several, or of a cell alone.
+        prefix: of the names that are meant, such as `"params/encoder"`: whole components. A list of
+            them, in the order in which the modules feed each other, makes a `Stack`; without it
+            several modules are refused, since no name says that order. The
+            members of a `Sequential`, `layers_0` and so on, are in order.
+        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation_fn=relu`, or
+            such as `jaxlstm.cells.gru_variant(candidate="softsign")` for other activations.
+        bidirectional: that forward and backward cells alternate, where names such as
+            `SimpleCell_0`, `SimpleCell_1` do not say so.  `forward_rnn` says so itself.
+
+    Returns:
+        A `Layer`, a `Bidirectional` or a `Stack`.
+
+    Raises:
+        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
+            floating, not that of the others, or one that JAX would truncate.
+        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5)
+    weights = convert.to_flax(params)
+    assert weights["hf"]["kernel"].shape == (5, 5)
+    ```
+    """
+    return network(FLAX, params, cell=cell, prefix=prefix, bidirectional=bidirectional)
+
+
+def to_flax(
+    params: Any,
+    *,
+    prefix: str | Sequence[str] = "",
+    like: Mapping[Any, Any] | None = None,
+    api: Literal["linen", "nnx"] = "linen",
+) -> Any:
+    """The parameters of the Flax module that computes `params`.
+
+    A layer becomes the tree of its cell; a stack that of a `Sequential` of `RNN` modules.
+    `api="nnx"` gives the names of `OptimizedLSTMCell` to an LSTM.  With `like`, parameters or
+    a state of either, a copy of it comes back with the arrays below `prefix` replaced,
+    whatever its modules are called.
+
+    The biases of PyTorch's kind have a home in linen's GRU, but none in nnx's, which lacks
+    the bias of the recurrent candidate: there, one that is not zero is refused.
+
+    Raises:
+        TypeError: `params` holds what other frameworks do not have, or several dtypes.
+        ValueError: Flax has no such cell, or `like` is of another shape.
+    """
+    if like is not None:
+        return filled(FLAX, params, like, prefix)
+    if api not in ("linen", "nnx"):
+        raise ValueError(f"`api` must be 'linen' or 'nnx'; got {api!r}.")
+    nnx, start = api == "nnx", FLAX.parts(one_prefix(prefix))
+
+    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
+        path: list[Any] = [*start]
+        for part in where:
+            if isinstance(part, int):
+                path += ["layers", part] if nnx else [f"layers_{part}"]
+            else:
+                path.append(f"{part}_rnn")
+        return (*path, *(["cell"] if where else []), *name.split("/"))
+
+    return named(FLAX._replace(tables=NNX if nnx else LINEN), params, place)

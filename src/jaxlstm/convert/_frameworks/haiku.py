@@ -1,0 +1,113 @@
+"""Haiku: one matrix for `[x, h]`, a forget bias of 1 added at run time, `z` the other way."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..._cell import Cell, Layer
+from ...cells import gru, gru_reset_before, lstm, rnn, rnn_relu
+from .names import Component, Framework, ending
+from .network import filled, named, network, one_prefix
+from .table import PLAIN, Part, Table
+
+_VANILLA = (
+    Part("linear/w", "w", "h"),
+    Part("linear/b", "b", "h"),
+    Part("linear_1/w", "r", "h"),
+    Part("linear_1/b", "d", "h"),
+)
+_GRU = (Part("w_i", "w", "zrn"), Part("w_h", "r", "zrn"), Part("b", "b", "zrn"))
+_LSTM = (Part("linear/w", "wr", "igfo"), Part("linear/b", "b", "igfo"))
+
+TABLES = (
+    Table(lstm, _LSTM, added=(("f", 1.0),), always=True, hint="lstm"),
+    Table(gru_reset_before, _GRU, negated="z", always=True),
+    Table(rnn_relu, _VANILLA, always=True, hint="rnn"),
+    Table(rnn_relu, _VANILLA[:3], always=True, hint="rnn"),  # `double_bias=False`
+)
+
+
+def _place(path: list[str]) -> list[Component]:
+    """Haiku numbers modules as they are made, which says nothing of the order of running."""
+    return [*path]
+
+
+HAIKU = Framework(
+    "Haiku",
+    TABLES,
+    ending(TABLES, _place),
+    lacks=(
+        (gru, "its GRU resets before the recurrent product, which no weights undo"),
+        (rnn, "its simple RNN has a rectifier"),
+    ),
+)
+
+
+def from_haiku(
+    params: Mapping[str, Any],
+    *,
+    prefix: str | Sequence[str] = "",
+    cell: Cell | None = None,
+    bidirectional: bool = False,
+    sum_biases: bool = True,
+) -> Any:
+    """The network of Haiku's `LSTM`, `GRU` or `VanillaRNN`, alone or in a `DeepRNN`.
+
+    Args:
+        params: module names to names to arrays, as `transform(f).init` returns them.
+        prefix: of the names that are meant, such as `"encoder/lstm"`: whole components. A list of
+            them, in the order in which the modules feed each other, makes a `Stack`; without it
+            several modules are refused, since no name says that order.
+        cell: to insist on one of `lstm`, `gru_reset_before` and `rnn_relu`, which these are.
+        bidirectional: that forward and backward cores alternate, `lstm` and `lstm_1`.
+        sum_biases: Haiku's LSTM adds 1 to the forget gate when it runs.  True adds it to the
+            bias, which rounds a small bias once; False keeps it apart as `recurrent_bias`, so
+            that `to_haiku` gives back every bit.
+
+    Returns:
+        A `Layer`, a `Bidirectional` or a `Stack`.
+
+    Raises:
+        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
+            floating, not that of the others, or one that JAX would truncate.
+        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5)
+    weights = convert.to_haiku(params)
+    assert weights["lstm/linear"]["w"].shape == (3 + 5, 4 * 5)  # gates i g f o
+    ```
+    """
+    options = {"cell": cell, "prefix": prefix, "sums": sum_biases}
+    return network(HAIKU, params, bidirectional=bidirectional, **options)
+
+
+def to_haiku(
+    params: Any, *, prefix: str | Sequence[str] = "", like: Mapping[str, Any] | None = None
+) -> Any:
+    """The parameters of the Haiku core that computes `params`.
+
+    Names are those of a core alone or in a `DeepRNN`: `lstm/linear`, `lstm_1/linear`.  With
+    `like`, parameters of a larger function, a copy of it comes back with the arrays below
+    `prefix` replaced.
+
+    Raises:
+        TypeError: `params` holds what other frameworks do not have, or several dtypes.
+        ValueError: Haiku has no such core (its GRU resets before the product, its
+            simple RNN has a rectifier), or `like` is of another shape.
+    """
+    if like is not None:
+        return filled(HAIKU, params, like, prefix)
+    seen: dict[str, list[Any]] = {}
+    start = HAIKU.parts(one_prefix(prefix))
+
+    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
+        stems = {lstm: "lstm", gru_reset_before: "gru", rnn_relu: "vanilla_rnn"}
+        stem = stems[PLAIN.get(layer.cell, layer.cell)]
+        cores = seen.setdefault(stem, [])
+        if where not in cores:
+            cores.append(where)
+        k = cores.index(where)
+        *inner, last = name.split("/")
+        return "/".join([*start, f"{stem}_{k}" if k else stem, *inner]), last
+
+    return named(HAIKU, params, place)

@@ -1,0 +1,1 @@
+"""Models of ONNX: read as networks, and networks written as models."""

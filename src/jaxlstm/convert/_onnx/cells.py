@@ -1,0 +1,225 @@
+"""Operators of ONNX as cells: what their attributes mean, both ways."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..._cell import Cell
+from ...cells import (
+    coupled_input_lstm,
+    gru,
+    gru_reset_before,
+    gru_reset_before_variant,
+    gru_variant,
+    lstm,
+    lstm_variant,
+    peephole_lstm,
+    rnn,
+    rnn_relu,
+    rnn_variant,
+)
+from ...cells.activations import Named
+from .._frameworks.table import Part, Table
+
+# ONNX's name -> ours, and the numbers that it takes, with ONNX's defaults
+ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
+    "Relu": ("relu", {}),
+    "Tanh": ("tanh", {}),
+    "Sigmoid": ("sigmoid", {}),
+    "Affine": ("affine", {"alpha": 1.0, "beta": 0.0}),
+    "LeakyRelu": ("leaky_relu", {"alpha": 0.01}),
+    "ThresholdedRelu": ("thresholded_relu", {"alpha": 1.0}),
+    "ScaledTanh": ("scaled_tanh", {"alpha": 1.0, "beta": 1.0}),
+    "HardSigmoid": ("hard_sigmoid", {"alpha": 0.2, "beta": 0.5}),
+    "Elu": ("elu", {"alpha": 1.0}),
+    "Softsign": ("softsign", {}),
+    "Softplus": ("softplus", {}),
+}
+LETTERS = {"RNN": "h", "GRU": "zrn", "LSTM": "iofg"}
+DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+OPTIONS = {
+    "RNN": ("activation",),
+    "GRU": ("gate", "candidate"),
+    "LSTM": ("gate", "candidate", "output"),
+}
+DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+COMMON = {
+    "activation_alpha": list,
+    "activation_beta": list,
+    "activations": list,
+    "clip": float,
+    "direction": str,
+    "hidden_size": int,
+}
+PEEPHOLES = ("pi", "po", "pf")  # in the order of `P`
+
+
+class Said(NamedTuple):
+    """What the attributes of an operator say of one direction."""
+
+    operator: str
+    activations: tuple[Named, ...]
+    clip: float | None = None
+    reset_after: bool = False
+    coupled: bool = False
+
+
+PLAIN = {
+    gru_variant: gru,
+    gru_reset_before_variant: gru_reset_before,
+    lstm_variant: lstm,
+    rnn_variant: rnn,
+    rnn_variant(activation="relu"): rnn_relu,
+    lstm_variant(peephole=True): peephole_lstm,
+}
+
+
+def checked(operator: str, attributes: Mapping[str, Any], name: str, version: int) -> dict:
+    """The attributes, each of which is one that this operator has, of its type and range."""
+    flags = {"GRU": ["linear_before_reset"], "LSTM": ["input_forget"]}.get(operator, [])
+    flags += ["layout"] if version >= 14 else []
+    flags += ["output_sequence"] if version < 7 else []  # whether `Y` is wanted: no equation
+    kinds = COMMON | dict.fromkeys(flags, int)
+    told = {"direction": "forward", "layout": 0, **attributes}
+    if told["direction"] == "foward" and version < 7:  # the default of a GRU of opset 1
+        told["direction"] = "forward"
+    for k, value in attributes.items():
+        if k not in kinds:
+            raise ValueError(
+                f"`{name}`: a {operator} of opset {version} has the attributes {sorted(kinds)}; "
+                f"got `{k}`."
+            )
+        inner = {"activations": str}.get(k, float)
+        fits = type(value) is kinds[k] and not (
+            kinds[k] is list and any(type(one) is not inner for one in value)
+        )
+        if not fits:
+            said = kinds[k].__name__
+            raise ValueError(f"`{name}`: `{k}` must be of type {said}; got {value!r}.")
+        if k in flags and value not in (0, 1):
+            raise ValueError(f"`{name}`: a {operator} has a {k} of 0 or 1; got {value}.")
+    if told["direction"] not in DIRECTIONS:
+        raise ValueError(
+            f"`{name}`: a {operator} has a direction of {list(DIRECTIONS)}; "
+            f"got {told['direction']!r}."
+        )
+    clip = told.get("clip")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"`{name}`: `clip` must be positive; got {clip}.")
+    if clip == float("inf"):
+        del told["clip"]
+    return told
+
+
+def activations(
+    operator: str, attributes: Mapping[str, Any], directions: int, where: str
+) -> list[Any]:
+    """The activations by direction; a number is taken by the next that needs one."""
+    names = attributes.get("activations") or DEFAULTS[operator] * directions
+    count = len(DEFAULTS[operator])
+    if len(names) != count * directions:
+        raise ValueError(
+            f"`{where}`: `activations` of {operator} must be {count} for each of {directions} "
+            f"directions; got {list(names)}."
+        )
+    given = {k: iter(attributes.get(f"activation_{k}") or ()) for k in ("alpha", "beta")}
+    found = [_activation(name, given, where) for name in names]
+    for k, rest in given.items():
+        if any(left := list(rest)):  # some writers put zeros where no number is taken
+            raise ValueError(
+                f"`{where}`: no activation of {list(names)} takes the `activation_{k}` {left}."
+            )
+    return [tuple(found[k : k + count]) for k in range(0, len(found), count)]
+
+
+def _activation(name: str, given: Mapping[str, Iterator[float]], where: str) -> Named:
+    title = {known.lower(): known for known in ACTIVATIONS}.get(name.lower())
+    if title is None:
+        raise ValueError(
+            f"`{where}`: an activation must be one of {sorted(ACTIVATIONS)}; got {name!r}."
+        )
+    ours, numbers = ACTIVATIONS[title]
+    told = [next(given[k], default) for k, default in numbers.items()]
+    if not all(map(math.isfinite, told)):
+        raise ValueError(f"`{where}`: the numbers of an activation are finite; got {told}.")
+    return ours if told == list(numbers.values()) else (ours, *told)
+
+
+def cell_of(said: Said, peephole: bool) -> Cell:
+    """The cell that computes the operator, the plainest of its kind."""
+    told = dict(zip(OPTIONS[said.operator], said.activations))
+    more: dict[str, Any] = {"clip": said.clip}
+    if said.operator == "LSTM":
+        base = coupled_input_lstm if said.coupled else lstm_variant
+        more["peephole"] = peephole
+    elif said.operator == "GRU":
+        base = gru_variant if said.reset_after else gru_reset_before_variant
+    else:
+        base = rnn_variant
+    cell = base(**told, **more)
+    return PLAIN.get(cell, cell)
+
+
+def said_of(cell: Cell) -> Said:
+    """What attributes make an operator compute this cell."""
+    variant = {plain: cell for cell, plain in PLAIN.items()}.get(cell, cell)
+    options = {**variant.defaults(), **dict(variant.options)}
+    base = variant(**variant.defaults())
+    operators = {
+        lstm_variant: "LSTM",
+        coupled_input_lstm: "LSTM",
+        gru_variant: "GRU",
+        gru_reset_before_variant: "GRU",
+        rnn_variant: "RNN",
+    }
+    operator = operators.get(base)
+    known = {name for name, _ in ACTIVATIONS.values()}
+    told = [options[k] for k in OPTIONS.get(operator or "", ())]
+    unknown = [a for a in told if (a if isinstance(a, str) else a[0]) not in known]
+    if operator is None or unknown or options.get("cell_clip") is not None:
+        why = f"they have no activation {unknown}" if unknown else "their equations are others"
+        raise ValueError(
+            f"ONNX has no operator that computes `{cell!r}`. It has RNN, GRU and LSTM, and {why}."
+        )
+    after, coupled = base == gru_variant, base == coupled_input_lstm
+    return Said(operator, tuple(told), options["clip"], after, coupled)
+
+
+def attributes_of(said: Sequence[Said]) -> dict[str, Any]:
+    """The attributes of an operator of one or two directions."""
+    titles = {ours: title for title, (ours, _) in ACTIVATIONS.items()}
+    names: list[str] = []
+    given: dict[str, list[float]] = {"alpha": [], "beta": []}
+    for one in said:
+        for told in one.activations:
+            ours, *numbers = (told,) if isinstance(told, str) else told
+            names.append(titles[str(ours)])
+            defaults = ACTIVATIONS[names[-1]][1]
+            full = [*numbers, *list(defaults.values())[len(numbers) :]]
+            for k, value in zip(defaults, full, strict=True):
+                given[k].append(float(value))
+    operator = said[0].operator
+    found: dict[str, Any] = {}
+    if names != DEFAULTS[operator] * len(said):
+        found["activations"] = names
+        found |= {f"activation_{k}": values for k, values in given.items() if values}
+    if said[0].clip is not None:
+        found["clip"] = float(said[0].clip)
+    if operator == "GRU":
+        found["linear_before_reset"] = int(said[0].reset_after)
+    if said[0].coupled:
+        found["input_forget"] = 1
+    return found
+
+
+def table(said: Said, cell: Cell) -> Table:
+    """How ONNX stores the cell: gates are rows, and there are two biases."""
+    letters = LETTERS[said.operator]
+    inside = "n" if said.reset_after else ""
+    parts = (
+        Part("W", "w", letters),
+        Part("R", "r", letters),
+        Part("Wb", "b", letters),
+        Part("Rb", "d", letters),
+    )
+    return Table(cell, parts, rows=True, inside=inside)

@@ -1,0 +1,236 @@
+"""A network as an ONNX model: one true recurrent node for every layer."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+
+from ..._cell import Layer
+from ..._containers import Bidirectional, Reverse, Stack
+from .._extra import extra
+from .._files.file import replace
+from .._frameworks.network import stacked
+from .._frameworks.table import encode
+from .cells import LETTERS, PEEPHOLES, Said, attributes_of, said_of, table
+
+OPSET, IR = 14, 8  # the opset that gave the recurrent operators their layout
+
+
+def to_onnx(
+    params: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    lengths: bool = False,
+    state: bool = False,
+) -> Any:
+    """The ONNX model that computes `params`, with a node RNN, GRU or LSTM for every layer.
+
+    Its input `xs (time, batch, input)` and output `ys (time, batch, output)` are those of
+    `apply`, time and batch of any size.  Its further outputs are the last states of every
+    layer, `state.0.h (directions, batch, hidden)` and for an LSTM `state.0.c`.  It computes what
+    `apply` computes without a key: the dropout of a `Stack` is no part of it.
+
+    Args:
+        params: what `init` returns.
+        path: of a file to write, whole or not at all.
+        lengths: whether the model has an input `lengths (batch,)` of int32.
+        state: whether the model has the inputs `initial.0.h`, `initial.0.c`, and so on.
+
+    Returns:
+        The `onnx.ModelProto`.
+
+    Raises:
+        ValueError, TypeError: ONNX has no operator for a cell or a node, no place for a number
+            or a dtype, or `params` are no weights of a network.
+        ImportError: onnx is missing: `pip install 'jaxlstm[onnx]'`.
+    """
+    onnx = extra("onnx", "onnx")
+    build = _Builder(onnx, lengths, state)
+    levels = params.layers if isinstance(params, Stack) else (params,)
+    _check(levels)
+    name = "xs"
+    for k, level in enumerate(levels):
+        last = k == len(levels) - 1
+        name = build.level(k, level, name, "ys" if last else f"ys.{k}")
+    model = build.model(levels)
+    onnx.checker.check_model(model, full_check=True)
+    if path is not None:
+        replace(path, model.SerializeToString())
+    return model
+
+
+class _Builder:
+    """Collects the nodes, constants, inputs and outputs of a graph."""
+
+    def __init__(self, onnx: Any, lengths: bool, state: bool) -> None:
+        self.onnx, self.lengths, self.state = onnx, lengths, state
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def level(self, k: int, level: Any, xs: str, ys: str) -> str:
+        """Adds the nodes of one level; returns the name of its output."""
+        direction, layers = _sides(level)
+        said = [said_of(layer.cell) for layer in layers]
+        kinds = {one._replace(activations=()) for one in said}
+        shapes = {(layer.w.shape[0], layer.w.shape[2], str(layer.w.dtype)) for layer in layers}
+        if len(kinds) > 1 or len(shapes) > 1:
+            raise ValueError(
+                "both directions of a level must be one operator of ONNX, with one clip, one "
+                f"size and one dtype; got {[layer.cell for layer in layers]} of {sorted(shapes)}."
+            )
+        _check_numbers(layers[0], attributes_of(said))
+        arrays = _arrays(layers, said)
+        kind, width = said[0].operator, layers[0].w.shape[-1]
+        fields = ("h", "c") if kind == "LSTM" else ("h",)
+        names = ["", "", ""]
+        if self.lengths:
+            names[0] = "lengths"
+        if self.state:
+            for n, field in enumerate(fields):
+                names[1 + n] = f"initial.{k}.{field}"
+                self.inputs.append(self.value(names[1 + n], [len(layers), "batch", width], layers))
+        for field in fields:
+            shape = [len(layers), "batch", width]
+            self.outputs.append(self.value(f"state.{k}.{field}", shape, layers))
+        held = {role: f"layers.{k}.{role}" for role in arrays}
+        for role, a in arrays.items():
+            self.constant(held[role], a)
+        inputs = [xs, held["W"], held["R"], held.get("B", ""), *names, held.get("P", "")]
+        while not inputs[-1] or (kind != "LSTM" and len(inputs) > 6):
+            inputs.pop()
+        outputs = [f"y.{k}", *(f"state.{k}.{field}" for field in fields)]
+        told = {"hidden_size": width, "direction": direction, **attributes_of(said)}
+        self.add(kind, inputs, outputs, name=f"layers.{k}", **told)
+        self.constant(f"shape.{k}", np.asarray([0, 0, len(layers) * width]))
+        self.add("Transpose", [f"y.{k}"], [f"rows.{k}"], perm=[0, 2, 1, 3])
+        self.add("Reshape", [f"rows.{k}", f"shape.{k}"], [ys])
+        return ys
+
+    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **told: Any) -> None:
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, outputs, **told))
+
+    def constant(self, name: str, a: np.ndarray) -> None:
+        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(a), name))
+
+    def value(self, name: str, shape: Sequence[Any], layers: Sequence[Layer]) -> Any:
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(layers[0].w.dtype))
+        return self.onnx.helper.make_tensor_value_info(name, kind, shape)
+
+    def model(self, levels: Sequence[Any]) -> Any:
+        helper = self.onnx.helper
+        first, last = _sides(levels[0])[1], _sides(levels[-1])[1]
+        width = sum(layer.w.shape[-1] for layer in last)
+        xs = self.value("xs", ["time", "batch", first[0].w.shape[0]], first)
+        ys = self.value("ys", ["time", "batch", width], last)
+        kind = self.onnx.TensorProto.INT32
+        ends = [helper.make_tensor_value_info("lengths", kind, ["batch"])] if self.lengths else []
+        inputs, outputs = [xs, *ends, *self.inputs], [ys, *self.outputs]
+        graph = helper.make_graph(self.nodes, "jaxlstm", inputs, outputs, self.constants)
+        opset = helper.make_opsetid("", OPSET)
+        return helper.make_model(
+            graph, opset_imports=[opset], ir_version=IR, producer_name="jaxlstm"
+        )
+
+
+def _check(levels: Sequence[Any]) -> None:
+    """The weights of a network are arrays of one dtype, that fit their cells and each other."""
+    if not levels:
+        raise ValueError("a `Stack` of no layers computes nothing that ONNX has an operator for.")
+    layers = [layer for level in levels for layer in _sides(level)[1]]
+    dtypes = set()
+    for layer in layers:
+        said_of(layer.cell)
+        gates, recurrent = len(layer.cell.gates), len(layer.cell.recurrent)
+        inputs, hidden = layer.w.shape[0], layer.w.shape[-1]
+        found = {"w": layer.w, "r": layer.r, **(layer.weights or {})}
+        shapes: dict[str, tuple[int, ...]] = {
+            "w": (inputs, gates, hidden),
+            "r": (hidden, recurrent, hidden),
+        }
+        shapes |= dict.fromkeys(layer.cell.drawn(), (hidden,))
+        biases = {"b": (gates, hidden), "recurrent_bias": (recurrent, hidden)}
+        for name, shape in biases.items():
+            if getattr(layer, name) is not None:
+                found[name], shapes[name] = getattr(layer, name), shape
+        for name, a in found.items():
+            if not isinstance(a, (np.ndarray, jax.Array)) or isinstance(a, jax.core.Tracer):
+                raise TypeError(
+                    f"`{name}` of `{layer.cell!r}` must be an array; got a {type(a).__name__}. "
+                    "`to_onnx` runs outside of `jit` and other transformations."
+                )
+        told = {name: a.shape for name, a in found.items()}
+        if told != shapes:
+            raise ValueError(
+                f"the weights of `{layer.cell!r}` must have the shapes {shapes}; got {told}."
+            )
+        dtypes |= {str(a.dtype) for a in found.values()}
+    if len(dtypes) > 1 or not dtypes <= {"float16", "float32", "float64"}:
+        raise TypeError(
+            "ONNX's RNN, GRU and LSTM take weights of one dtype, float16, float32 or float64, no "
+            f"bfloat16; got {sorted(dtypes)}: cast the network first."
+        )
+    stacked(levels)
+
+
+def _check_numbers(layer: Layer, told: Mapping[str, Any]) -> None:
+    """ONNX holds the numbers of an operator as float32."""
+    numbers = [told[k] for k in ("clip",) if k in told]
+    numbers += [v for k in ("activation_alpha", "activation_beta") for v in told.get(k, ())]
+    if not told.get("clip", 1) > 0:
+        raise ValueError(f"`{layer.cell!r}`: ONNX has no `clip` of {told['clip']}, only positive.")
+    lost = [v for v in numbers if float(str(np.float32(v))) != v or not np.isfinite(v)]
+    if lost and layer.w.dtype == "float64":
+        raise ValueError(
+            f"`{layer.cell!r}`: ONNX holds the numbers {lost} as float32, which would change a "
+            "network of float64: cast the network to float32 first."
+        )
+
+
+def _sides(level: Any) -> tuple[str, list[Layer]]:
+    """The direction of a level, and its layers."""
+    if isinstance(level, Bidirectional):
+        direction, layers = "bidirectional", [level.forward, level.backward]
+    elif isinstance(level, Reverse):
+        direction, layers = "reverse", [level.node]
+    else:
+        direction, layers = "forward", [level]
+    for layer in layers:
+        if not isinstance(layer, Layer) or layer.w.ndim != 3:
+            raise TypeError(
+                f"ONNX has no operator for a `{type(layer).__name__}` at this place; a network "
+                "must be a `Layer`, `Reverse` or `Bidirectional` of layers, or a `Stack` of them."
+            )
+    return direction, layers
+
+
+def _arrays(layers: Sequence[Layer], said: Sequence[Said]) -> dict[str, np.ndarray]:
+    """`W`, `R`, `B` and `P`, directions first."""
+    sides = [_side(layer, one) for layer, one in zip(layers, said)]
+    if any("P" in side for side in sides):  # a direction without peepholes has those of zero
+        zeros = np.zeros(3 * layers[0].w.shape[-1], layers[0].w.dtype)
+        sides = [{"P": zeros, **side} for side in sides]
+    return {role: np.stack([side[role] for side in sides]) for role in sides[0]}
+
+
+def _side(layer: Layer, said: Said) -> dict[str, np.ndarray]:
+    cell = layer.cell
+    hidden, zeros = layer.w.shape[-1], np.zeros(layer.w.shape[-1], layer.w.dtype)
+    whole = table(said, cell)
+    lacking = [gate for gate in LETTERS[said.operator] if gate not in cell.gates]
+    parts = tuple(
+        p._replace(gates="".join(g for g in p.gates if g in cell.gates)) for p in whole.parts
+    )
+    raw = encode(whole._replace(parts=parts), layer)
+    if lacking:  # `input_forget` reads no forget gate, and its rows must be there
+        at = LETTERS[said.operator].index(lacking[0]) * hidden
+        raw = {k: np.insert(a, [at] * hidden, 0, axis=0) for k, a in raw.items()}
+    found = {"W": raw["W"], "R": raw["R"], "B": np.concatenate([raw["Wb"], raw["Rb"]])}
+    peepholes = {k: np.asarray(a) for k, a in (layer.weights or {}).items()}
+    if peepholes:
+        found["P"] = np.concatenate([peepholes.get(k, zeros) for k in PEEPHOLES])
+    return found

@@ -1,0 +1,116 @@
+"""What changes a layer without noise: its gradients, where it starts, what it looks back on."""
+
+import functools
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from .._containers import Static
+from .._dtypes import widened
+from .._node import Recur, State, StepNode
+from ._step import StepWrapper, dtype_of, each_layer
+
+_clip = Primitive("jaxlstm_clip_cotangent")  # the identity of tangents, but for its transpose
+
+
+def _reverse_mode_alone(*_: Any, **__: Any) -> Any:
+    raise TypeError(
+        "`clip_gradient` is for reverse mode alone (`jax.grad`, `jax.vjp`): a bound is not linear."
+    )
+
+
+_clip.def_impl(_reverse_mode_alone)
+_clip.def_abstract_eval(lambda a, **_: a)
+ad.deflinear2(_clip, lambda ct, _, limit: [jnp.clip(ct, -limit, limit)])
+batching.primitive_batchers[_clip] = lambda args, axes, **params: (
+    _clip.bind(*args, **params),
+    axes[0],
+)
+mlir.register_lowering(_clip, _reverse_mode_alone)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _bounded(s: State, limit: float) -> State:
+    """The state, the cotangent of which is bounded."""
+    return s
+
+
+@_bounded.defjvp
+def _rule(limit: float, primals: tuple[State], tangents: tuple[State]) -> tuple[State, State]:
+    bounded = jax.tree.map(lambda d: _clip.bind(d, limit=limit), tangents[0])
+    return primals[0], bounded
+
+
+class _ClipGradient(NamedTuple):
+    node: StepNode
+    limit: Static
+
+
+class ClipGradient(_ClipGradient, StepWrapper):
+    """A node whose gradient is bounded at each step; see `clip_gradient`."""
+
+    __slots__ = ()
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+        return self.node.step(_bounded(s, self.limit.value), u, recur, noise)
+
+
+def clip_gradient(params: Any, limit: float | int) -> Any:
+    """Bounds the gradient of every unit of the state, at each step back in time.
+
+    A bound is not linear, so it is for reverse mode alone: `jax.jvp` raises `TypeError`.
+    Wraps every layer.  Graves 2013, "Generating sequences with recurrent neural networks",
+    arXiv:1308.0850.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    params = jaxlstm.wrappers.clip_gradient(params, 1.0)
+    grads = jax.grad(lambda p: jaxlstm.apply(p, jnp.ones((7, 3)))[0].sum())(params)
+    ```
+    """
+    if not isinstance(limit, numbers.Real) or not limit > 0:
+        raise ValueError(f"`limit` must be a positive number; got {limit!r}.")
+    return each_layer(lambda layer: ClipGradient(layer, Static(float(limit))), params)
+
+
+class _InitialState(NamedTuple):
+    node: StepNode
+    state: State
+
+
+class InitialState(_InitialState, StepWrapper):
+    """A node whose initial state is a weight; see `learn_initial_state`."""
+
+    __slots__ = ()
+
+    def initial_state(self, batch: Sequence[int]) -> State:
+        rows = lambda a: jnp.broadcast_to(widened(a), (*batch, *a.shape))
+        return jax.tree.map(rows, self.state)
+
+    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
+        return self.node.sample(key, batch)  # a step is that of the node
+
+
+def learn_initial_state(params: Any) -> Any:
+    """Makes the initial state of every layer a weight, zero at first.
+
+    It is where a sequence starts when `apply` is given no state, and after a reset.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
+    params = jaxlstm.wrappers.learn_initial_state(params)
+    assert params.state.h.shape == (5,)
+    ```
+    """
+
+    def wrap(layer: Any) -> InitialState:
+        dtype = dtype_of(layer)
+        initial = layer.initial_state(())
+        return InitialState(layer, jax.tree.map(lambda a: a.astype(dtype), initial))
+
+    return each_layer(wrap, params)
