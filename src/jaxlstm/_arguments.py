@@ -20,14 +20,14 @@ from ._node import Node
 from ._options import (
     array as array,
     count as count,
+    describe,
     flag as flag,
     floating as floating,
     key_of as key_of,
     numbers as numbers,
     outline,
     probability as probability,
-    said,
-    shown as shown,
+    short_repr as short_repr,
     whole as whole,
 )
 
@@ -101,7 +101,7 @@ def segment(checkpoint: Any) -> Any:
     if number is None or number < 1:
         raise ValueError(
             "`checkpoint` must be None, True (segments of the square root of time) or the "
-            f"number of steps in a segment; got {shown(checkpoint)}."
+            f"number of steps in a segment; got {short_repr(checkpoint)}."
         )
     return number
 
@@ -121,12 +121,12 @@ def _params(params: Any) -> tuple[Any, Any]:
     if not isinstance(params, Node):
         raise TypeError(
             "`params` must be what `jaxlstm.init` returns, or be built of `Layer`, `Stack`, "
-            f"`Bidirectional` and nodes of your own; got {said(params)}."
+            f"`Bidirectional` and nodes of your own; got {describe(params)}."
         )
     for path, a in jax.tree_util.tree_leaves_with_path(params):
         if not hasattr(a, "dtype"):
             raise TypeError(
-                f"`params{_path(path)}` must be an array; got {said(a)}. What is not an "
+                f"`params{_path(path)}` must be an array; got {describe(a)}. What is not an "
                 "array belongs into the tree as `jaxlstm.Static(value)`."
             )
     params = jax.tree_util.tree_map_with_path(_weight, params)
@@ -157,7 +157,7 @@ def _weight(path: Any, a: Any) -> Array:
     try:
         return array(a)
     except TypeError as e:
-        raise _with(e, f"`params{_path(path)}` must be an array; got {said(a)}.") from None
+        raise _with(e, f"`params{_path(path)}` must be an array; got {describe(a)}.") from None
 
 
 def _with(remedy: Exception, message: str) -> TypeError:
@@ -168,7 +168,8 @@ def _weights(path: str, node: Any) -> None:
     """A layer's weights must be those of its cell, or a product may fit by chance."""
     if not isinstance(node.cell, Cell):
         raise TypeError(
-            f"`params{path}.cell` must be a cell, such as `jaxlstm.lstm`; got {said(node.cell)}."
+            f"`params{path}.cell` must be a cell, such as `jaxlstm.lstm`; got "
+            f"{describe(node.cell)}."
         )
     if node.w.ndim != 3 and not node.spatial_axes:
         raise ValueError(
@@ -186,8 +187,8 @@ def _weights(path: str, node: Any) -> None:
         if shape != getattr(a, "shape", None):
             raise ValueError(
                 f"`params{path}.{role}` of the cell {node.cell} (gates {node.cell.gates!r}) must "
-                f"{'be None' if shape is None else f'have shape {shape}'}; got {said(a)}. Weights "
-                "from elsewhere are read by `jaxlstm.convert`."
+                f"{'be None' if shape is None else f'have shape {shape}'}; got {describe(a)}. "
+                "Weights from elsewhere are read by `jaxlstm.convert`."
             )
 
 
@@ -205,7 +206,7 @@ def _xs(
         )
         raise _with(
             e,
-            f"`{name}` must be one array of inputs; got {said(given)}."
+            f"`{name}` must be one array of inputs; got {describe(given)}."
             + (ragged if isinstance(given, list | tuple) else ""),
         ) from None
     if isinstance(given, list | tuple):
@@ -215,15 +216,15 @@ def _xs(
     if jnp.issubdtype(xs.dtype, jnp.integer) or xs.dtype == bool:
         numbers = xs.ndim >= 2 + space - single and xs.shape[-1] == size
         raise TypeError(
-            f"`{name}` must be of the weights' dtype, {dtype}; got {said(xs)}. Embed or one-hot "
-            "encode symbols (`jax.nn.one_hot`)"
+            f"`{name}` must be of the weights' dtype, {dtype}; got {describe(xs)}. Embed or "
+            "one-hot encode symbols (`jax.nn.one_hot`)"
             + (f", or cast numbers: `{cast}`." if numbers else ", a row of features for each.")
         )
     number = whole(axis)
     if number is None or not 0 <= number < max(xs.ndim - 1 - space, 1):
         raise ValueError(
             f"`axis` must be an axis of `xs` of shape {xs.shape} before its last, counted from 0; "
-            f"got {shown(axis)}."
+            f"got {short_repr(axis)}."
         )
     expected = ["*batch"] if axis or single else ["time", "*batch"]
     expected += ["time"] if axis else []
@@ -258,7 +259,9 @@ def _rows(name: str, rows: Any, expected: tuple[int, ...], axis: int, single: bo
     try:
         rows = array(rows)
     except TypeError as e:
-        message = f"`{name}` must be an array of booleans of shape {expected}; got {said(given)}."
+        message = (
+            f"`{name}` must be an array of booleans of shape {expected}; got {describe(given)}."
+        )
         raise _with(e, message) from None
     if rows.shape != expected:
         swapped = not single and rows.ndim > 1 and _swapped(rows.shape) == expected

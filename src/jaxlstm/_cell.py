@@ -14,7 +14,7 @@ import importlib
 import inspect
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.core
@@ -22,6 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._declaration import (
+    check_coefficients,
+    check_declaration,
+    check_memories,
+    check_options,
+    check_product,
+    check_returned,
+)
 from ._dtypes import wide, widened
 from ._layer import (
     Layer as Layer,
@@ -82,26 +90,20 @@ class Cell:
     sizes: tuple[str, ...] = ()  # of the state's fields, in words; `hidden` unless told
     pointwise: bool = True  # once the products are known, no unit sees another
     options: tuple[tuple[str, Any], ...] = ()  # those that differ from the defaults
+    arguments: ClassVar[tuple[str, ...]] = ()  # that the equations take by position
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_static(cls)  # in a tree, a cell has no leaves
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.equations.__doc__)
+        check_declaration(self)
         for field in dataclasses.fields(self):
             hashable(f"`{field.name}` of a cell", getattr(self, field.name))
-        for role in ("gates", "recurrent"):
-            letters = getattr(self, role)
-            twice = sorted({letter for letter in letters if letters.count(letter) > 1})
-            if twice:
-                raise ValueError(
-                    f"`{role}` of the cell {self.name} must have a letter of its own for each "
-                    f"gate; got {letters!r}, with {twice} more than once."
-                )
 
     @property
     def name(self) -> str:
-        return self.equations.__name__
+        return getattr(self.equations, "__name__", repr(self.equations))
 
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in self.options)
@@ -137,8 +139,15 @@ class Cell:
                 f"`{self.name}` takes options by name, of {sorted(known) or 'none'}; got "
                 f"{[*args, *options]}. A cell is run by `jaxlstm.init` and `jaxlstm.apply`."
             )
-        told = dict(self.options) | {k: _option(k, v, known[k]) for k, v in options.items()}
-        differ = {k: v for k, v in told.items() if not _alike(v, known[k])}
+        cell = self.with_options({**dict(self.options), **options})
+        check_options(cell)
+        return cell
+
+    def with_options(self, options: Mapping[str, Any]) -> "Cell":
+        """The cell with these options and no others, whether or not the equations take them."""
+        known = self.defaults()
+        plain = {k: _option(k, v, known[k]) for k, v in options.items()}
+        differ = {k: v for k, v in plain.items() if not _alike(v, known[k])}
         return dataclasses.replace(self, options=tuple(sorted(differ.items())))
 
     def defaults(self) -> dict[str, Any]:
@@ -150,8 +159,8 @@ class Cell:
 
     def dims(self, input_size: int, hidden_size: int) -> dict[str, int]:
         """What the words of a shape stand for."""
-        told = {**self.defaults(), **dict(self.options)}
-        sizes = {k: hidden_size if v is None else v for k, v in told.items()}
+        options = {**self.defaults(), **dict(self.options)}
+        sizes = {k: hidden_size if v is None else v for k, v in options.items()}
         sizes = {k: v for k, v in sizes.items() if isinstance(v, int)}
         dims = {**sizes, "input": input_size, "hidden": hidden_size, "gates": len(self.gates)}
         dims["head"] = hidden_size // dims.get("heads", 1)
@@ -160,11 +169,11 @@ class Cell:
         return dims
 
     def size_options(self) -> dict[str, Any]:
-        """The options that are sizes, where they are told: `heads`, `depth`, `projection`."""
-        told = {**self.defaults(), **dict(self.options)}
+        """The options that are sizes, where they are set: `heads`, `depth`, `projection`."""
+        options = {**self.defaults(), **dict(self.options)}
         shapes = [*self.sizes, *(weight.shape for _, weight in self.weights), "heads"]
         words = {word for shape in shapes for word in shape.split()}
-        return {k: v for k, v in told.items() if k in words and v is not None}
+        return {k: v for k, v in options.items() if k in words and v is not None}
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...] | None]:
         """The shape of each role of a layer's weights, None of one that the cell cannot have.
@@ -181,11 +190,18 @@ class Cell:
             "recurrent_bias": (g, h) if g else None,
         }
 
-    def drawn(self) -> dict[str, tuple[str, Initializer]]:
-        """The shape and the start of the further weights that the cell has, with its options."""
-        told = {**self.defaults(), **dict(self.options)}
-        had = [(k, w) for k, w in self.weights if not w.when or told[w.when]]
-        return {k: (w.shape, w.init) for k, w in had}
+    def own_weights(self) -> dict[str, Weight]:
+        """The weights beside `w`, `r` and `b` that the cell has, with its options."""
+        options = {**self.defaults(), **dict(self.options)}
+        return {k: w for k, w in self.weights if not w.when or options[w.when]}
+
+    def abstract_layer(self, input_size: int, hidden_size: int) -> Layer:
+        """A layer of the cell without values, in float32."""
+        dims = self.dims(input_size, hidden_size)
+        shapes = self.shapes(input_size, hidden_size)
+        array: Any = lambda shape: shape and jax.ShapeDtypeStruct(shape, jnp.float32)
+        weights = {k: array(shape_of(w.shape, dims)) for k, w in self.own_weights().items()}
+        return Layer(self, **{k: array(v) for k, v in shapes.items()}, weights=weights or None)
 
     def output_size(self, hidden_size: int) -> int:
         """The width of the output, which is the state's first field."""
@@ -283,23 +299,28 @@ def unpickled(
 class General(Cell):
     """A cell that calls the recurrent product itself."""
 
+    arguments = ("s", "u", "recur")
+
     def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
         def product(h: Array, gates: str = self.recurrent) -> Array:
+            check_product(self, h, gates, s)
             return mark(gates_first(recur(h, gates)), "v", gates)
 
+        u = mark(gates_first(u), "u", self.gates)
         given = self.keywords(p, u.ndim - 2)
-        return self.state(
-            *self.equations(s, mark(gates_first(u), "u", self.gates), product, **given)
-        )
+        return check_returned(self, self.equations(s, u, product, **given), s)
 
 
 class Gated(Cell):
     """A cell that has one recurrent product, `v = h r`."""
 
+    arguments = ("s", "u", "v")
+
     def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
         v = mark(gates_first(recur(s[0], self.recurrent)), "v", self.recurrent)
+        u = mark(gates_first(u), "u", self.gates)
         given = self.keywords(p, u.ndim - 2)
-        return self.state(*self.equations(s, mark(gates_first(u), "u", self.gates), v, **given))
+        return check_returned(self, self.equations(s, u, v, **given), s)
 
 
 Read: TypeAlias = Callable[..., Array] | None  # memories -> output
@@ -308,25 +329,34 @@ Read: TypeAlias = Callable[..., Array] | None  # memories -> output
 class Linear(Cell):
     """A cell that is linear in its memory, so parallel in time."""
 
+    arguments = ("u",)
+
     def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
         a, b, read = self.coefficients(p, mark(gates_first(u), "u", self.gates))
-        memory = zip(a, self.memory(s), b, strict=True)
-        return self.remember(s, tuple(a * c + b for a, c, b in memory), read)
+        memory = [*zip(a, self.memory(s), b, strict=True)]
+        check_memories(self, memory)
+        new = self.remember(s, tuple(a * c + b for a, c, b in memory), read)
+        return check_returned(self, new, s)
 
     def coefficients(
         self, p: Weights, u: Array
     ) -> tuple[tuple[Array, ...], tuple[Array, ...], Read]:
         """`(a, b, read)` of `c' = a * c + b` for each memory; gates come first."""
-        a, b, *read = self.equations(u, **self.keywords(p, u.ndim - 2))
-        a, b = (x if isinstance(x, tuple) else (x,) for x in (a, b))
+        a, b, read = check_coefficients(self, self.equations(u, **self.keywords(p, u.ndim - 2)))
         # A weight among them has one row; as a product its rows are shared out as those of `u`.
         ones = jnp.ones_like(u[0, ..., 0])
         a = tuple(x * of_rows(ones, x).astype(x.dtype) for x in a)
-        return a, b, read[0] if read else None
+        return a, b, read
+
+    def memories(self) -> tuple[str, ...]:
+        """The shapes of the memories, in words: those of the state, whose first may be read."""
+        return (self.sizes or ("hidden",) * len(self.state._fields))[
+            -max(1, len(self.state._fields) - 1) :
+        ]
 
     def memory(self, s: State) -> tuple[Array, ...]:
         """What runs through `c' = a * c + b`: the state without what is read from it."""
-        words = self.sizes[1:] or ("hidden",)
+        words = self.memories()
         return tuple(
             complex_of(c[..., 0, :], c[..., 1, :]) if "complex" in word else c
             for word, c in zip(words, s[-len(words) :], strict=True)

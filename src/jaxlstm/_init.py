@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Integer
 from . import _arguments
 from ._cell import Cell, Layer, shape_of
 from ._containers import Bidirectional, Stack, Static
+from ._declaration import check_equations, check_weight
 from .initializers import SCHEMES, Scheme
 
 
@@ -26,13 +27,14 @@ def init_layer(
     h, heads = hidden_size, dims.get("heads", 1)
     if h % heads:
         raise ValueError(f"`hidden_size` must be a multiple of the {heads} heads; got {h}.")
+    check_equations(cell, input_size, h)
     last = cell.shapes(input_size, h)
     needed = {"b": bias, "recurrent_bias": bias and cell.recurrent_bias}
     shapes = {role: shape if needed.get(role, True) else None for role, shape in last.items()}
     if shapes["r"]:  # drawn block by block
         rows, g, _ = shapes["r"]
         shapes = {**shapes, "r": (rows, g * heads, h // heads)}
-    weights = cell.drawn()
+    weights = cell.own_weights()
     keys = iter(jax.random.split(key, len(shapes) + len(weights)))
     drawn: dict[str, Any] = {
         role: None if shape is None else getattr(scheme, role)(k, shape, wide)
@@ -44,8 +46,9 @@ def init_layer(
         for gate, value in cell.bias or ():
             drawn["b"] = drawn["b"].at[cell.gates.index(gate)].add(value)
     drawn["weights"] = {
-        name: draw(k, shape_of(shape, dims), wide)
-        for (name, (shape, draw)), k in zip(weights.items(), keys)
+        name: check_weight(cell, name, weight.init(k, shape, wide), shape, wide)
+        for (name, weight), k in zip(weights.items(), keys)
+        for shape in [shape_of(weight.shape, dims)]
     } or None
     cast = jax.tree.map(lambda a: a.astype(dtype), drawn)
     return Layer(cell, **cast)
@@ -174,7 +177,7 @@ def lengths_to_mask(
     if at is None or not 0 <= at <= lengths.ndim:
         raise ValueError(
             f"`axis` is where time stands in the mask, 0 to {lengths.ndim}; got "
-            f"{_arguments.shown(axis)}."
+            f"{_arguments.short_repr(axis)}."
         )
     if known and lengths.size:
         low, high = int(lengths.min()), int(lengths.max())

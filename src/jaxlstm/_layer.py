@@ -186,8 +186,8 @@ def _joined(x: Array) -> bool:
     axes, which takes an eighth of a step of training.  But an axis made of a part that is shared
     out over devices and one that is not would be gathered on each of them.
     """
-    alone = jax.default_backend() == "cpu" and jax.device_count() == 1 and not any(shared(x))
-    return x.ndim > 2 and alone
+    alone = lambda: jax.default_backend() == "cpu" and jax.device_count() == 1
+    return x.ndim > 2 and alone() and not any(shared(x))
 
 
 def take(a: Any, names: str, gates: str) -> Any:

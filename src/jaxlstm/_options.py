@@ -15,7 +15,7 @@ def count(name: str, n: Any, least: int = 1) -> int:
     """A size must be a whole number."""
     number = whole(n)
     if number is None or number < least:
-        raise ValueError(f"`{name}` must be a whole number, {least} or more; got {shown(n)}.")
+        raise ValueError(f"`{name}` must be a whole number, {least} or more; got {short_repr(n)}.")
     return number
 
 
@@ -30,7 +30,7 @@ def whole(n: Any) -> int | None:
 def flag(name: str, value: Any) -> bool:
     """A word is no yes and no no."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"`{name}` must be True or False; got {shown(value)}.")
+        raise TypeError(f"`{name}` must be True or False; got {short_repr(value)}.")
     return bool(value)
 
 
@@ -44,15 +44,15 @@ def hashable(name: str, value: Any) -> None:
     if not same:
         raise TypeError(
             f"{name} must be hashable and equal to itself: a number, a word, a function or a tuple "
-            f"of such; got {shown(value)}. Arrays are weights: leaves of a tree, or declared by "
-            "`jaxlstm.Weight`."
+            f"of such; got {short_repr(value)}. Arrays are weights: leaves of a tree, or "
+            "declared by `jaxlstm.Weight`."
         )
 
 
 def probability(name: str, rate: Any) -> float:
     number = isinstance(rate, int | float | np.floating) and not isinstance(rate, bool)
     if not number or not 0 <= rate < 1:
-        raise ValueError(f"`{name}` must be a probability below 1; got {shown(rate)}.")
+        raise ValueError(f"`{name}` must be a probability below 1; got {short_repr(rate)}.")
     return float(rate)
 
 
@@ -62,7 +62,7 @@ def floating(dtype: Any) -> Any:
         found = jax.dtypes.canonicalize_dtype(dtype)
         asked = found if dtype is float or dtype is None else np.dtype(dtype)
     except TypeError:
-        raise TypeError(f"`dtype` must be a floating dtype; got {shown(dtype)}.") from None
+        raise TypeError(f"`dtype` must be a floating dtype; got {short_repr(dtype)}.") from None
     if not jnp.issubdtype(found, jnp.floating):
         raise TypeError(f"`dtype` must be a floating dtype; got {found}.")
     if found != asked:
@@ -89,7 +89,7 @@ def key_of(key: Any) -> Array:
             if whole(key) is not None
             else ""
         )
-        raise TypeError(f"`key` must be one `jax.random.key(seed)`; got {said(key)}.{remedy}")
+        raise TypeError(f"`key` must be one `jax.random.key(seed)`; got {describe(key)}.{remedy}")
     return one
 
 
@@ -138,7 +138,7 @@ def _asked(read: Callable[[Any], Array], a: Any, remedy: str) -> Array:
         raise TypeError(remedy) from None
 
 
-def said(a: Any) -> str:
+def describe(a: Any) -> str:
     """What came, in a few words: `float32[2, 5]`, `a dict`, `None`."""
     if a is None:
         return "None"
@@ -153,14 +153,14 @@ def said(a: Any) -> str:
     return kind
 
 
-def shown(a: Any) -> str:
+def short_repr(a: Any) -> str:
     """A value as it is written; an array in a few words."""
     if isinstance(a, jax.core.Tracer):
         return (
-            f"a traced {said(a)}. Options are known before a program is traced: close over them, "
-            "or name them in `static_argnames`"
+            f"a traced {describe(a)}. Options are known before a program is traced: close over "
+            "them, or name them in `static_argnames`"
         )
-    return said(a) if getattr(a, "ndim", 0) else repr(a)
+    return describe(a) if getattr(a, "ndim", 0) else repr(a)
 
 
 def outline(tree: Any) -> str:
@@ -171,4 +171,4 @@ def outline(tree: Any) -> str:
         return f"{type(tree).__name__}({', '.join(parts)})"
     if isinstance(tree, (tuple, list)):
         return f"({', '.join(map(outline, tree))})"
-    return said(tree)
+    return describe(tree)

@@ -71,7 +71,7 @@ def known_cells(more: Mapping[str, Cell] | None) -> dict[str, Cell]:
 
 def with_options(cell: Cell, options: Mapping[str, Any]) -> Cell:
     """The cell with these options and no others, whatever options it has itself."""
-    return cell(**{**cell.defaults(), **options})
+    return cell.with_options({**cell.defaults(), **options})
 
 
 def named_types(known: Mapping[str, Cell]) -> dict[str, type[Any]]:
@@ -274,9 +274,9 @@ class Reader:
         if not isinstance(cell, Cell) or not hasattr(w, "shape") or len(w.shape) < 3:
             raise self.wrong(at, "a Layer with a cell and `w` (input, gates, hidden)", layer)
         extra = {} if layer.weights is None else layer.weights
-        drawn = cell.drawn()
-        if not isinstance(extra, dict) or extra.keys() != drawn.keys():
-            raise self.wrong(at, f"the weights {sorted(drawn)} of {cell!r}", extra)
+        own = cell.own_weights()
+        if not isinstance(extra, dict) or extra.keys() != own.keys():
+            raise self.wrong(at, f"the weights {sorted(own)} of {cell!r}", extra)
         ahead = w.shape[:-3]
         counts = [k for k in (1, 2, 3) if k <= len(ahead)] if isinstance(layer, ConvLayer) else [0]
         found = [self.misshapen(layer, extra, ahead, len(ahead) - k) for k in counts]
@@ -302,8 +302,8 @@ class Reader:
         }
         arrays = {k: v for k, v in arrays.items() if v[0] is not None or k in ("w", "r")}
         arrays |= {
-            f"weights.{name}": (extra[name], ahead[:ens], shape_of(words, dims))
-            for name, (words, _) in cell.drawn().items()
+            f"weights.{name}": (extra[name], ahead[:ens], shape_of(weight.shape, dims))
+            for name, weight in cell.own_weights().items()
         }
         for name, (a, first, shape) in arrays.items():
             found = None if a is None else getattr(a, "shape", "something else")

@@ -146,8 +146,8 @@ def _check_layer(layer: Layer, where: tuple[Any, ...]) -> None:
             got = getattr(a, "shape", a)
             raise ValueError(f"{place}: `{role}` of {layer.cell} must have {shape}; got {got}.")
     dims = layer.cell.dims(n, h)
-    for name, (words, _) in layer.cell.drawn().items():
-        shape, a = shape_of(words, dims), (layer.weights or {}).get(name)
+    for name, weight in layer.cell.own_weights().items():
+        shape, a = shape_of(weight.shape, dims), (layer.weights or {}).get(name)
         if getattr(a, "shape", None) != shape:
             got = getattr(a, "shape", a)
             raise ValueError(f"{place}: `{name}` of {layer.cell} must have {shape}; got {got}.")

@@ -141,10 +141,10 @@ def decode(
     sizes = dict.fromkeys(table.sized, 0 if r is None else r.shape[0])
     layer = Layer(table.cell(**sizes) if sizes else table.cell, w, r, b, d, weights)
     check(layer, names)
-    dims, drawn = layer.cell.dims(layer.w.shape[0], hidden), layer.cell.drawn()
+    dims, own = layer.cell.dims(layer.w.shape[0], hidden), layer.cell.own_weights()
     for part in table.parts:
         if not part.gates:
-            shape = shape_of(drawn[part.roles][0], dims)[:: -1 if table.rows else 1]
+            shape = shape_of(own[part.roles].shape, dims)[:: -1 if table.rows else 1]
             if arrays[part.name].shape != shape:
                 raise ValueError(
                     f"`{names[part.name]}` must have shape {shape}; got {arrays[part.name].shape}."

@@ -138,7 +138,7 @@ def _layer(
             f"and `{names['W']}` is {layer.w.dtype}."
         )
     peepholes = dict(zip(PEEPHOLES, np.split(arrays["P"], 3)))
-    kept = {k: device(names["P"], a) for k, a in peepholes.items() if k in cell.drawn()}
+    kept = {k: device(names["P"], a) for k, a in peepholes.items() if k in cell.own_weights()}
     return layer._replace(weights=kept)
 
 

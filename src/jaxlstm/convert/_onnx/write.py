@@ -152,7 +152,7 @@ def _check(levels: Sequence[Any]) -> None:
             "w": (inputs, gates, hidden),
             "r": (hidden, recurrent, hidden),
         }
-        shapes |= dict.fromkeys(layer.cell.drawn(), (hidden,))
+        shapes |= dict.fromkeys(layer.cell.own_weights(), (hidden,))
         biases = {"b": (gates, hidden), "recurrent_bias": (recurrent, hidden)}
         for name, shape in biases.items():
             if getattr(layer, name) is not None:

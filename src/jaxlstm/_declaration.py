@@ -1,0 +1,246 @@
+"""Checks of a cell: its declaration where it is made, its equations by one trace.
+
+An author of cells gets an error that names the cell, the part of it, what came and what to do.
+Nothing here computes.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ._dtypes import wide
+from ._options import count, describe, short_repr
+
+WORDS = ("input", "hidden", "output", "gates", "head", "complex")  # of a shape, beside options
+
+
+def check_declaration(cell: Any) -> None:
+    """Everything that a declaration says must fit together, and the signature of the equations."""
+    if not callable(cell.equations) or isinstance(cell.equations, type):
+        raise TypeError(
+            f"a cell decorates its equations, a function; got {describe(cell.equations)}. "
+            'Write `@jaxlstm.gated_cell("zn", jaxlstm.HiddenState)` above a `def`.'
+        )
+    _letters(cell, "gates", cell.gates)
+    if not cell.gates:
+        raise ValueError(f"the cell {cell.name} must have a gate; got `gates={cell.gates!r}`.")
+    _letters(cell, "recurrent", cell.recurrent)
+    for letter, value in cell.bias or ():
+        if letter not in [*cell.gates]:
+            raise ValueError(
+                f"`bias` of the cell {cell.name} must have gates of {cell.gates!r}; got {letter!r}."
+            )
+        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+            raise TypeError(
+                f"`bias` of the cell {cell.name} must give a number for each gate, its start; "
+                f"got {short_repr(value)} for {letter!r}."
+            )
+    fields = getattr(cell.state, "_fields", None)
+    if not isinstance(cell.state, type) or not fields:
+        raise TypeError(
+            f"the state of the cell {cell.name} must be a NamedTuple of arrays, the output first, "
+            f"such as `jaxlstm.HiddenState`; got {short_repr(cell.state)}."
+        )
+    if cell.sizes and len(cell.sizes) != len(fields):
+        raise ValueError(
+            f"`sizes` of the cell {cell.name} must have one entry for each field of its state, "
+            f"{fields}; got {cell.sizes}."
+        )
+    options = cell.defaults()
+    for shape in cell.sizes:
+        _shape(cell, "`sizes`", shape, options)
+    for name, weight in cell.weights:
+        shape = getattr(weight, "shape", None)
+        if not isinstance(shape, str) or not callable(getattr(weight, "init", None)):
+            raise TypeError(
+                f"the weight `{name}` of the cell {cell.name} must be a `jaxlstm.Weight`, such as "
+                f'`Weight("... hidden", zeros)`; got {short_repr(weight)}.'
+            )
+        _shape(cell, f"the weight `{name}`", shape, options)
+        if weight.when is not None and weight.when not in options:
+            raise ValueError(
+                f"the weight `{name}` of the cell {cell.name} is there when an option is set, of "
+                f"{sorted(options) or 'none'}; got `when={weight.when!r}`."
+            )
+    _signature(cell)
+
+
+def _letters(cell: Any, role: str, letters: Any) -> None:
+    if not isinstance(letters, str) or not all(letter.isalpha() for letter in letters):
+        raise TypeError(
+            f"`{role}` of the cell {cell.name} must be a string with one letter for each gate, "
+            f"such as 'ifgo'; got {short_repr(letters)}."
+        )
+    twice = sorted({letter for letter in letters if letters.count(letter) > 1})
+    if twice:
+        raise ValueError(
+            f"`{role}` of the cell {cell.name} must have a letter of its own for each "
+            f"gate; got {letters!r}, with {twice} more than once."
+        )
+
+
+def _shape(cell: Any, owner: str, shape: Any, options: dict[str, Any]) -> None:
+    words = shape.split() if isinstance(shape, str) else [shape]
+    known = lambda word: word in WORDS or word in options or word == "..." or word.isdigit()
+    unknown = [word for word in words if not isinstance(word, str) or not known(word)]
+    if unknown or words.count("...") > 1:
+        raise ValueError(
+            f"{owner} of the cell {cell.name} has a shape in words: numbers, one `...` and "
+            f"{sorted({*WORDS, *options})}; got {shape!r}."
+        )
+
+
+def _signature(cell: Any) -> None:
+    """The arguments by position are those of the kind of cell; the others options and weights."""
+    parameters = inspect.signature(cell.equations).parameters.values()
+    weights = dict(cell.weights)
+    by_position = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        and p.default is p.empty and p.name not in weights
+    ]  # fmt: skip
+    any_position = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    expected = cell.arguments
+    if len(by_position) != len(expected) and not any_position:
+        raise TypeError(
+            f"the equations of the cell {cell.name} take `({', '.join(expected)})`, then options "
+            f"and weights by keyword; got `({', '.join(p.name for p in by_position)})`."
+        )
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    undeclared = [p.name for p in keywords if p.name not in weights]
+    if undeclared:
+        raise TypeError(
+            f"the equations of the cell {cell.name} take {undeclared} by keyword, which is neither "
+            f"a weight ({sorted(weights) or 'none'}) nor an option: declare it in `weights`, or "
+            "give it a default."
+        )
+    names = {p.name for p in parameters}
+    unused = [name for name in weights if name not in names]
+    if unused and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise TypeError(
+            f"the cell {cell.name} declares the weights {unused}, which its equations do not take: "
+            f"add `*, {', '.join(unused)}` to their arguments."
+        )
+
+
+def check_options(cell: Any) -> None:
+    """Options that the equations refuse are refused where they are set.
+
+    Traced with the smallest sizes, so that it is quick whatever the options are.
+    """
+    for name, value in cell.size_options().items():
+        count(name, value)
+    small = {name: min(value, 2) for name, value in cell.size_options().items()}
+    cell = cell.with_options({**dict(cell.options), **small})
+    check_equations(cell, 1, small.get("heads", 1))
+
+
+def check_equations(cell: Any, input_size: int, hidden_size: int) -> None:
+    """Traces one step of a layer: equations that cannot run are refused before weights are used."""
+    layer = cell.abstract_layer(input_size, hidden_size)
+
+    def step(layer: Any, u: Array) -> Any:
+        return layer.step(layer.initial_state(()), u, layer.recur, None)
+
+    u = jax.ShapeDtypeStruct((len(cell.gates), hidden_size), layer.w.dtype)
+    try:
+        jax.eval_shape(step, layer, u)
+    except Exception as e:
+        e.add_note(f"This is what the equations of the cell {cell} raised for one step.")
+        raise
+
+
+def check_returned(cell: Any, outs: Any, s: Any) -> Any:
+    """What the equations return, as a state like `s`."""
+    fields = cell.state._fields
+    if not isinstance(outs, tuple) or len(outs) != len(fields):
+        came = f"{len(outs)} values" if isinstance(outs, tuple) else describe(outs)
+        expected = ", ".join(fields) if len(fields) > 1 else f"({fields[0]},)"
+        raise TypeError(
+            f"the equations of the cell {cell} must return its new state, `return {expected}`; got "
+            f"{came}."
+        )
+    for name, new, old in zip(fields, outs, s, strict=True):
+        shape, dtype = jnp.shape(new), jnp.result_type(new)
+        if shape != old.shape:
+            raise ValueError(
+                f"the equations of the cell {cell} must return `{name}` of shape {old.shape}; got "
+                f"{shape}.{_row(shape, old.shape)}"
+            )
+        if dtype != old.dtype:
+            raise TypeError(
+                f"the equations of the cell {cell} must return `{name}` of dtype {old.dtype}; got "
+                f"{dtype}. Python's numbers follow the dtype of arrays, those of NumPy do not."
+            )
+    return cell.state(*outs)
+
+
+def check_product(cell: Any, h: Any, gates: Any, s: Any) -> None:
+    """What the equations of a general cell ask of the recurrent product."""
+    unknown = not isinstance(gates, str) or not gates or set(gates) - set(cell.recurrent)
+    if unknown or len(set(gates)) < len(gates):
+        raise ValueError(
+            f"`recur` of the cell {cell} takes gates of {cell.recurrent!r}, each once; got "
+            f"{gates!r}."
+        )
+    if jnp.shape(h) != s[0].shape:
+        raise ValueError(
+            f"`recur` of the cell {cell} multiplies what has the shape of the output, "
+            f"{s[0].shape}; got {jnp.shape(h)}."
+        )
+
+
+def check_coefficients(cell: Any, outs: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
+    """What the equations of a linear cell return: `(a, b, read)`, with tuples of `a` and of `b`."""
+    reads = len(cell.state._fields) > 1
+    expected = "a, b, read" if reads else "a, b"
+    if not isinstance(outs, tuple) or len(outs) != 2 + reads:
+        came = f"{len(outs)} values" if isinstance(outs, tuple) else describe(outs)
+        raise TypeError(
+            f"the equations of the cell {cell} must return `{expected}`, meaning "
+            f"`c' = a * c + b` for each memory{' and the output `read(c)`' if reads else ''}; got "
+            f"{came}."
+        )
+    a, b = (x if isinstance(x, tuple) else (x,) for x in outs[:2])
+    n = len(cell.memories())
+    if len(a) != n or len(b) != n:
+        raise TypeError(
+            f"the equations of the cell {cell} must return an `a` and a `b` for each of {n} "
+            f"memories; got {len(a)} and {len(b)}."
+        )
+    return a, b, outs[2] if reads else None
+
+
+def check_memories(cell: Any, memories: Sequence[tuple[Array, Array, Any]]) -> None:
+    """`(a, c, b)` of each memory of a linear cell."""
+    for name, (a, c, b) in zip(cell.state._fields[-len(memories) :], memories, strict=True):
+        for letter, found in (("a", a), ("b", b)):
+            shape = jnp.shape(found)
+            if len(shape) != c.ndim or np.broadcast_shapes(shape, c.shape) != c.shape:
+                raise ValueError(
+                    f"the equations of the cell {cell} must return `{letter}` of the shape of its "
+                    f"memory `{name}`, {c.shape}; got {shape}.{_row(shape, c.shape)}"
+                )
+
+
+def _row(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """The likely cause of a first axis too many."""
+    if shape[1:] != expected:
+        return ""
+    if shape[0] == 1:
+        return " With one gate, `u` and `u + v` have one row: unpack it, `(z,) = u + v`."
+    return " It has a row for each gate: unpack them, as `i, f, g, o = u + v`."
+
+
+def check_weight(cell: Any, name: str, a: Any, shape: Sequence[int], dtype: Any) -> Array:
+    """What an initializer returned."""
+    if getattr(a, "shape", None) != tuple(shape) or a.dtype != wide(dtype):
+        raise ValueError(
+            f"the initializer of the weight `{name}` of the cell {cell} must return "
+            f"{dtype}{list(shape)}; got {describe(a)}."
+        )
+    return a
