@@ -1,5 +1,7 @@
 """`apply` and `step`: run a network over a sequence, or for one step."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -33,7 +35,15 @@ def start(
     return run(params, xs, state, Context(mask, reset, key, plan, unroll))
 
 
-_run = jax.jit(start, static_argnames=("plan", "unroll"), inline=True)
+@functools.partial(jax.jit, static_argnames=("axis", "plan"), inline=True)
+def _run(
+    params: Node, xs: Array, state: State, mask: Any, reset: Any, key: Any, axis: int, plan: Plan
+) -> tuple[Array, State]:
+    """The same, on arrays whose time stands at an axis: a whole call is one program."""
+    single = plan.single_step
+    xs, mask, reset = _arguments.time_first(xs, mask, reset, axis, single)
+    ys, last = start(params, xs, state, mask, reset, key, plan)
+    return ys[0] if single else jnp.moveaxis(ys, 0, axis), last
 
 
 def apply(
@@ -89,13 +99,11 @@ def apply(
     assert ys.shape == (7, 2, 5)
     ```
     """
-    args = _arguments.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
+    args = _arguments.arrays(params, xs, state, mask, reset, key, axis, checkpoint, precision)
     names = _arguments.names(implementation, IMPLEMENTATIONS)
+    plan = Plan(_arguments.flag("reverse", reverse), _arguments.segment(checkpoint), names)
     with _arguments.products(precision):
-        ys, last = _run(
-            *args, Plan(_arguments.flag("reverse", reverse), _arguments.segment(checkpoint), names)
-        )
-    return jnp.moveaxis(ys, 0, axis), last
+        return _run(*args, operator.index(axis), plan)
 
 
 def step(
@@ -119,10 +127,9 @@ def step(
     y, state = jaxlstm.step(params, jnp.ones(3), state)
     ```
     """
-    args = _arguments.check(params, x, state, mask, reset, key, 0, None, precision, single=True)
+    args = _arguments.arrays(params, x, state, mask, reset, key, 0, None, precision, single=True)
     with _arguments.products(precision):
-        ys, last = _run(*args, Plan(single_step=True))
-    return ys[0], last
+        return _run(*args, 0, Plan(single_step=True))
 
 
 def implementations(
