@@ -207,6 +207,7 @@ def around(name):
         "clip_gradient": lambda: wrap.clip_gradient(layer(H), 0.5),
         "window": lambda: wrap.window(layer(2 * H), 2),
         "recurrent_dropout": lambda: wrap.recurrent_dropout(layer(H), 0.25),
+        "recurrent_noise": lambda: wrap.recurrent_noise(layer(H), 0.25),
         "weight_drop": lambda: wrap.weight_drop(layer(H), 0.25),
         "variational_dropout": lambda: wrap.variational_dropout(layer(H), 0.2, 0.2, 0.2),
     }[name]()
@@ -214,8 +215,8 @@ def around(name):
 
 WRAPPERS = (
     "layer_norm", "layer_norm of inputs", "highway", "residual", "dense", "zoneout",
-    "learn_initial_state", "clip_gradient", "window", "recurrent_dropout", "weight_drop",
-    "variational_dropout",
+    "learn_initial_state", "clip_gradient", "window", "recurrent_dropout", "recurrent_noise",
+    "weight_drop", "variational_dropout",
 )  # fmt: skip
 
 

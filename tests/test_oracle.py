@@ -29,6 +29,8 @@ OPTIONS = {
     "cornn": cells.cornn(step=0.5, frequency=0.4, damping=0.3),
     "antisymmetric_rnn": cells.antisymmetric_rnn(step=0.7, damping=0.3),
     "lem": cells.lem(step=0.6),
+    "ctrnn": cells.ctrnn(alpha=0.6, activation="tanh"),
+    "tau_gru": cells.tau_gru(delay=3, alpha=0.7, beta=1.3),
     "rg_lru": cells.rg_lru(c=3.0),
     "scrn": cells.scrn(alpha=0.4),
     "ran": cells.ran(activation="linear"),

@@ -37,6 +37,7 @@ def wrapped(name):
         "learn_initial_state": lambda: wrappers.learn_initial_state(lstm),
         "zoneout": lambda: wrappers.zoneout(lstm, 0.2),
         "recurrent_dropout": lambda: wrappers.recurrent_dropout(lstm, 0.2),
+        "recurrent_noise": lambda: wrappers.recurrent_noise(lstm, 0.2),
         "weight_drop": lambda: wrappers.weight_drop(lstm, 0.2),
         "variational_dropout": lambda: wrappers.variational_dropout(lstm, 0.2, 0.2, 0.2),
         "clip_gradient": lambda: wrappers.clip_gradient(lstm, 0.1),
@@ -53,8 +54,8 @@ def wrapped(name):
 
 WRAPPED = (
     "layer", "bidirectional", "general", "linear", "reverse", "stack dropout",
-    "learn_initial_state", "zoneout", "recurrent_dropout", "weight_drop", "variational_dropout",
-    "clip_gradient", "window", "residual", "dense", "highway", "layer_norm",
+    "learn_initial_state", "zoneout", "recurrent_dropout", "recurrent_noise", "weight_drop",
+    "variational_dropout", "clip_gradient", "window", "residual", "dense", "highway", "layer_norm",
     "layer_norm of inputs",
 )  # fmt: skip
 

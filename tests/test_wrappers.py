@@ -15,6 +15,7 @@ MANY = inputs(shape=(2, 4000, N))
 NOISY = {
     "zoneout": lambda p: wrappers.zoneout(p, 0.2, 0.4),
     "recurrent dropout": lambda p: wrappers.recurrent_dropout(p, 0.3),
+    "recurrent noise": lambda p: wrappers.recurrent_noise(p, 0.3),
     "variational": lambda p: wrappers.variational_dropout(p, 0.2, 0.3, 0.4),
     "weight drop": lambda p: wrappers.weight_drop(p, 0.5),
     "all": lambda p: wrappers.variational_dropout(
@@ -135,6 +136,22 @@ def test_recurrent_dropout_of_what_is_not_there():
     params = wrappers.recurrent_dropout(network(nameless), 0.3)
     with pytest.raises(TypeError, match="name no"):
         jaxlstm.apply(params, XS, key=KEY)
+
+
+def test_recurrent_noise_has_its_deviation_in_every_unit():
+    """Without a recurrent product the leaky network is what went in: `h' = alpha (u + noise)`."""
+    layer = network(jaxlstm.cells.ctrnn(alpha=0.5, activation="linear"))
+    layer = layer._replace(r=jnp.zeros_like(layer.r))
+    params = wrappers.recurrent_noise(layer, 0.3)
+    noisy, quiet = (jaxlstm.apply(params, MANY[:1], key=key)[0] for key in (KEY, None))
+    np.testing.assert_allclose((noisy - quiet).std((0, 1)), 0.5 * 0.3, rtol=0.05)
+    np.testing.assert_allclose((noisy - quiet).mean((0, 1)), 0, atol=0.01)
+
+
+@pytest.mark.parametrize("std", [-0.1, float("nan"), float("inf"), True])
+def test_a_deviation_is_a_number(std):
+    with pytest.raises(ValueError, match="`std` must be a number, 0 or more"):
+        wrappers.recurrent_noise(network(jaxlstm.lstm), std)
 
 
 def test_variational_masks_are_one_for_all_time():

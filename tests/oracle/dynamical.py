@@ -41,3 +41,9 @@ def scrn(p, x, y, h, s):
 def multiplicative_rnn(p, x, h):
     f = (x @ p.w["m"] + p.b["m"]) * (h @ p.r["m"])
     return (np.tanh(f @ p.r["h"] + x @ p.w["h"] + p.b["h"]),)
+
+
+def ctrnn(p, x, h):
+    z = x @ p.w["h"] + h @ p.r["h"] + p.b["h"]
+    rate = {"softplus": lambda a: np.log1p(np.exp(a)), "tanh": np.tanh}[p.activation](z)
+    return ((1 - p.alpha) * h + p.alpha * rate,)

@@ -94,3 +94,11 @@ def light_ru(p, x, h):
     n = np.tanh(x @ p.w["n"] + p.b["n"])
     f = sigma(x @ p.w["f"] + h @ p.r["f"] + p.b["f"])
     return ((1 - f) * h + f * n,)
+
+
+def tau_gru(p, x, h, past):
+    u = np.tanh(h @ p.r["u"] + x @ p.w["u"] + p.b["u"])
+    z = np.tanh(past[0] @ p.r["n"] + x @ p.w["n"] + p.b["n"])
+    g = sigma(h @ p.r["g"] + x @ p.w["g"] + p.b["g"])
+    a = sigma(h @ p.r["a"] + x @ p.w["a"] + p.b["a"])
+    return (1 - g) * h + g * (p.beta * u + p.alpha * a * z), np.stack([*past[1:], h])

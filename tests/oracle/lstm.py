@@ -51,6 +51,22 @@ def projected_lstm(p, x, h, c):
     return limit(m @ p.q, p.projection_clip), c
 
 
+def lstm_1997(p, x, h, c):
+    """In the paper's words: the squashing functions g and h are scaled logistic sigmoids."""
+    at = lambda g: x @ p.w[g] + h @ p.r[g] + p.b[g]
+    c = c + sigma(at("i")) * (4 * sigma(at("g")) - 2)
+    return sigma(at("o")) * (2 * sigma(c) - 1), c
+
+
+def residual_lstm(p, x, h, c):
+    i = sigma(x @ p.w["i"] + h @ p.r["i"] + p.pi * c + p.b["i"])
+    f = sigma(x @ p.w["f"] + h @ p.r["f"] + p.pf * c + p.b["f"])
+    c = f * c + i * np.tanh(x @ p.w["g"] + h @ p.r["g"] + p.b["g"])
+    o = sigma(x @ p.w["o"] + h @ p.r["o"] + p.po * c + p.b["o"])
+    m = np.tanh(c) @ p.q
+    return o * (m + x @ p.w["s"] + p.b["s"]), c
+
+
 def janet(p, x, h, c):
     s = x @ p.w["f"] + h @ p.r["f"] + p.b["f"]
     candidate = np.tanh(x @ p.w["n"] + h @ p.r["n"] + p.b["n"])

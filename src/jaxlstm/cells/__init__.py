@@ -3,6 +3,7 @@
 from .dynamical import (
     antisymmetric_rnn as antisymmetric_rnn,
     cornn as cornn,
+    ctrnn as ctrnn,
     gated_antisymmetric_rnn as gated_antisymmetric_rnn,
     indrnn as indrnn,
     lem as lem,
@@ -31,6 +32,7 @@ from .gru_family import (
     mut2 as mut2,
     mut3 as mut3,
     sru_peephole as sru_peephole,
+    tau_gru as tau_gru,
 )
 from .gru_variants import (
     gru_reset_before_variant as gru_reset_before_variant,
@@ -49,8 +51,10 @@ from .lstm import lstm as lstm
 from .lstm_family import (
     janet as janet,
     layer_norm_lstm as layer_norm_lstm,
+    lstm_1997 as lstm_1997,
     multiplicative_lstm as multiplicative_lstm,
     nas as nas,
+    residual_lstm as residual_lstm,
 )
 from .lstm_variants import (
     coupled_forget_lstm as coupled_forget_lstm,

@@ -6,7 +6,7 @@ from jax.nn import sigmoid
 from jax.numpy import tanh
 from jaxtyping import Array, Float
 
-from .._cell import HiddenState, Weight, general_cell, tag
+from .._cell import HiddenState, Weight, gated_cell, general_cell, tag
 from ..initializers import antisymmetric_normal, orthogonal_stack, symmetric_uniform
 from . import activations
 
@@ -145,3 +145,20 @@ def multiplicative_rnn(s, u, recur):
     """
     m = tag(m=u[0] * recur(s.h, "m")[0])
     return (tag(h=tanh(u[1] + recur(m, "h")[0])),)
+
+
+@gated_cell("h", HiddenState)
+def ctrnn(s, u, v, *, alpha=0.2, activation="softplus"):
+    """Continuous-time network with leak: firing rates, as neuroscience trains them.
+
+        h' = (1 - alpha) h + alpha * activation(W x + R h + b)
+
+    a step of Euler's along `tau dh/dt = -h + activation(W x + R h + b)`, with
+    `alpha = dt / tau`.  Its private noise is `jaxlstm.wrappers.recurrent_noise`, within the
+    activation, of standard deviation `sqrt(2 / alpha) sigma`.  Options: `alpha`;
+    `activation`, by name.  Gates: `h`.  State: `h`.  Yang, Joglekar, Song, Newsome and Wang
+    2019, "Task representations in neural networks trained to perform many cognitive tasks",
+    Nature Neuroscience 22.
+    """
+    (z,) = u + v
+    return ((1 - alpha) * s.h + alpha * tag(h=activations.activation(activation)(z)),)

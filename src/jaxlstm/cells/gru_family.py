@@ -1,7 +1,11 @@
 """Cells that descend from the GRU."""
 
+from typing import NamedTuple
+
+import jax.numpy as jnp
 from jax.nn import relu, sigmoid
 from jax.numpy import tanh
+from jaxtyping import Array, Float
 
 from .._cell import HiddenState, LSTMState, Weight, gated_cell, general_cell, tag
 from ..initializers import hidden_uniform, zeros
@@ -156,3 +160,32 @@ def sru_peephole(s, u, recur, *, p_f, p_r, activation="linear"):
     n, f, r, skip = tag(n=n, f=f, r=r, s=skip)
     c = f * s.c + (1 - f) * n
     return r * activations.activation(activation)(c) + (1 - r) * skip, c
+
+
+class Delayed(NamedTuple):
+    """State that looks back: the hidden vector, and those before it, the oldest first."""
+
+    h: Float[Array, "*batch hidden"]
+    past: Float[Array, "*batch delay hidden"]
+
+
+@general_cell("unga", Delayed, recurrent="unga", sizes=("hidden", "delay hidden"))
+def tau_gru(s, u, recur, *, delay=5, alpha=1.0, beta=1.0):
+    """GRU with feedback from the past, which a gate weighs.
+
+        u  = tanh(W_u x + R_u h + b_u)              candidate
+        n  = tanh(W_n x + R_n h_past + b_n)         candidate from `delay` steps before
+        g  = sigmoid(W_g x + R_g h + b_g)           update gate
+        a  = sigmoid(W_a x + R_a h + b_a)           weight of the past
+        h' = (1 - g) * h + g * (beta u + alpha a * n)
+
+    where `h_past` is the hidden vector `delay` steps before `h`, zero before the start.  It is
+    the discretised solution of a delay differential equation.  Options: `delay`, the paper's
+    tau; `alpha`, `beta`.  Gates: `u n g a`.  State: `h past`.  Erichson, Lim and Mahoney 2022,
+    "Gated recurrent neural networks with weighted time-delay feedback", arXiv:2212.00228.
+    """
+    now, g, a = u[jnp.array([0, 2, 3])] + recur(s.h, "uga")
+    n = u[1] + recur(s.past[..., 0, :], "n")[0]
+    now, n, g, a = tag(u=tanh(now), n=tanh(n), g=sigmoid(g), a=sigmoid(a))
+    h = (1 - g) * s.h + g * (beta * now + alpha * a * n)
+    return h, jnp.concatenate([s.past[..., 1:, :], s.h[..., None, :]], -2)

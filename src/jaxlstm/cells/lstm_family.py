@@ -4,8 +4,61 @@ from jax.nn import relu, sigmoid
 from jax.numpy import tanh
 
 from .._cell import LSTMState, Weight, gated_cell, general_cell, tag
-from ..initializers import by_gate, ones, zeros
+from ..initializers import by_gate, hidden_uniform, ones, orthogonal_stack, zeros
 from .activations import normalised
+
+
+@gated_cell("igo", LSTMState)
+def lstm_1997(s, u, v):
+    """The LSTM of 1997, which has no forget gate: its memory cell adds up and keeps all.
+
+        i  = sigmoid(W_i x + R_i h + b_i)          input gate
+        g  = 2 tanh((W_g x + R_g h + b_g) / 2)     what goes into the cell, between -2 and 2
+        o  = sigmoid(W_o x + R_o h + b_o)          output gate
+        c' = c + i * g                             memory cell, the constant error carousel
+        h' = o * tanh(c' / 2)                      hidden state, the output
+
+    The paper writes `2 tanh(a / 2)` as `4 sigmoid(a) - 2`, and `tanh(a / 2)` as
+    `2 sigmoid(a) - 1`; it starts the gates closed, with biases below zero, and cuts the
+    gradients that leave a memory cell other than through itself, which here are whole.
+    Gates: `i g o`.  State: `h c`.  Hochreiter and Schmidhuber 1997, "Long short-term memory".
+    """
+    i, g, o = u + v
+    i, g, o = tag(i=sigmoid(i), g=2 * tanh(g / 2), o=sigmoid(o))
+    c = s.c + i * g
+    return o * tanh(c / 2), c
+
+
+@gated_cell(
+    "ifgos",
+    LSTMState,
+    recurrent="ifgo",
+    bias={"f": 1.0},
+    weights={
+        **{name: Weight("... hidden", hidden_uniform) for name in ("pi", "pf", "po")},
+        "q": Weight("hidden hidden", orthogonal_stack),
+    },
+    pointwise=False,
+)
+def residual_lstm(s, u, v, *, pi, pf, po, q):
+    """Residual LSTM: past the memory cell the input goes straight to the output gate.
+
+        i  = sigmoid(W_i x + R_i h + p_i * c + b_i)
+        f  = sigmoid(W_f x + R_f h + p_f * c + b_f)
+        g  = tanh(W_g x + R_g h + b_g)
+        c' = f * c + i * g
+        o  = sigmoid(W_o x + R_o h + p_o * c' + b_o)
+        h' = o * (tanh(c') Q + W_s x + b_s)
+
+    The paper's shortcut has no bias, and where sizes are equal it is `x` itself.  Gates:
+    `i f g o s`.  State: `h c`.  Kim, El-Khamy and Lee 2017, "Residual LSTM: design of a deep
+    recurrent architecture for distant speech recognition", arXiv:1701.03360.
+    """
+    i, f, g, o = u[:4] + v
+    i, f, g, shortcut = tag(i=sigmoid(i + pi * s.c), f=sigmoid(f + pf * s.c), g=tanh(g), s=u[4])
+    c = f * s.c + i * g
+    o = tag(o=sigmoid(o + po * c))
+    return o * (tanh(c) @ q + shortcut), c
 
 
 @gated_cell("fn", LSTMState, bias={"f": 1.0})

@@ -13,10 +13,12 @@ from ._deterministic import (
 )
 from ._noise import (
     RecurrentDropout as RecurrentDropout,
+    RecurrentNoise as RecurrentNoise,
     StateDropout as StateDropout,
     WeightDrop as WeightDrop,
     Zoneout as Zoneout,
     recurrent_dropout as recurrent_dropout,
+    recurrent_noise as recurrent_noise,
     weight_drop as weight_drop,
     zoneout as zoneout,
 )

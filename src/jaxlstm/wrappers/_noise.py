@@ -1,5 +1,7 @@
 """Noise inside the recurrence."""
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -211,5 +213,61 @@ def weight_drop(params: Any, rate: float) -> Any:
                 "go around it."
             )
         return WeightDrop(layer, Static(rate))
+
+    return each_layer(wrap, params)
+
+
+class _RecurrentNoise(NamedTuple):
+    node: StepNode
+    std: Static
+
+
+class RecurrentNoise(_RecurrentNoise, StepWrapper):
+    """A node with noise in what goes into its gates; see `recurrent_noise`."""
+
+    __slots__ = ()
+
+    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+        own, inner = jax.random.split(key)
+        w = innermost(self).w
+        shape = (*batch, *w.shape[-2:])
+        drawn = self.std.value * jax.random.normal(own, shape, wide(w.dtype))
+        return drawn, self.node.noise(inner, batch)
+
+    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+        if noise is None:
+            return self.node.step(s, u, recur, None)
+        drawn, inner = noise
+        return self.node.step(s, u + drawn, recur, inner)
+
+
+def recurrent_noise(params: Any, std: float | int) -> Any:
+    """Gaussian noise in what goes into every unit, anew at each step: private noise.
+
+        u~ = W x + b + std * N(0, 1)
+
+    of each gate.  With `ctrnn`, `std = sqrt(2 / alpha) sigma`.  Wraps every layer.  Song, Yang
+    and Wang 2016, "Training excitatory-inhibitory recurrent neural networks for cognitive
+    tasks: a simple and flexible framework", PLOS Computational Biology 12(2).
+
+    ```python
+    cell = jaxlstm.cells.ctrnn(alpha=0.2)
+    params = jaxlstm.init(jax.random.key(0), cell, input_size=3, hidden_size=5)
+    params = jaxlstm.wrappers.recurrent_noise(params, std=(2 / 0.2) ** 0.5 * 0.05)
+    ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
+    ```
+    """
+    if isinstance(std, bool) or not isinstance(std, numbers.Real) or not 0 <= std < math.inf:
+        raise ValueError(f"`std` must be a number, 0 or more; got {std!r}.")
+
+    def wrap(layer: Any) -> Any:
+        inner = innermost(layer)
+        if getattr(inner, "w", None) is None:
+            raise TypeError(
+                "`recurrent_noise` needs layers with input weights `w`; got "
+                f"{type(inner).__name__}. Let a node of your own sample its noise: "
+                "`jaxlstm.StepNode.noise`."
+            )
+        return RecurrentNoise(layer, Static(float(std)))
 
     return each_layer(wrap, params)
