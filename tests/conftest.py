@@ -10,6 +10,9 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
     " --xla_force_host_platform_device_count=2"
 )
 
+# No kernel is compiled by default, of which every cell would have one: tests of it say so.
+os.environ.setdefault("JAXLSTM_KERNEL", "off")
+
 import jax
 import jaxtyping
 import pytest
@@ -102,6 +105,16 @@ def _restore_config():
     before = jax.config.jax_enable_x64
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture(scope="module")
+def kernel_by_default():
+    """As users have it: `implementation=None` takes the kernel for the CPU where it can."""
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXLSTM_KERNEL", "on")
+        yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -83,6 +83,9 @@ def apply(
             is JAX's own default: full float32 on CPU, TF32 or bfloat16 passes on GPU and TPU.
         implementation: the way to run a layer, or several to try in order; a named one that
             cannot run raises `NotImplementedError` with the reason, several an `ExceptionGroup`.
+            `None` is right everywhere: on one CPU device a kernel that is compiled once for a
+            cell, where there is a C++ compiler, and else loops that XLA compiles.  The
+            environment variable `JAXLSTM_KERNEL=off` leaves the kernel out.
 
     Returns:
         `(ys, state)`: the outputs of the last layer (forward and backward joined, if

@@ -6,8 +6,10 @@ Each is a file with `refusal(problem)`, the reason why it cannot run a problem o
 
 from typing import Any
 
+import jax
 from jaxtyping import Array
 
+from .._layer import CellNode
 from .._node import Problem, State
 from . import associative, deferred, native, scan
 from .checkpoint import in_segments
@@ -19,8 +21,9 @@ IMPLEMENTATIONS: dict[str, Any] = {
     "scan": scan,
 }
 
-# What `implementation=None` tries, in order: only those that agree with `scan` to rounding.
-DEFAULT = ("deferred", "scan")
+# What `implementation=None` tries, in order: only those that agree with `scan` to rounding.  Of
+# `native` it takes what may become the kernel where a program is lowered.
+DEFAULT = ("native", "deferred", "scan")
 
 
 def refusal(name: str, problem: Problem) -> str | None:
@@ -34,13 +37,29 @@ def unroll(node: Any, problem: Problem) -> tuple[Array, State]:
     names = problem.plan.implementation or DEFAULT
     reasons = {}
     for name in names:
-        implementation = IMPLEMENTATIONS[name]
-        reason = refusal(name, problem)
+        reason = _reason(name, problem)
         if reason is None:
-            if problem.plan.checkpoint:
-                return in_segments(implementation.run, problem)
-            return implementation.run(problem)
+            try:
+                with jax.named_scope(_called(problem.node)):
+                    return _run(IMPLEMENTATIONS[name].run, problem)
+            except native.Unavailable as failed:  # a compiler, which was not asked before
+                reason = str(failed)
         reasons[name] = NotImplementedError(reason)
     if len(reasons) == 1:
         raise reasons[names[0]]
     raise ExceptionGroup(f"no implementation of {names} can run this", [*reasons.values()])
+
+
+def _reason(name: str, problem: Problem) -> str | None:
+    if name == "native" and problem.plan.implementation is None:
+        return None if native.by_default(problem) else "is not taken by default."
+    return refusal(name, problem)
+
+
+def _run(run: Any, problem: Problem) -> tuple[Array, State]:
+    return in_segments(run, problem) if problem.plan.checkpoint else run(problem)
+
+
+def _called(node: Any) -> str:
+    """What a profile calls it."""
+    return node.cell.name if isinstance(node, CellNode) else type(node).__name__

@@ -58,12 +58,19 @@ def run(problem: Problem) -> tuple[Array, State]:
     assert groups is not None
     if light and groups.u:
         groups = without_sums(groups)  # two arrays in place of three
-    # One large product before the loop.  On CPU those in the loop are as fast or faster from some
-    # rows on, and take no memory and no pass over it (benchmarks/NOTES.md).
-    hoist = not (light or (cpu and rows >= 16))
+    hoist = hoists(rows) and not light
     job = Job(for_loops(node), problem.initial, problem.state, xs, problem.controls)
     last, ys = recurrence(PLAIN, Loop(groups, problem.plan.reverse, hoist), job)
     return ys, last
+
+
+def hoists(rows: int) -> bool:
+    """Whether all inputs are multiplied with their weights at once, before the loop.
+
+    On CPU products in the loop are as fast or faster from some rows on, and take no memory and no
+    pass over it (benchmarks/NOTES.md).
+    """
+    return not (jax.default_backend() == "cpu" and rows >= 16)
 
 
 def _without_batch(problem: Problem, axes: int) -> tuple[Array, State]:

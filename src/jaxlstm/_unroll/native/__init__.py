@@ -1,15 +1,21 @@
-"""The recurrence as one kernel for the CPU, compiled for each cell, and only when it is named.
+"""The recurrence as one kernel for the CPU, compiled for each cell.
 
 XLA multiplies a thin matrix anew in every step: it packs the weights each time, and calls a few
 kernels of a microsecond each.  Here the weights are packed once, and all of time is one call.
 The kernel is C++ (`loop.cc`), around a cell's own equations, which `_source.py` writes out from
 what JAX traces; so any gated cell runs, a user's too.  The machine's compiler makes it, once.
 
+The default takes it where a program is lowered for one CPU device (`_operation.py`): what is
+traced is the same everywhere, and becomes the loops of `deferred` on other devices, where a batch
+is shared out, in what is exported, and where no kernel can be had.  By name it computes what it
+is named for, or fails and says why.
+
 Every transformation works: what JAX derives further (tangents, second derivatives) comes from
 `deferred`, whose loops these are.
 """
 
 import functools
+import logging
 import math
 import os
 from typing import Any
@@ -19,7 +25,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from ..._cell import Cell, Gated
+from ..._cell import Gated
 from ..._control import Controls, on_each_device, shared, vary_alike
 from ..._layer import Layer
 from ..._node import Problem, State
@@ -30,6 +36,7 @@ from ..deferred import (
     Loop,
     Residuals,
     Tangents,
+    hoists,
     instantiated,
     nonzero,
     recurrence,
@@ -37,9 +44,12 @@ from ..deferred import (
     tangents,
     values,
 )
-from ._compiler import register
-from ._linear import computed, linear
+from ._compiler import Unavailable, compiler, failure, register
+from ._operation import NO_ROWS, Kernel, computed, linear
 from ._source import source
+
+SWITCH = "JAXLSTM_KERNEL"
+_told: list[str] = []  # what the log was told of: one line a process
 
 
 def run(problem: Problem) -> tuple[Array, State]:
@@ -47,7 +57,13 @@ def run(problem: Problem) -> tuple[Array, State]:
     controls = problem.controls._replace(noise=None)  # a layer has none
     groups = groups_of(problem)
     assert groups is not None
-    f = functools.partial(_run, problem.plan.reverse, groups)
+    assert isinstance(node, Layer)
+    named = problem.plan.implementation is not None
+    if named:
+        _target("values", True, node.cell, groups)  # now, so that another may run in its place
+    hoist = hoists(math.prod(xs.shape[1:-1]))
+    loop = Loop(groups, problem.plan.reverse, hoist)
+    f = functools.partial(_run, _engine(named), loop)
     if any(axes := shared(xs)[1:-1]):  # then each device runs its own rows
         each, once = P(None, *axes), P(*axes)
         f = on_each_device(f, xs, (P(), once, each, once, each), (each, once))
@@ -55,13 +71,7 @@ def run(problem: Problem) -> tuple[Array, State]:
 
 
 def _run(
-    reverse: bool,
-    groups: Groups,
-    node: Any,
-    initial: State,
-    xs: Any,
-    state: State,
-    controls: Controls,
+    engine: Engine, loop: Loop, node: Any, initial: State, xs: Any, state: State, controls: Controls
 ) -> tuple[Array, State]:
     batch, rows = xs.shape[1:-1], math.prod(xs.shape[1:-1])
     flat = lambda tree, at: jax.tree.map(
@@ -73,12 +83,22 @@ def _run(
     p = node._replace(b=b, recurrent_bias=other)
     job = Job(p, flat(initial, 0), flat(state, 0), flat(xs, 1), flat(controls, 1))
     job = vary_alike(job, job)  # so that all that is derived of it does
-    last, ys = recurrence(ENGINE, Loop(groups, reverse), job)
+    last, ys = recurrence(engine, loop, job)
     unflat = lambda a, at: a.reshape(*a.shape[:at], *batch, a.shape[-1])
     return unflat(ys, 1), jax.tree.map(lambda a: unflat(a, 0), last)
 
 
 def refusal(problem: Problem) -> str | None:
+    """Compiles nothing: a compiler that fails is a reason only once it has failed."""
+    if reason := _of_its_kind(problem):
+        return reason
+    if jax.default_backend() != "cpu":
+        return f"runs on the CPU; JAX runs on {jax.default_backend()!r} here."
+    return _of_this_machine()
+
+
+def _of_its_kind(problem: Problem) -> str | None:
+    """Why no kernel is made for a problem, on any machine."""
     node, xs = problem.node, problem.xs
     if not (type(node) is Layer and isinstance(node.cell, Gated) and node.r is not None):
         what = node.cell if isinstance(node, Layer) else type(node).__name__
@@ -93,29 +113,79 @@ def refusal(problem: Problem) -> str | None:
         return f"has no block-diagonal weights; those of {cell} are."
     if xs.dtype != jnp.float32:
         return f"runs in float32 alone; this is {xs.dtype}."
-    if jax.default_backend() != "cpu":
-        return f"runs on the CPU; JAX runs on {jax.default_backend()!r} here."
     if os.name != "posix":
         return f"runs on Linux and macOS; this is {os.name!r}."
     groups = groups_of(problem)
     assert groups is not None
     try:
-        _target("values", cell, groups)
+        source(cell, groups)
     except NotImplementedError as reason:
         return str(reason)
     return None
 
 
-def _target(name: str, cell: Cell, groups: Groups) -> str:
-    return f"{register(source(cell, groups))}_{name}"
+def _of_this_machine() -> str | None:
+    try:
+        return failure(compiler())
+    except Unavailable as reason:
+        return str(reason)
 
 
-def _call(name: str, groups: Groups, p: Layer, results: Any, *args: Any) -> Any:
-    call = jax.ffi.ffi_call(
-        _target(name, p.cell, groups),
-        jax.tree.leaves(results),
-        vmap_method="sequential",
-    )
+def by_default(problem: Problem) -> bool:
+    """Whether `implementation=None` is traced as what may become the kernel."""
+    config: Any = jax.config
+    if not switched_on() or config.jax_disable_jit or problem.xs.shape[0] == 1:
+        return False
+    if jax.default_backend() != "cpu" or any(shared(problem.xs)) or _of_its_kind(problem):
+        return False
+    if reason := _of_this_machine():
+        _tell(reason)
+    return reason is None
+
+
+def switched_on() -> bool:
+    told = os.environ.get(SWITCH, "on")
+    if told not in ("on", "off"):
+        raise ValueError(f"the environment variable {SWITCH} must be on or off; got {told!r}.")
+    return told == "on"
+
+
+def _tell(reason: str) -> None:
+    if not _told:
+        _told.append(reason)
+        logging.getLogger("jaxlstm").warning(
+            "Recurrences on the CPU run as loops of XLA, which are slower: the kernel %s Install a "
+            "C++ compiler (g++ or clang++), or set %s=off to have the loops without this line.",
+            reason.strip().splitlines()[0],
+            SWITCH,
+        )
+
+
+def _target(name: str, named: bool, *cell: Any) -> str | None:
+    """The name of a cell's kernel, which is compiled unless it was.
+
+    A compiler that has failed is not asked again by default: it may take minutes to fail.
+    """
+    try:
+        if not named and (reason := failure(compiler())):
+            raise Unavailable(reason)
+        return f"{register(source(*cell))}_{name}"
+    except Unavailable as reason:
+        if named:
+            raise Unavailable(f"`native` {reason}") from None
+        return _tell(str(reason))
+
+
+def _kernel(name: str, named: bool, groups: Groups, p: Layer, call: Any, *args: Any) -> Kernel:
+    """`call(target, *args)`, as it is handed to JAX."""
+    tree = jax.tree.structure(args)
+    flat = lambda target, *a: jax.tree.leaves(call(target, *jax.tree.unflatten(tree, a)))
+    return Kernel(flat, functools.partial(_target, name, named, p.cell, groups), named)
+
+
+def _call(target: str, results: Any, *args: Any) -> Any:
+    leaves = jax.tree.leaves(results)
+    call = jax.ffi.ffi_call(target, leaves, vmap_method="sequential")
     # JAX takes the results for such as vary over no mesh axis.
     made = vary_alike(list(call(*vary_alike(jax.tree.leaves(args), args))), args)
     return jax.tree.unflatten(jax.tree.structure(results), made)
@@ -130,84 +200,116 @@ def _like(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _forward(name: str, loop: Loop, job: Job) -> Any:
+def _at(axis: int, tree: Any) -> Any:
+    """The axis that has the rows, for all arrays of a tree."""
+    return jax.tree.map(lambda _: axis, tree)
+
+
+def _rows_of_job(job: Job) -> Job:
+    state = _at(0, job.state)
+    return Job(_at(NO_ROWS, job.node), state, state, 1, _at(1, job.controls))
+
+
+def _rows_of_residuals(kept: Residuals) -> Residuals:
+    return Residuals(_rows_of_job(kept.job), _at(1, kept.before), _at(1, kept.parts), kept.hs)
+
+
+def _forward(keep: bool, loop: Loop, target: str, job: Job) -> Any:
     p, (time, rows, _) = job.node, job.xs.shape
-    groups = loop.groups
-    hidden = p.w.shape[-1]
+    groups, hidden = loop.groups, p.w.shape[-1]
     of = lambda *shape: p.cell.state(*[_like(*shape, rows, hidden)] * len(job.state))
     results: Any = (_like(time, rows, hidden), of())
-    if name == "residuals":
+    if keep:
         part = lambda gates: _like(time, rows, len(gates), hidden) if gates else None
         (v,) = groups.v
         results = (*results, of(time), Parts(part(groups.sums), part(groups.u), (part(v),)))
-    weights = (p.w, p.b, p.r, p.recurrent_bias)
-    flags = _flags(job.controls, rows)
-    return _call(
-        name, groups, p, results, jnp.int32(loop.reverse),
-        job.xs, *weights, job.state, job.initial, flags,
+    ys, last, *kept = _call(
+        target, results, jnp.int32(loop.reverse), job.xs, p.w, p.b, p.r, p.recurrent_bias,
+        job.state, job.initial, _flags(job.controls, rows),
     )  # fmt: skip
+    return (last, ys), *kept
 
 
-def _values(loop: Loop, job: Job) -> tuple[State, Array]:
-    def run(job: Job) -> tuple[State, Array]:
-        ys, last = _forward("values", loop, job)
-        return last, ys
+def _values(named: bool, loop: Loop, job: Job) -> tuple[State, Array]:
+    call = lambda target, job: _forward(False, loop, target, job)[0]
+    kernel = _kernel("values", named, loop.groups, job.node, call, job)
+    made = (_at(0, job.state), 1)
+    return computed(functools.partial(values, loop), kernel, (_rows_of_job(job),), made, job)
 
-    return computed(run, functools.partial(values, loop), job)
 
-
-def _residuals(loop: Loop, job: Job) -> Any:
-    def run(job: Job) -> Any:
-        ys, last, before, parts = _forward("residuals", loop, job)
-        return (last, ys), before, parts
-
+def _residuals(named: bool, loop: Loop, job: Job) -> Any:
     def plain(job: Job) -> Any:
         out, held = residuals(loop, job)
         return out, held.before, held.parts
 
-    out, before, parts = computed(run, plain, job)
+    call = functools.partial(_forward, True, loop)
+    kernel = _kernel("residuals", named, loop.groups, job.node, call, job)
+    group = loop.groups
+    at = lambda gates: 1 if gates else None
+    parts = Parts(at(group.sums), at(group.u), tuple(map(at, group.v)))
+    made = ((_at(0, job.state), 1), _at(1, job.state), parts)
+    out, before, parts = computed(plain, kernel, (_rows_of_job(job),), made, job)
     return out, Residuals(job, before, parts, (None,))
 
 
-def _tangents(loop: Loop, held: Residuals, d: Tangents) -> Any:
-    plain = functools.partial(tangents, loop)
-    back = functools.partial(_back, loop, (nonzero(d.node), nonzero(d.xs)))
-    return linear(plain, back, held, instantiated(d))
+def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Any:
+    back = functools.partial(_back, named, loop, (nonzero(d.node), nonzero(d.xs)))
+    d = instantiated(d)
+    state = _at(0, d.state)
+    rows = _rows_of_residuals(kept), Tangents(_at(NO_ROWS, d.node), state, state, 1, None)
+    return linear(functools.partial(tangents, loop), back, rows, (state, 1), kept, d)
 
 
-def _back(loop: Loop, asked: tuple[bool, bool], held: Residuals, cotangents: Any) -> Tangents:
+def _back(
+    named: bool, loop: Loop, asked: tuple[bool, bool], kept: Residuals, cotangents: Any
+) -> Tangents:
     """The transpose of the tangents: from those of `(last, ys)` to those of what entered.
 
     `asked`: whether those of the weights, and of the inputs, are wanted; else they are zero.
     """
-    run = functools.partial(_run_back, loop, asked)
-    return computed(run, functools.partial(_plainly_back, loop), held, cotangents)
+    p, xs, state = kept.job.node, kept.job.xs, _at(0, kept.job.state)
+    of_weights, of_inputs = asked
+    node = _at(NO_ROWS, p) if of_weights else None
+    made = Tangents(node, state, state, 1 if of_inputs else None, None)
+    rows = _rows_of_residuals(kept), (state, 1)
+    call = functools.partial(_call_back, loop, asked)
+    kernel = _kernel("back", named, loop.groups, p, call, kept, cotangents)
+    plain = functools.partial(_plainly_back, loop, asked)
+    d = computed(plain, kernel, rows, made, kept, cotangents)
+    zeros = lambda tree: vary_alike(jax.tree.map(jnp.zeros_like, tree), tree)
+    return d._replace(node=d.node if of_weights else zeros(p), xs=d.xs if of_inputs else zeros(xs))
 
 
-def _run_back(loop: Loop, asked: tuple[bool, bool], held: Residuals, cotangents: Any) -> Tangents:
+def _call_back(
+    loop: Loop, asked: tuple[bool, bool], target: str, kept: Residuals, cotangents: Any
+) -> Tangents:
     of_weights, of_inputs = asked
     dlast, dys = cotangents
-    p, xs, controls = held.job.node, held.job.xs, held.job.controls
+    p, xs, controls = kept.job.node, kept.job.xs, kept.job.controls
     weights = (p.w, p.b, p.r, p.recurrent_bias)
     like = lambda a, asked=True: _like(*(a.shape if asked else (0, *a.shape[1:])))
     states = jax.tree.map(like, (dlast, dlast))
     results = (like(xs, of_inputs), [like(a, of_weights) for a in weights], *states)
-    args = (xs, p.w, p.r, held.before, held.parts, dys, dlast, _flags(controls, dys.shape[1]))
-    out = _call("back", loop.groups, p, results, jnp.int32(loop.reverse), *args)
-    dxs, (dw, db, dr, dother), dstate, dinitial = jax.tree.map(
-        lambda a, like: a if a.shape == like.shape else jnp.zeros(like.shape, like.dtype),
-        out, (xs, list(weights), dlast, dlast),
-    )  # fmt: skip
-    dnode = p._replace(w=dw, b=db, r=dr, recurrent_bias=dother)
-    return Tangents(dnode, dinitial, dstate, dxs, None)
+    args = (xs, p.w, p.r, kept.before, kept.parts, dys, dlast, _flags(controls, dys.shape[1]))
+    dxs, (dw, db, dr, dother), dstate, dinitial = _call(
+        target, results, jnp.int32(loop.reverse), *args
+    )
+    dnode = p._replace(w=dw, b=db, r=dr, recurrent_bias=dother) if of_weights else None
+    return Tangents(dnode, dinitial, dstate, dxs if of_inputs else None, None)
 
 
-def _plainly_back(loop: Loop, held: Residuals, cotangents: Any) -> Tangents:
-    job = held.job
+def _plainly_back(
+    loop: Loop, asked: tuple[bool, bool], kept: Residuals, cotangents: Any
+) -> Tangents:
+    job = kept.job
     entering = Tangents(job.node, job.initial, job.state, job.xs, None)
     entering = jax.tree.map(jnp.zeros_like, entering)
-    plain = functools.partial(tangents, loop, held)
-    return jax.linear_transpose(plain, entering)(cotangents)[0]
+    plain = functools.partial(tangents, loop, kept)
+    d = jax.linear_transpose(plain, entering)(cotangents)[0]
+    return d._replace(node=d.node if asked[0] else None, xs=d.xs if asked[1] else None)
 
 
-ENGINE = Engine(_values, _residuals, _tangents)
+@functools.cache
+def _engine(named: bool) -> Engine:
+    """By its name, or by default."""
+    return Engine(*(functools.partial(f, named) for f in (_values, _residuals, _tangents)))

@@ -34,6 +34,7 @@ _ADVICE = "Name another by the environment variable CXX, or run by another imple
 
 _lock = threading.Lock()
 _registered: set[str] = set()
+_failures: dict[tuple[str, ...], str] = {}  # of compilers, in this process
 
 
 class Unavailable(NotImplementedError):
@@ -54,9 +55,22 @@ def compiler() -> tuple[str, ...]:
     raise Unavailable(f"needs a C++ compiler, and none was found: {what}.")
 
 
+def failure(command: tuple[str, ...]) -> str | None:
+    """What a compiler failed by, if it did in this process."""
+    return _failures.get(command)
+
+
 def register(equations: str) -> str:
     """Compiles the loop for these equations; gives the prefix of its targets' names."""
     command = compiler()
+    try:
+        return _register(command, equations)
+    except Unavailable as error:
+        _failures[command] = str(error)
+        raise
+
+
+def _register(command: tuple[str, ...], equations: str) -> str:
     try:
         path = os.path.realpath(command[0])
         version = _version(command, path, os.stat(path).st_mtime_ns)

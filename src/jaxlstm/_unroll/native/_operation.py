@@ -1,0 +1,232 @@
+"""One operation of JAX: what computes it is chosen where a program is lowered.
+
+A kernel, on the CPU and where it may stand; else, and for everything that JAX derives further,
+`plain`, its equal in JAX.  A mapped axis becomes rows, of which an operation may have any number.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import PartitionSpec as P
+
+from ..._control import on_each_device, shared
+
+NO_ROWS = -1  # in place of the axis that rows have
+
+
+class Kernel(NamedTuple):
+    """What computes an operation on the CPU: a call of a library that is made when it is needed."""
+
+    call: Callable[..., list[Any]]  # (target, *operands) -> results
+    target: Callable[[], str | None]  # its name; None where there is none and nobody named it
+    named: bool  # then it computes the operation, or its lowering fails
+
+
+class Operation(NamedTuple):
+    """All that JAX needs to know of it.  `operands` and `results` say which axis has the rows."""
+
+    plain: Callable[..., list[Any]]
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    kernel: Kernel | None = None
+    # The transpose of what is linear in all operands but the first `known` ones.
+    back: Callable[..., list[Any]] | None = None
+    known: int = 0
+
+
+def computed(plain: Callable[..., Any], kernel: Kernel, rows: Any, made: Any, *args: Any) -> Any:
+    """`plain(*args)` by a kernel; `rows` and `made` have the axes of rows of `args` and of it.
+
+    `jax.custom_jvp` would do for what is derived, but `jax.checkpoint` forgets its rule.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    results, out = jax.tree.flatten(made)
+    told = (tuple(jax.tree.leaves(rows)), tuple(results))
+    operation = Operation(_flat(plain, tree), *told, kernel)
+    return jax.tree.unflatten(out, _bound.bind(*leaves, operation=operation))
+
+
+def linear(
+    plain: Callable[..., Any], back: Callable[..., Any], rows: Any, made: Any, kept: Any, x: Any
+) -> Any:
+    """`plain(kept, x)`, linear in `x`; JAX takes `back(kept, cotangents)` for its transpose.
+
+    `jax.custom_derivatives` has a linear function with a transpose too, which `vmap` and second
+    derivatives do not know.
+    """
+    leaves, tree = jax.tree.flatten((kept, x))
+    held = jax.tree.structure(kept)
+    results, out = jax.tree.flatten(made)
+
+    def transposed(known: Any, cotangents: Any) -> list[Any]:
+        given = jax.tree.unflatten(held, known), jax.tree.unflatten(out, cotangents)
+        return jax.tree.leaves(back(*given))
+
+    told = (tuple(jax.tree.leaves(rows)), tuple(results))
+    transposed = _as_here(transposed)
+    operation = Operation(_flat(plain, tree), *told, None, transposed, held.num_leaves)
+    return jax.tree.unflatten(out, _bound.bind(*leaves, operation=operation))
+
+
+def _flat(f: Callable[..., Any], tree: Any) -> Callable[..., list[Any]]:
+    return _as_here(lambda *a: jax.tree.leaves(f(*jax.tree.unflatten(tree, a))))
+
+
+def _as_here(f: Callable[..., Any]) -> Callable[..., Any]:
+    """With the precision of products that is asked for here, wherever it is traced."""
+    config: Any = jax.config
+    precision = config.jax_default_matmul_precision
+
+    def with_precision(*args: Any) -> Any:
+        with jax.default_matmul_precision(precision):
+            return f(*args)
+
+    return with_precision
+
+
+_bound = Primitive("jaxlstm_recurrence")
+_bound.multiple_results = True
+
+
+@_bound.def_impl
+def _run(*args: Any, operation: Operation) -> Any:
+    with jax.disable_jit(False):
+        return jax.jit(functools.partial(_bound.bind, operation=operation))(*args)
+
+
+@_bound.def_abstract_eval
+def _shapes(*args: Any, operation: Operation) -> Any:
+    kernel = operation.kernel
+    f = functools.partial(kernel.call, "shapes alone") if kernel else operation.plain
+    return jax.make_jaxpr(f)(*args).out_avals
+
+
+def _jvp(primals: Any, tangents: Any, *, operation: Operation) -> Any:
+    given = tuple(map(ad.instantiate_zeros, tangents))
+    return jax.jvp(operation.plain, tuple(primals), given)
+
+
+def _transpose(cotangents: Any, *args: Any, operation: Operation) -> Any:
+    known, back = operation.known, operation.back
+    if back is None:
+        raise NotImplementedError("only what is linear has a transpose.")
+    given = [ad.instantiate_zeros(c) for c in cotangents]
+    return [None] * known + back(args[:known], given)
+
+
+def _batch(args: Any, axes: Any, *, operation: Operation) -> Any:
+    mapped = [(a, axis) for a, axis in zip(args, axes, strict=True) if axis is not None]
+    if any(shared(a)[axis] for a, axis in mapped):
+        return _on_each_device(args, axes, operation)
+    size = mapped[0][0].shape[mapped[0][1]]
+    rowless = lambda at, axis: at == NO_ROWS and axis is not None
+    if NO_ROWS in operation.results or any(map(rowless, operation.operands, axes)):
+        return _members(args, axes, size, operation)
+    given = list(zip(args, axes, operation.operands, strict=True))
+    rows = [_as_rows(a, axis, at, size) for a, axis, at in given]
+    outs = _bound.bind(*rows, operation=operation)
+    had = next(_rows_of(a, axis, at) for a, axis, at in given if at != NO_ROWS)
+    apart = lambda a, at: a.reshape(*a.shape[:at], size, had, *a.shape[at + 1 :])
+    return list(map(apart, outs, operation.results)), list(operation.results)
+
+
+def _rows_of(a: Any, axis: int | None, at: int) -> int:
+    return a.shape[at if axis is None or at < axis else at + 1]
+
+
+def _as_rows(a: Any, axis: int | None, at: int, size: int) -> Any:
+    """With a mapped axis among the rows."""
+    if at == NO_ROWS:
+        return a
+    if axis is None:
+        a = jnp.broadcast_to(jnp.expand_dims(a, at), (*a.shape[:at], size, *a.shape[at:]))
+    else:
+        a = jnp.moveaxis(a, axis, at)
+    return a.reshape(*a.shape[:at], size * a.shape[at + 1], *a.shape[at + 2 :])
+
+
+def _members(args: Any, axes: Any, size: int, operation: Operation) -> Any:
+    """Several of one operation, each with its own weights or with its own gradients of them."""
+    plain, operands, results, kernel, back, known = operation
+    first = [None if axis is None else 0 for axis in axes]
+    args = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(args, axes)]
+    if back:  # what it is linear in is every member's own
+        fill = lambda a: jnp.broadcast_to(a, (size, *a.shape))
+        args = [
+            fill(a) if i >= known and n is None else a for i, (a, n) in enumerate(zip(args, first))
+        ]
+        first[known:] = [0] * (len(args) - known)
+        back = functools.partial(_each_back, back, tuple(first[:known]))
+    if kernel:
+        call = kernel.call
+        each = lambda target, *a: jax.vmap(functools.partial(call, target), in_axes=first)(*a)
+        kernel = kernel._replace(call=each)
+    several = Operation(
+        jax.vmap(plain, in_axes=first), (NO_ROWS,) * len(operands), (NO_ROWS,) * len(results),
+        kernel, back, known,
+    )  # fmt: skip
+    return _bound.bind(*args, operation=several), [0] * len(results)
+
+
+def _each_back(back: Any, axes: Any, known: Any, cotangents: Any) -> Any:
+    of = lambda known, cotangents: back(known, cotangents)
+    return jax.vmap(of, in_axes=(list(axes), 0))(list(known), list(cotangents))
+
+
+def _on_each_device(args: Any, axes: Any, operation: Operation) -> Any:
+    """Where the type says that each device has some of the members, it computes these."""
+    args = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(args, axes)]
+    first = [None if axis is None else 0 for axis in axes]
+    like = next(a for a, n in zip(args, first) if n == 0 and shared(a)[0])
+    name = shared(like)[0]
+    specs = [P() if n is None else P(name) for n in first]
+    one = functools.partial(_bound.bind, operation=operation)
+    each = lambda *a: list(jax.vmap(one, in_axes=first)(*a))
+    return on_each_device(each, like, specs, P(name))(*args), [0] * len(operation.results)
+
+
+def _lower_plain(ctx: Any, *args: Any, operation: Operation) -> Any:
+    if operation.kernel and operation.kernel.named:
+        platforms = " and ".join(ctx.module_context.platforms)
+        raise NotImplementedError(
+            f"`native` runs on the CPU; this program is made for {platforms}. Leave "
+            "`implementation` out: then the program has the kernel where it can, and else a loop."
+        )
+    return mlir.lower_fun(operation.plain, multiple_results=True)(ctx, *args)
+
+
+def _lower_on_cpu(ctx: Any, *args: Any, operation: Operation) -> Any:
+    kernel, f = operation.kernel, operation.plain
+    if kernel and kernel.named and ctx.module_context.lowering_parameters.for_export:
+        raise NotImplementedError(
+            "`native` cannot be exported: its kernel is of this machine alone. Leave "
+            "`implementation` out: then what is exported has a loop, which runs anywhere."
+        )
+    if kernel and (kernel.named or _stands_alone(ctx.module_context)) and (name := kernel.target()):
+        f = functools.partial(kernel.call, name)
+    return mlir.lower_fun(f, multiple_results=True)(ctx, *args)
+
+
+def _stands_alone(module: Any) -> bool:
+    """Whether a program has whole arrays, of one device, and runs in this process.
+
+    XLA does not know how to share a kernel out; in `shard_map` over all axes each device runs it
+    on its own part.
+    """
+    where = module.axis_context
+    manual = getattr(where, "manual_axes", frozenset())
+    alone = getattr(where, "num_devices", None) == 1
+    alone = alone or bool(manual and manual == frozenset(where.mesh.axis_names))
+    return alone and not module.lowering_parameters.for_export
+
+
+ad.primitive_jvps[_bound] = _jvp
+ad.primitive_transposes[_bound] = _transpose
+batching.primitive_batchers[_bound] = _batch
+mlir.register_lowering(_bound, _lower_on_cpu, platform="cpu")
+mlir.register_lowering(_bound, _lower_plain)
