@@ -190,24 +190,24 @@ def test_without_a_cache_it_is_made_in_each_process(scripted, monkeypatch, lost,
 
 def test_what_was_compiled_is_found_again(scripted):
     """And nobody else's folder is trusted."""
-    folder = _compiler._folder()
+    folder = _compiler.cache_folder()
     assert folder == scripted.folder
     assert folder.stat().st_mode & 0o077 == 0
 
 
 def test_nobody_elses_folder_is_trusted(scripted, monkeypatch):
-    owner = _compiler._folder().stat().st_uid
+    owner = _compiler.cache_folder().stat().st_uid
     monkeypatch.setattr(_compiler.os, "getuid", lambda: owner + 1)
-    assert _compiler._folder() is None
+    assert _compiler.cache_folder() is None
 
 
 @pytest.mark.parametrize("told", ["relative/cache", ""])
 def test_a_cache_is_named_from_the_root(monkeypatch, tmp_path, told):
     monkeypatch.setenv("XDG_CACHE_HOME", told)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _compiler._folder() == tmp_path / ".cache" / "jaxlstm"
+    assert _compiler.cache_folder() == tmp_path / ".cache" / "jaxlstm"
     monkeypatch.setenv("HOME", "here")
-    assert _compiler._folder() is None
+    assert _compiler.cache_folder() is None
 
 
 def test_what_a_killed_process_left_is_removed(scripted):
@@ -405,3 +405,75 @@ def test_where_the_machine_refuses(tmp_path, lack):
         assert "found no memory" in ran[1]
     else:
         assert ran[0], ran[1]
+
+
+# From the command line.
+
+
+def commanded(*arguments):
+    from jaxlstm.__main__ import main
+
+    return main(arguments)
+
+
+@jaxlstm.general_cell("h", jaxlstm.HiddenState, recurrent="h")
+def no_kernel(s, u, recur):
+    return (jnp.tanh(u[0] + recur(s.h)[0]),)
+
+
+def test_what_is_built_ahead_needs_no_compiler(capsys):
+    """As in the image of a container that has none; another cell runs as a loop there."""
+    assert commanded("build", "lstm", f"{__name__}:no_kernel", "nix", "os:path") == 2
+    said = capsys.readouterr()
+    assert "lstm: built in" in said.out
+    assert "`native` needs a layer of a gated cell" in said.err
+    assert "nix: no cell of this name is found" in said.err
+    assert "this is no cell but a module" in said.err
+    code = """
+        import jax, jaxlstm, jax.numpy as jnp
+        @jaxlstm.gated_cell("h", jaxlstm.HiddenState)
+        def never_built(s, u, v):
+            return (jnp.tanh(u + 2 * v)[0],)
+        for cell in (jaxlstm.lstm, never_built):
+            p = jaxlstm.init(jax.random.key(0), cell, 3, 4)
+            text = jax.jit(jaxlstm.apply).lower(p, jnp.ones((5, 3))).as_text()
+            print(text.count("custom_call @jaxlstm_"), jaxlstm.apply(p, jnp.ones((5, 3)))[0].shape)
+    """
+    done = process(code, PATH="/nonexistent", CXX=None, JAXLSTM_KERNEL="on", JAX_ENABLE_X64="0")
+    assert done.stdout.splitlines() == ["1 (5, 4)", "0 (5, 4)"], done.stderr[-2000:]
+    assert done.stderr.count("Recurrences on the CPU run as loops of XLA") == 1
+
+
+def test_what_this_installation_can_do(capsys, monkeypatch, tmp_path):
+    assert commanded("info") == 0
+    said = capsys.readouterr().out
+    for part in ("jaxlib", "devices", str(_compiler.compiler()[0]), str(_compiler.cache_folder())):
+        assert part in said
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("JAXLSTM_KERNEL", "off")
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert commanded("info") == 0
+    said = capsys.readouterr().out
+    assert "CXX names 'no-such-compiler'" in said
+    assert "off by default" in said
+    assert "each process compiles what it uses" in said
+
+
+def test_a_library_that_is_kept_is_used_without_a_compiler(scripted, monkeypatch):
+    """If it is whole, and not where a compiler was named that is not there."""
+    scripted()
+    name = f"{_compiler._digest_of(_compiler._text('// kept'))}_one"
+    library(name)
+    monkeypatch.delenv("CXX")
+    monkeypatch.setattr(_compiler.shutil, "which", lambda name: None)
+    assert _compiler.reason("// kept") is None
+    assert _compiler._library(name, (), "").one() == 1
+    assert "needs a C++ compiler" in _compiler.reason("// another")
+    with pytest.raises(_compiler.NoCompiler):
+        _compiler.register("// another")
+    kept = scripted.folder / f"{name}.so"
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert "needs a C++ compiler" in _compiler.reason("// kept")
+    monkeypatch.setenv("CXX", "nix")
+    assert "'nix'" in _compiler.reason("// kept")

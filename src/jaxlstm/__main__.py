@@ -1,5 +1,8 @@
 """`python -m jaxlstm`: trains three recurrent networks on text and shows what they learned.
 
+`python -m jaxlstm info` tells what this installation can do, and `python -m jaxlstm build lstm gru`
+makes the kernels of cells ahead of their first use.
+
 Exit codes: 0 done; 2 the arguments or the text are no good; 130 ended by Ctrl-C, with the
 table, the sample and the picture of what there was.
 """
@@ -32,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Trains a character-level language model with an RNN, a GRU and an LSTM of "
         "equal parameter count, and writes a table, a sample and a picture. Ctrl-C ends it "
         "with what it has.",
+        epilog="`python -m jaxlstm info` tells what this installation can do; "
+        "`python -m jaxlstm build CELL ...` makes the kernels of cells ahead of their first use.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -134,6 +139,11 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments and arguments[0] in ("info", "build"):
+        from . import _installation
+
+        return _installation.main(arguments)
     options = _parser().parse_args(arguments)
     try:
         return demo(options)

@@ -44,7 +44,7 @@ from ..deferred import (
     tangents,
     values,
 )
-from ._compiler import Unavailable, compiler, failure, register
+from ._compiler import Unavailable, reason as reason_for, register
 from ._operation import NO_ROWS, Kernel, computed, linear
 from ._source import source
 
@@ -94,7 +94,7 @@ def refusal(problem: Problem) -> str | None:
         return reason
     if jax.default_backend() != "cpu":
         return f"runs on the CPU; JAX runs on {jax.default_backend()!r} here."
-    return _of_this_machine()
+    return _of_this_machine(problem)
 
 
 def _of_its_kind(problem: Problem) -> str | None:
@@ -124,11 +124,12 @@ def _of_its_kind(problem: Problem) -> str | None:
     return None
 
 
-def _of_this_machine() -> str | None:
-    try:
-        return failure(compiler())
-    except Unavailable as reason:
-        return str(reason)
+def _of_this_machine(problem: Problem) -> str | None:
+    """Why there is no kernel here for a problem that one can be made for."""
+    node, groups = problem.node, groups_of(problem)
+    assert isinstance(node, Layer)
+    assert groups is not None
+    return reason_for(source(node.cell, groups))
 
 
 def by_default(problem: Problem) -> bool:
@@ -138,7 +139,7 @@ def by_default(problem: Problem) -> bool:
         return False
     if jax.default_backend() != "cpu" or any(shared(problem.xs)) or _of_its_kind(problem):
         return False
-    if reason := _of_this_machine():
+    if reason := _of_this_machine(problem):
         _tell(reason)
     return reason is None
 
@@ -167,9 +168,10 @@ def _target(name: str, named: bool, *cell: Any) -> str | None:
     A compiler that has failed is not asked again by default: it may take minutes to fail.
     """
     try:
-        if not named and (reason := failure(compiler())):
+        equations = source(*cell)
+        if not named and (reason := reason_for(equations)):
             raise Unavailable(reason)
-        return f"{register(source(*cell))}_{name}"
+        return f"{register(equations)}_{name}"
     except Unavailable as reason:
         if named:
             raise Unavailable(f"`native` {reason}") from None

@@ -41,6 +41,10 @@ class Unavailable(NotImplementedError):
     """Why there is no library: the rest of a sentence that begins with `native`."""
 
 
+class NoCompiler(Unavailable):
+    """None is found, and none was named: what was made before may still be here."""
+
+
 def compiler() -> tuple[str, ...]:
     """The compiler and its own arguments: `CXX`, or the first that is found."""
     told = os.environ.get("CXX", "").strip()
@@ -52,53 +56,81 @@ def compiler() -> tuple[str, ...]:
         if path := shutil.which(name):
             return (path, *arguments)
     what = f"CXX names {commands[0][0]!r}" if told else "it looked for c++, g++ and clang++"
-    raise Unavailable(f"needs a C++ compiler, and none was found: {what}.")
+    kind = Unavailable if told else NoCompiler
+    raise kind(f"needs a C++ compiler, and none was found: {what}.")
 
 
-def failure(command: tuple[str, ...]) -> str | None:
-    """What a compiler failed by, if it did in this process."""
-    return _failures.get(command)
+def reason(equations: str) -> str | None:
+    """Why there is no library for these equations, as far as it is known without making one."""
+    try:
+        return _failures.get(compiler())
+    except NoCompiler as error:
+        return None if _made_before(_text(equations)) else str(error)
+    except Unavailable as error:
+        return str(error)
 
 
 def register(equations: str) -> str:
     """Compiles the loop for these equations; gives the prefix of its targets' names."""
-    command = compiler()
+    command, text = (), _text(equations)
     try:
-        return _register(command, equations)
+        try:
+            command = compiler()
+            name = f"{_digest_of(text)}_{_digest_of_compiler(command)}"
+        except NoCompiler:
+            if not (name := _made_before(text)):
+                raise
+        prefix = f"jaxlstm_{name}"
+        with _lock:
+            if prefix not in _registered:
+                library = _library(name, command, text)
+                for function in NAMES:
+                    capsule = jax.ffi.pycapsule(getattr(library, function))
+                    jax.ffi.register_ffi_target(f"{prefix}_{function}", capsule, platform="cpu")
+                _registered.add(prefix)
+    except OSError as error:
+        _failures[command] = f"has no library for this cell: {error}."
+        raise Unavailable(_failures[command]) from error
     except Unavailable as error:
         _failures[command] = str(error)
         raise
-
-
-def _register(command: tuple[str, ...], equations: str) -> str:
-    try:
-        path = os.path.realpath(command[0])
-        version = _version(command, path, os.stat(path).st_mtime_ns)
-        text = f'#include "vector.h"\n{equations}\n#include "loop.cc"\n'
-        machine = [platform.machine(), platform.processor(), _features()]
-        parts = [text, *_texts(), *FLAGS, *machine, *command, path, version]
-        key = "\0".join([*parts, metadata.version("jaxlib")])
-        digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-        prefix = f"jaxlstm_{digest}"
-        with _lock:
-            if prefix not in _registered:
-                library = _library(digest, command, text)
-                for name in NAMES:
-                    capsule = jax.ffi.pycapsule(getattr(library, name))
-                    jax.ffi.register_ffi_target(f"{prefix}_{name}", capsule, platform="cpu")
-                _registered.add(prefix)
-    except OSError as error:
-        raise Unavailable(f"has no library for this cell: {error}.") from error
     return prefix
+
+
+def _text(equations: str) -> str:
+    return f'#include "vector.h"\n{equations}\n#include "loop.cc"\n'
+
+
+def _digest_of(text: str) -> str:
+    """Of all that a library is made of, but the compiler."""
+    machine = [platform.machine(), platform.processor(), _features()]
+    return _hash(text, *_texts(), *FLAGS, *machine, metadata.version("jaxlib"))
+
+
+def _digest_of_compiler(command: tuple[str, ...]) -> str:
+    return _hash(*command, os.path.realpath(command[0]), version(command))
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _made_before(text: str) -> str | None:
+    """The name of a library that some compiler made on a machine of this kind."""
+    folder = cache_folder()
+    found = folder.glob(f"{_digest_of(text)}_*.so") if folder else []
+    return next((path.stem for path in sorted(found) if _read(path)), None)
 
 
 def _library(name: str, command: tuple[str, ...], text: str) -> ctypes.CDLL:
     """What is kept on disk, where it is whole; else made anew, and kept if it can be."""
-    folder = _folder()
+    folder = cache_folder()
     kept = folder and folder / f"{name}.so"
     if kept and (code := _read(kept)):
         with contextlib.suppress(OSError):  # made beside other system libraries: it is made anew
             return _load(code)
+    if not command:
+        raise NoCompiler("needs a C++ compiler: what one made before does not load here.")
     code = _compile(command, text)
     try:
         library = _load(code)
@@ -113,9 +145,15 @@ def _library(name: str, command: tuple[str, ...], text: str) -> ctypes.CDLL:
 # The compiler.
 
 
+def version(command: tuple[str, ...]) -> str:
+    """What the compiler says that it is."""
+    path = os.path.realpath(command[0])
+    return _version(command, path, os.stat(path).st_mtime_ns)
+
+
 @functools.cache
 def _version(command: tuple[str, ...], path: str, changed: int) -> str:
-    """What the compiler says that it is, as long as its file is the same."""
+    """The same, as long as its file is the same."""
     return _ran([*command, "--version"], LIMIT / 4)[1]
 
 
@@ -171,7 +209,7 @@ def _ran(command: list[str], limit: float, **environment: str) -> tuple[int, str
 # Files.
 
 
-def _folder() -> Path | None:
+def cache_folder() -> Path | None:
     """Where libraries are kept: a folder that is the user's alone, since what lies there is run."""
     told = os.environ.get("XDG_CACHE_HOME", "")
     try:
@@ -228,7 +266,7 @@ def _workplaces() -> Generator[Path, None, None]:
     """New folders with room in them, each for as long as it is looked at."""
     with contextlib.suppress(OSError):
         yield from _new(Path(tempfile.gettempdir()))
-    for folder in (_folder(), Path("/dev/shm")):
+    for folder in (cache_folder(), Path("/dev/shm")):
         if folder:
             yield from _new(folder)
 
