@@ -1,0 +1,1 @@
+"""`python -m jaxlstm.experiments`: what the papers claim, each run again by one command."""

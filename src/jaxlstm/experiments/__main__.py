@@ -1,0 +1,75 @@
+"""`python -m jaxlstm.experiments NAME`: runs what a paper did, and says whether it came out.
+
+Exit codes: 0 done; 2 the arguments are no good, or data are not to be had; 130 ended by Ctrl-C.
+What is done is kept in `NAME.json`, network by network, and is not run again.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jaxlstm.experiments
+
+NAMES = [
+    m.name
+    for m in pkgutil.iter_modules(jaxlstm.experiments.__path__)
+    if m.name not in ("__main__", "shared", "grammar")
+]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxlstm.experiments",
+        description="Runs an experiment of a paper again: a table, a picture, and a JSON file that "
+        "keeps what is done, so that a run can be ended and goes on where it was.",
+    )
+    add = parser.add_argument
+    add("name", choices=NAMES, help="which experiment")
+    add("--seeds", type=int, default=5, help="how many networks of each kind are trained (5)")
+    add("--short", action="store_true", help="a small form that takes seconds")
+    add("--networks", nargs="+", default=[], help="only these, by their names in the table")
+    add("--output", type=Path, default=Path("experiments-output"), help="folder of what is written")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        from . import shared
+
+        experiment = importlib.import_module(f".{options.name}", jaxlstm.experiments.__name__)
+        options.output.mkdir(parents=True, exist_ok=True)
+        path = options.output / f"{options.name}{'_short' if options.short else ''}.json"
+        given = options.seeds, options.short, path, options.networks
+        results = shared.results_of(experiment, *given)
+        shared.picture(experiment, results, path.with_suffix(".png"))
+    except KeyboardInterrupt:
+        print("ended by Ctrl-C; networks that were done are kept.", file=sys.stderr)
+        return 130
+    except ImportError as e:
+        if e.name is None or e.name.split(".")[0] not in ("matplotlib", "tqdm"):
+            raise
+        print(f"the experiments need {e.name}: pip install 'jaxlstm[demo]'", file=sys.stderr)
+        return 2
+    except FileNotFoundError as e:
+        print(f"python -m jaxlstm.experiments: {e}", file=sys.stderr)
+        return 2
+    rows = shared.table(results)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.rjust(n) for cell, n in zip(row, widths)))
+    print(f"\n{experiment.PAPER}\nclaim: {experiment.CLAIM}\npublished: {experiment.PUBLISHED}")
+    if not options.networks:
+        holds, ours = experiment.verdict(results)
+        print(
+            f"ours: {ours}\n{'the claim holds here' if holds else 'the claim does not hold here'}"
+        )
+    print(f"written: {path}, {path.with_suffix('.png')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

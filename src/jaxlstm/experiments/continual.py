@@ -1,0 +1,98 @@
+"""The continual embedded Reber grammar: one string after the other, and no sign of where.
+
+The state is never reset: it is carried from call to call, in training too, where gradients reach
+back 50 symbols.  The memory of the cell of 1997 grows without bound; a forget gate empties it.
+Tested on streams of 2,000 symbols (10,000 at the end): the score is how far they come before the
+first error, and a stream is solved that comes to its end.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+import jaxlstm
+
+from . import grammar
+from .shared import Model, Results, Run, adam, init, mean, read, solved
+
+PAPER = 'Gers, Schmidhuber and Cummins 2000, "Learning to forget: continual prediction with LSTM"'
+CLAIM = "Without resets the LSTM of 1997 fails as its memory grows; a forget gate repairs it"
+PUBLISHED = (
+    "standard LSTM 0 % perfect, with forget gates 18 %, and 62 % with a decaying rate, of 100 "
+    "networks, perfect being 10^6 symbols without error"
+)
+CHUNK, STREAMS = 50, 4
+CELLS = {
+    "rnn": (jaxlstm.rnn, 18),
+    "gru": (jaxlstm.gru, 9),
+    "lstm 1997": (jaxlstm.cells.lstm_1997, 9),
+    "lstm": (jaxlstm.lstm, 8),
+}
+
+
+def errors(model: Model, key: Any, streams: int, time: int) -> tuple[Array, Array, Any]:
+    """`(losses, right)` of fresh streams, `(time, streams)`, and the last state."""
+    symbols, states, _ = grammar.walk(key, jnp.zeros(streams, int), time + 1)
+    outputs, state = read(model, grammar.one_hot(symbols[:-1]))
+    wanted = grammar.Next(symbols[1:], jnp.asarray(grammar.LEGAL)[states[:-1]])
+    return grammar.loss(outputs, wanted), grammar.right(outputs, wanted), state
+
+
+def before_error(right: Array) -> Array:
+    """The part of each stream before its first error."""
+    return jnp.mean(jnp.cumprod(right.astype(jnp.float32), axis=0))
+
+
+def streaming(cell: jaxlstm.Cell, hidden: int, steps: int, every: int) -> Run:
+    def start(key: Any) -> tuple[Model, Any]:
+        model = init(key, cell, 7, hidden, 7)
+        first, to = (jnp.asarray(a)[0, 0] for a in (grammar.EMITTED, grammar.LEADS))
+        at = jnp.full(STREAMS, first), jnp.full(STREAMS, to)
+        return model, (*at, model.network.initial_state((STREAMS,)))
+
+    def loss(model: Model, carried: Any, key: Any) -> tuple[Array, Any]:
+        symbol, place, state = carried
+        symbols, _, last = grammar.walk(key, place, CHUNK)
+        seen = jnp.concatenate([symbol[None], symbols[:-1]])
+        outputs, state = read(model, grammar.one_hot(seen), state)
+        losses = grammar.loss(outputs, grammar.Next(symbols, None))
+        return losses.mean(), (symbols[-1], last, state)
+
+    def test(model: Model) -> tuple[Array, Array]:
+        losses, right, _ = errors(model, jax.random.key(1234), 10, 2000)
+        return losses.mean(), before_error(right)
+
+    def extra(model: Model) -> dict[str, Array]:
+        _, right, state = errors(model, jax.random.key(4321), 10, 10_000)
+        memory = state[-1]  # the memory cell, or the hidden state of a cell that has none
+        return {"long": before_error(right), "memory": jnp.abs(memory).max(-1).mean()}
+
+    recipe = (
+        f"{cell}, {hidden} units, {STREAMS} streams in chunks of {CHUNK}, {steps} steps of Adam at "
+        f"0.01 falling to 0, tested every {every}"
+    )
+    return Run(
+        start, loss, test, adam(steps, 1e-2), steps, every, STREAMS * CHUNK, 1.0, recipe,
+        extra, stops=False,
+    )  # fmt: skip
+
+
+def runs(short: bool) -> dict[str, Run]:
+    return {
+        name: streaming(cell, hidden, 1500 if short else 6000, 500)
+        for name, (cell, hidden) in CELLS.items()
+        if not short or name.startswith("lstm")
+    }
+
+
+def verdict(results: Results) -> tuple[bool, str]:
+    long = {name: mean(results, name, "long") for name in results}
+    says = ", ".join(
+        f"{name} {100 * long[name]:.0f} % of 10,000 symbols before the first error "
+        f"({solved(results, name)} of {len(results[name])} once perfect over 2,000), largest "
+        f"memory {mean(results, name, 'memory'):,.1f}"
+        for name in results
+    )
+    return long["lstm"] > long["lstm 1997"] + 0.1, says

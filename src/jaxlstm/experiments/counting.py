@@ -1,0 +1,131 @@
+"""a^n b^n and a^n b^n c^n: who counts, and how far past the lengths that it has seen?
+
+After a start symbol come n `a`, n `b` (and n `c`), and after each symbol those that may come next
+are wanted, the end among them.  Trained with n up to 30, tested up to 256 (100 with `c`): the
+score is the part of all n up to the longest seen that are right from start to end, `reach` the
+largest n up to which all are.  The picture shows what `jaxlstm.record` sees of the memory cell.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+import jaxlstm
+
+from .shared import Batch, Model, Results, Run, Task, learning, read, scores
+
+PAPER = (
+    'Weiss, Goldberg and Yahav 2018, "On the practical computational power of finite precision '
+    'RNNs for language recognition", arXiv:1805.04908; Gers and Schmidhuber 2001, "LSTM recurrent '
+    'networks learn simple context-free and context-sensitive languages"'
+)
+CLAIM = "LSTM counts in a memory cell, far past the lengths that it was trained on; GRU does not"
+PUBLISHED = (
+    "a^n b^n trained to n = 100: LSTM right to 256, GRU wrong from 39; a^n b^n c^n trained to 50: "
+    "LSTM right to 100, GRU wrong from 9"
+)
+CELLS = {"rnn": jaxlstm.rnn, "gru": jaxlstm.gru, "lstm": jaxlstm.lstm}
+
+
+def strings(n: Array, longest: int, letters: int) -> Batch:
+    """The strings of these n; what may come next is one of the letters, or the end."""
+    at = jnp.arange(letters * longest + 1)[:, None]
+    # 0 is the start, 1 the letter a, and so on.
+    symbol = jnp.where(at == 0, 0, 1 + (at - 1) // n)
+    asked = at <= letters * n
+    xs = jax.nn.one_hot(symbol, letters + 1, dtype=jnp.float32)
+    follows = 1 + at // n  # the letter of the next step, or the end
+    legal = jax.nn.one_hot(follows - 1, letters + 1, dtype=jnp.float32)
+    # Within the letters `a` one more may come, or the first `b`.
+    free = (symbol == 1)[..., None]
+    legal = jnp.where(free, jnp.arange(letters + 1) < 2, legal)
+    return Batch(xs, legal.astype(jnp.float32), asked)
+
+
+def loss(outputs: Array, legal: Array) -> Array:
+    return optax.sigmoid_binary_cross_entropy(outputs, legal).mean(-1)
+
+
+def exact(outputs: Array, legal: Array) -> Array:
+    return jnp.all((outputs > 0) == (legal > 0.5), axis=-1)
+
+
+def language(letters: int, longest: int) -> Task:
+    def draw(key: Any, batch: int) -> Batch:
+        n = jax.random.randint(key, (batch,), 1, longest + 1)
+        return strings(n, longest, letters)
+
+    return Task(letters + 1, letters + 1, draw, loss, exact)
+
+
+def reach(model: Model, letters: int, furthest: int) -> Array:
+    """The largest n up to which every string is right."""
+    data = strings(jnp.arange(1, furthest + 1), furthest, letters)
+    good = jnp.all(exact(read(model, data.xs)[0], data.wanted) | ~data.asked, axis=0)
+    return jnp.cumprod(good).sum()
+
+
+def counter(model: Model, letters: int, n: int) -> Array:
+    """The state along one string: of the memory cell where there is one."""
+    xs = strings(jnp.array([n]), n, letters).xs[:, 0]
+    _, _, seen = jaxlstm.record(model.network, xs)
+    return seen.states[-1]
+
+
+def runs(short: bool) -> dict[str, Run]:
+    longest, steps = (8, 1500) if short else (30, 6000)
+    made = {}
+    for letters, furthest in ((2, 256), (3, 100)):
+        name = "a^n b^n c^n"[: 4 * letters - 1]
+        task = language(letters, longest)
+
+        def extra(model: Model, letters: int = letters, furthest: int = furthest) -> dict[str, Any]:
+            far = 32 if short else furthest
+            return {
+                "reach": reach(model, letters, far),
+                "states": counter(model, letters, 2 * longest),
+            }
+
+        for cell in CELLS:
+            if short and (cell == "rnn" or letters == 3):
+                continue
+            run = learning(
+                task, CELLS[cell], 10, steps=steps, rate=1e-2, every=steps // 10, batch=16,
+                tests=256, solved=1.0, note=f"n to {longest}",
+            )  # fmt: skip
+            made[f"{cell}, {name}"] = run._replace(extra=extra, stops=False)
+    return made
+
+
+def verdict(results: Results) -> tuple[bool, str]:
+    says, holds = [], True
+    for name in results:
+        each = sorted(scores(results, name, "reach"))
+        says.append(f"{name} right to {each[len(each) // 2]:.0f} ({each[0]:.0f} to {each[-1]:.0f})")
+        cell, _, language = name.partition(", ")
+        if cell == "gru":
+            lstm = sorted(scores(results, f"lstm, {language}", "reach"))
+            holds &= lstm[len(lstm) // 2] > each[len(each) // 2]
+    return holds, "; ".join(says)
+
+
+def plot(figure: Any, results: Results) -> None:
+    """The two units that move most along a string of twice the trained length."""
+    from ..plot import COLOURS
+
+    names = [name for name in results if not name.startswith("rnn")]
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for ax, name in zip(axes, names):
+        best = max(results[name].values(), key=lambda seed: seed["reach"])
+        states = np.asarray(best["states"])
+        for unit, colour in zip(np.argsort(-np.ptp(states, axis=0))[:2], COLOURS):
+            ax.plot(states[:, unit], color=colour, lw=1.2)
+        letters = name.count("^")
+        for k in range(1, letters):
+            ax.axvline(k * (len(states) - 1) / letters, color="0.7", lw=0.8)
+        ax.set(title=f"{name}: right to {best['reach']:.0f}", xlabel="step")
+    axes[0].set_ylabel("memory cell, or hidden state")

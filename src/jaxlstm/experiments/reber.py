@@ -1,0 +1,80 @@
+"""The embedded Reber grammar: after each symbol, which may come next?
+
+The symbol that decides the last but one comes second, at least five steps before.  A network
+has solved it when, in 256 strings that it has not seen, the symbols that may come next are always
+the most active ones.
+"""
+
+import statistics
+from typing import Any
+
+import jax.numpy as jnp
+
+import jaxlstm
+from jaxlstm import wrappers
+
+from . import grammar
+from .shared import Batch, Results, Run, Task, learning, right, solved
+
+PAPER = 'Hochreiter and Schmidhuber 1997, "Long short-term memory", experiment 1 and its table 1'
+CLAIM = "LSTM always solves the embedded Reber grammar and needs the fewest strings"
+PUBLISHED = (
+    "LSTM (276 weights) 100 % after 8,440 strings, RCC 50 % after 182,000, RTRL some after 25,000, "
+    "Elman none after 200,000"
+)
+TRIED = (
+    "The simple network fails as reported when its gradient is cut after one step, as Elman's was "
+    "(`elman`). With gradients through all of time and Adam it solves the grammar as fast as the "
+    "LSTM (`rnn`): at lags this short it was the training that failed. The GRU of the same size "
+    "is the slowest here."
+)
+LONGEST = 32
+
+
+def draw(key: Any, batch: int) -> Batch:
+    start = jnp.zeros(batch, int)
+    symbols, states, _ = grammar.walk(key, start, LONGEST + 1)
+    over = jnp.cumsum(states == 0, axis=0) > 0
+    wanted = grammar.Next(symbols[1:], jnp.asarray(grammar.LEGAL)[states[:-1]])
+    return Batch(grammar.one_hot(symbols[:-1]), wanted, ~over[:-1])
+
+
+TASK = Task(7, 7, draw, grammar.loss, grammar.right)
+CELLS = {
+    "rnn": (jaxlstm.rnn, 18),
+    "elman": (jaxlstm.rnn, 18),
+    "gru": (jaxlstm.gru, 9),
+    "lstm": (jaxlstm.lstm, 8),
+    "lstm 1997": (jaxlstm.cells.lstm_1997, 9),
+}
+
+
+def truncated(key: Any, network: Any) -> Any:
+    return wrappers.clip_gradient(network, 1e-12)
+
+
+def runs(short: bool) -> dict[str, Run]:
+    made = {}
+    for name, (cell, hidden) in CELLS.items():
+        if short and name not in ("elman", "lstm"):
+            continue
+        # As Elman trained: no gradient goes back in time.
+        cut = {"change": truncated, "note": "no gradient through time"} if name == "elman" else {}
+        made[name] = learning(
+            TASK, cell, hidden, steps=3000 if short else 7500, rate=1e-2, every=250, batch=4,
+            tests=256, solved=1.0, **cut,
+        )  # fmt: skip
+    return made
+
+
+def median(results: Results, name: str) -> float:
+    """How many strings the seeds needed; those that did not solve it, infinitely many."""
+    each = [seed["sequences"] or float("inf") for seed in results[name].values()]
+    return statistics.median(each)
+
+
+def verdict(results: Results) -> tuple[bool, str]:
+    others = [name for name in results if "lstm" not in name]
+    holds = all(solved(results, "lstm") > solved(results, name) for name in others)
+    needs = ", ".join(f"{name} {median(results, name):,.0f}" for name in results)
+    return holds, f"{right(results)}; median of strings needed: {needs}"

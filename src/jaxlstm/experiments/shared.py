@@ -1,0 +1,329 @@
+"""What the experiments share: training of several seeds at once, results that are kept, pictures.
+
+An experiment is a module with `PAPER`, `CLAIM`, `PUBLISHED`, `runs(short)`, which names its
+networks and how each learns, and `verdict(results)`, whether what came is what the paper says.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+from tqdm import tqdm
+
+import jaxlstm
+
+Results: TypeAlias = dict[str, dict[str, dict[str, Any]]]  # network, seed -> what came
+
+
+class Batch(NamedTuple):
+    """Sequences, what is wanted of them, and at which steps."""
+
+    xs: Float[Array, "time batch features"]
+    wanted: Any
+    asked: Bool[Array, "time batch"]
+
+
+class Task(NamedTuple):
+    """What is to be learned; sequences are never seen twice."""
+
+    features: int
+    outputs: int
+    draw: Callable[[Any, int], Batch]  # key, how many sequences
+    loss: Callable[[Array, Any], Array]  # outputs, wanted -> (time, batch)
+    right: Callable[[Array, Any], Array]  # outputs, wanted -> (time, batch)
+
+
+class Model(NamedTuple):
+    """A recurrent network, and what reads the outputs from it."""
+
+    network: Any
+    w: Float[Array, "hidden outputs"]
+    b: Float[Array, " outputs"]
+
+
+class Run(NamedTuple):
+    """How one network learns: adam, until every seed has solved the task or the steps are done."""
+
+    init: Callable[[Any], tuple[Any, Any]]  # key -> weights, what is carried from step to step
+    loss: Callable[[Any, Any, Any], tuple[Array, Any]]  # weights, carried, key
+    test: Callable[[Any], tuple[Array, Array]]  # weights -> loss, score between 0 and 1
+    optimizer: Any
+    steps: int
+    every: int  # steps between tests
+    batch: int
+    solved: float  # at this score
+    recipe: str  # all of the above in words: results of another one are not kept
+    extra: Callable[[Any], dict[str, Array]] = lambda weights: {}  # what else is kept at the end
+    stops: bool = True  # once every seed has solved the task
+
+
+def init(
+    key: Any, cell: jaxlstm.Cell, features: int, hidden: int, outputs: int, **options: Any
+) -> Model:
+    first, last = jax.random.split(key)
+    network = jaxlstm.init(first, cell, features, hidden, dtype=jnp.float32, **options)
+    w = jax.nn.initializers.lecun_normal()(last, (hidden, outputs), jnp.float32)
+    return Model(network, w, jnp.zeros(outputs, jnp.float32))
+
+
+def biased(gate: str, value: float) -> Callable[[Any, Any], Any]:
+    """For `change`: the biases of a gate start at this value."""
+
+    def change(key: Any, layer: Any) -> Any:
+        return layer._replace(b=layer.b.at[layer.cell.gates.index(gate)].set(value))
+
+    return change
+
+
+def chrono(longest: int) -> Callable[[Any, Any], Any]:
+    """For `change`: the LSTM starts with memories of up to so many steps."""
+    return lambda key, network: jaxlstm.initializers.chrono(key, network, longest)
+
+
+def read(model: Model, xs: Array, state: Any = None) -> tuple[Array, Any]:
+    """The outputs of every step, and the last state."""
+    ys, state = jaxlstm.apply(model.network, xs, state)
+    return ys @ model.w + model.b, state
+
+
+def adam(steps: int, rate: float, clip: float = 1.0) -> Any:
+    """Adam under a bound on the norm of the gradient; its rate falls to zero along a cosine."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip), optax.adam(optax.cosine_decay_schedule(rate, steps))
+    )
+
+
+def learning(
+    task: Task,
+    cell: jaxlstm.Cell,
+    hidden: int,
+    *,
+    steps: int,
+    rate: float,
+    every: int,
+    batch: int = 32,
+    tests: int = 2560,
+    solved: float = 0.99,
+    change: Callable[[Any, Any], Any] | None = None,
+    optimizer: Any = None,
+    note: str = "",
+    **options: Any,
+) -> Run:
+    """How a network of one cell learns a task; `change(key, network)` is done to it before."""
+
+    def draw(key: Any) -> tuple[Model, None]:
+        first, second = jax.random.split(key)
+        model = init(first, cell, task.features, hidden, task.outputs, **options)
+        if change:
+            model = model._replace(network=change(second, model.network))
+        return model, None
+
+    def asked(model: Model, data: Batch) -> tuple[Array, Array]:
+        outputs, _ = read(model, data.xs)
+        mean = jnp.sum(task.loss(outputs, data.wanted) * data.asked) / data.asked.sum()
+        return mean, jnp.mean(jnp.all(task.right(outputs, data.wanted) | ~data.asked, axis=0))
+
+    def loss(model: Model, carried: None, key: Any) -> tuple[Array, None]:
+        return asked(model, task.draw(key, batch))[0], None
+
+    def test(model: Model) -> tuple[Array, Array]:
+        return asked(model, task.draw(jax.random.key(1234), tests))
+
+    recipe = (
+        f"{cell}, {hidden} units, batches of {batch}, {steps} steps at {rate:g}, tested every "
+        f"{every} on {tests}, solved at {solved:g} {note} {options or ''}"
+    )
+    return Run(
+        draw, loss, test, optimizer or adam(steps, rate), steps, every, batch, solved,
+        " ".join(recipe.split()),
+    )  # fmt: skip
+
+
+def fit(name: str, run: Run, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Trains a network from each of these seeds, all of them side by side in one program."""
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    first, data = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
+    weights, carried = jax.jit(jax.vmap(run.init))(first)
+    memory = jax.vmap(run.optimizer.init)(weights)
+
+    def update(weights: Any, memory: Any, carried: Any, key: Any) -> tuple[Any, ...]:
+        (loss, carried), grads = jax.value_and_grad(run.loss, has_aux=True)(weights, carried, key)
+        updates, memory = run.optimizer.update(grads, memory, weights)
+        return (optax.apply_updates(weights, updates), memory, carried), loss
+
+    def several(weights: Any, memory: Any, carried: Any, start: Any, keys: Any) -> Any:
+        def step(state: Any, i: Any) -> Any:
+            weights, memory, carried = state
+            at = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            return jax.vmap(update)(weights, memory, carried, at)
+
+        return jax.lax.scan(step, (weights, memory, carried), start + jnp.arange(run.every))
+
+    several, test = jax.jit(several), jax.jit(jax.vmap(run.test))
+    curves: list[list[tuple[int, float, float]]] = [[] for _ in seeds]
+    began, done = time.perf_counter(), 0
+    with tqdm(total=run.steps, desc=name, mininterval=1.0) as bar:
+        while done < run.steps:
+            (weights, memory, carried), _ = several(weights, memory, carried, done, data)
+            done += run.every
+            for curve, loss, score in zip(curves, *test(weights)):
+                curve.append((done * run.batch, float(loss), float(score)))
+            bar.set_postfix_str(" ".join(f"{curve[-1][2]:.3f}" for curve in curves), False)
+            bar.update(run.every)
+            if run.stops and all(curve[-1][2] >= run.solved for curve in curves):
+                break
+    seconds = time.perf_counter() - began
+    extra = {k: v.tolist() for k, v in jax.jit(jax.vmap(run.extra))(weights).items()}
+    count = sum(a.size for a in jax.tree.leaves(weights)) // len(seeds)
+    return {
+        str(seed): {
+            "loss": curve[-1][1],
+            "score": curve[-1][2],
+            "sequences": next((n for n, _, score in curve if score >= run.solved), None),
+            "curve": [[n, float(f"{loss:.4g}"), round(score, 4)] for n, loss, score in curve],
+            "weights": count,
+            "seconds": round(seconds / len(seeds), 1),
+            "recipe": run.recipe,
+            **{k: v[i] for k, v in extra.items()},
+        }
+        for i, (seed, curve) in enumerate(zip(seeds, curves))
+    }
+
+
+def results_of(
+    experiment: Any, seeds: int, short: bool, path: Path, networks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Runs what `path` does not hold yet, and keeps each network's seeds there when it is done."""
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    results = told.get("networks", {})
+    runs = experiment.runs(short)
+    for name, run in runs.items():
+        if networks and name not in networks:
+            continue
+        kept = {k: v for k, v in results.get(name, {}).items() if v["recipe"] == run.recipe}
+        missing = [seed for seed in range(seeds) if str(seed) not in kept]
+        if missing:
+            # An experiment whose measure is no training brings its own.
+            measure = getattr(experiment, "measure", fit)
+            kept |= measure(name, run, missing)
+        results[name] = {k: kept[k] for k in sorted(kept, key=int)}
+        told = {"jax": jax.__version__, "device": str(jax.devices()[0]), "networks": results}
+        path.write_text(json.dumps(told) + "\n", encoding="utf-8")
+    return {name: results[name] for name in runs if name in results}
+
+
+def scores(results: Results, name: str, what: str = "score") -> list[float]:
+    """Of every seed of a network."""
+    return [seed[what] for seed in results[name].values()]
+
+
+def mean(results: Results, name: str, what: str = "score") -> float:
+    return statistics.fmean(scores(results, name, what))
+
+
+def solved(results: Results, name: str) -> int:
+    """How many seeds solved the task."""
+    return sum(seed["sequences"] is not None for seed in results[name].values())
+
+
+def right(results: Results) -> str:
+    """What each network gets right, and how many of its seeds solved the task."""
+    return ", ".join(
+        f"{name} {100 * mean(results, name):.0f} % ({solved(results, name)} of {len(seeds)} solved)"
+        for name, seeds in results.items()
+    )
+
+
+def table(results: Results) -> list[tuple[str, ...]]:
+    """A line for each network: what it is, who solved the task and when, the score, the loss."""
+    rows = [("network", "weights", "solved", "sequences", "score", "loss", "s/seed")]
+    for name, seeds in results.items():
+        after = sorted(seed["sequences"] for seed in seeds.values() if seed["sequences"])
+        when = f"{statistics.median(after):,.0f} ({after[0]:,} to {after[-1]:,})" if after else ""
+        each, losses = scores(results, name), scores(results, name, "loss")
+        rows.append(
+            (
+                name,
+                f"{next(iter(seeds.values()))['weights']:,}",
+                f"{len(after)} of {len(seeds)}",
+                when,
+                f"{statistics.fmean(each):.3f} ± {statistics.pstdev(each):.3f}",
+                f"{statistics.fmean(losses):.4f}",
+                f"{mean(results, name, 'seconds'):.0f}",
+            )
+        )
+    return rows
+
+
+def picture(experiment: Any, results: Results, path: Path) -> None:
+    """The experiment's own picture, or the learning curves: every seed, and their mean."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(7, 2.8), layout="constrained", dpi=100)
+        FigureCanvasAgg(figure)
+        getattr(experiment, "plot", curves)(figure, results)
+        figure.savefig(path)
+
+
+def curves(figure: Any, results: Results) -> None:
+    """Score over the sequences seen; networks whose names end alike share a panel."""
+    from ..plot import COLOURS, STROKES
+
+    panels = list(dict.fromkeys(name.partition(", ")[2] for name in results))
+    kinds = list(dict.fromkeys(name.partition(", ")[0] for name in results))
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for name, seeds in results.items():
+        kind, _, panel = name.partition(", ")
+        at = kinds.index(kind)
+        ax, colour = axes[panels.index(panel)], COLOURS[at % len(COLOURS)]
+        for i, seed in enumerate(seeds.values()):
+            seen, _, score = zip(*seed["curve"])
+            style = {"color": colour, "ls": STROKES[at % len(STROKES)], "lw": 1, "alpha": 0.6}
+            ax.plot(seen, score, label=None if i else kind, **style)
+    for ax, panel in zip(axes, panels):
+        ax.set(title=panel, xlabel="sequences seen", ylim=(-0.03, 1.03))
+        ax.xaxis.set_major_locator(_few())
+        ax.xaxis.set_major_formatter(_thousands())
+    axes[0].set_ylabel("sequences right, of those tested")
+    axes[0].legend(frameon=False)
+
+
+def _few() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4)
+
+
+def _thousands() -> Any:
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep="")
+
+
+def cross_entropy(outputs: Array, wanted: Array) -> Array:
+    """Of whole numbers, the classes."""
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, wanted)
+
+
+def most_likely(outputs: Array, wanted: Array) -> Array:
+    return outputs.argmax(-1) == wanted
+
+
+def squared(outputs: Array, wanted: Array) -> Array:
+    return jnp.square(outputs[..., 0] - wanted)
+
+
+def within(outputs: Array, wanted: Array) -> Array:
+    """As Hochreiter and Schmidhuber count: an error below 0.04."""
+    return jnp.abs(outputs[..., 0] - wanted) < 0.04
