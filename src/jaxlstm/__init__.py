@@ -1,5 +1,8 @@
 """Recurrent networks for JAX: one call for layers, directions, ragged lengths and state."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import cells as cells, initializers as initializers, wrappers as wrappers
 from ._apply import apply as apply, implementations as implementations, step as step
 from ._cell import (
@@ -15,6 +18,7 @@ from ._cell import (
 )
 from ._containers import (
     Bidirectional as Bidirectional,
+    BidirectionalState as BidirectionalState,
     Reverse as Reverse,
     Stack as Stack,
     Static as Static,
@@ -27,6 +31,7 @@ from ._gradient_flow import (
 from ._init import init as init, lengths_to_mask as lengths_to_mask
 from ._node import Context as Context, Node as Node, StepNode as StepNode, run as run
 from ._record import Record as Record, record as record
+from ._summary import summary as summary
 from .cells import (
     gru as gru,
     gru_reset_before as gru_reset_before,
@@ -38,4 +43,19 @@ from .cells import (
     rnn_relu as rnn_relu,
 )
 
+if TYPE_CHECKING:
+    from . import convert as convert, plot as plot
+
 __version__ = "0.1.0"
+
+_ON_USE = ("convert", "plot")  # imported when they are first used
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_USE:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_USE])

@@ -1,4 +1,4 @@
-"""Nodes that hold nodes.  A composite node has `zeros` and `run`."""
+"""Nodes that hold nodes: layers one after the other, backwards, and in both directions."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -101,6 +101,13 @@ class Reverse(_Reverse, Node):
         return run(self.node, xs, state, context._replace(plan=back))
 
 
+class BidirectionalState(NamedTuple):
+    """State of a bidirectional network, by direction."""
+
+    forward: State
+    backward: State
+
+
 class _Bidirectional(NamedTuple):
     forward: Any
     backward: Any
@@ -124,7 +131,8 @@ class Bidirectional(_Bidirectional, Node):
         return self.forward.spatial_axes
 
     def initial_state(self, batch: Sequence[int]) -> State:
-        return self.forward.initial_state(batch), self.backward.initial_state(batch)
+        directions = self.forward, self.backward
+        return BidirectionalState(*[node.initial_state(batch) for node in directions])
 
     def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
         if context.plan.single_step:
@@ -134,6 +142,6 @@ class Bidirectional(_Bidirectional, Node):
             )
         keys = (None, None) if context.key is None else jax.random.split(context.key)
         back = context.plan._replace(reverse=not context.plan.reverse)
-        yf, sf = run(self.forward, xs, state[0], context._replace(key=keys[0]))
-        yb, sb = run(self.backward, xs, state[1], context._replace(key=keys[1], plan=back))
-        return jnp.concatenate([yf, yb], -1), (sf, sb)
+        yf, sf = run(self.forward, xs, state.forward, context._replace(key=keys[0]))
+        yb, sb = run(self.backward, xs, state.backward, context._replace(key=keys[1], plan=back))
+        return jnp.concatenate([yf, yb], -1), BidirectionalState(sf, sb)

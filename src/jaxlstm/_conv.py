@@ -36,6 +36,7 @@ class ConvLayer(_ConvLayer, CellNode):
     """
 
     __slots__ = ()
+    __repr__ = CellNode.__repr__
 
     @property
     def spatial_axes(self) -> int:

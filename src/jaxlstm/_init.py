@@ -1,7 +1,7 @@
 """`init`: draws the weights of a network, which are its architecture."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.core
@@ -68,6 +68,54 @@ def checked(key: Any, cell: Any, scheme: Any, dtype: Any) -> tuple[Any, Scheme, 
     return key, made, _arguments.floating(dtype)
 
 
+@overload
+def init(  # pyright: ignore[reportOverlappingOverload]
+    key: Any,
+    cell: Cell,
+    input_size: int,
+    hidden_size: int,
+    *,
+    layers: Literal[1] | None = None,
+    bidirectional: Literal[False] = False,
+    dropout: float = 0.0,
+    bias: bool = True,
+    dtype: Any = float,
+    scheme: str | Scheme = "default",
+) -> Layer: ...
+
+
+@overload
+def init(
+    key: Any,
+    cell: Cell,
+    input_size: int,
+    hidden_size: int,
+    *,
+    layers: Literal[1] | None = None,
+    bidirectional: Literal[True],
+    dropout: float = 0.0,
+    bias: bool = True,
+    dtype: Any = float,
+    scheme: str | Scheme = "default",
+) -> Bidirectional: ...
+
+
+@overload
+def init(
+    key: Any,
+    cell: Cell,
+    input_size: int,
+    hidden_size: int | Sequence[int],
+    *,
+    layers: int | None = None,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    bias: bool = True,
+    dtype: Any = float,
+    scheme: str | Scheme = "default",
+) -> Stack: ...
+
+
 def init(
     key: Any,
     cell: Cell,
@@ -98,7 +146,8 @@ def init(
         scheme: `"default"`, `"torch"`, `"keras"`, `"irnn"` or a `jaxlstm.initializers.Scheme`.
 
     Returns:
-        A `Layer`, a `Bidirectional` of two, or a `Stack` of several: a pytree.
+        A `Layer`, a `Bidirectional` of two, or a `Stack` of several: a pytree.  For a type
+        checker it is a `Stack` where `layers` is not known to be 1.
 
     Raises:
         TypeError, ValueError: one message: what was wrong, what came, what to do.

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from ._control import of_rows as of_rows, over_rows, shared
 from ._dtypes import wide, widened
 from ._node import Recur, State, StepNode
+from ._summary import layer_repr
 
 if TYPE_CHECKING:
     from ._cell import Cell
@@ -40,6 +41,9 @@ class CellNode(StepNode, abstract=True):
     @property
     def input_size(self) -> int:
         return self.w.shape[-3]
+
+    def __repr__(self) -> str:
+        return layer_repr(self)
 
     def initial_state(self, batch: Sequence[int]) -> State:
         """Zeros, of float32 where the weights are narrower."""
@@ -76,6 +80,7 @@ class Layer(_Layer, CellNode):
     """The weights of one recurrent layer, and the cell that they are for."""
 
     __slots__ = ()
+    __repr__ = CellNode.__repr__
 
     def product(self, x: Array, w: Array, b: Array | None) -> Array:
         return product(x, w, b, self.operands)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ._control import Controls, resets, where
+from ._summary import node_repr
 
 State: TypeAlias = Any  # a pytree of arrays; that of a step node is a NamedTuple, the output first
 Recur: TypeAlias = Callable[[Array, str], Array]  # (h, gates) -> (*batch, gates, hidden)
@@ -92,6 +93,10 @@ class Node:
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if abstract:
             return
+        if hasattr(cls, "_fields") and cls.__repr__ is not object.__repr__:
+            own = next(base for base in cls.__mro__ if "__repr__" in vars(base))
+            if "_fields" in vars(own):  # that of a NamedTuple, which writes all numbers
+                setattr(cls, "__repr__", node_repr)  # noqa: B010
         given = {name for base in cls.__mro__ if base.__module__ != __name__ for name in vars(base)}
         missing = [part for part in cls.required if part not in given]
         if missing:

@@ -24,7 +24,8 @@ NODES: dict[str, type[Any]] = {
     **{name: node for name, node in vars(wrappers).items() if isinstance(node, type)},
 }
 STATES: dict[str, type[Any]] = {
-    c.state.__name__: c.state for c in vars(_cells).values() if isinstance(c, Cell)
+    "BidirectionalState": _containers.BidirectionalState,
+    **{c.state.__name__: c.state for c in vars(_cells).values() if isinstance(c, Cell)},
 }
 DEPTH = 32
 PARTS = 4096  # nodes of a network; each takes milliseconds to check
