@@ -31,6 +31,11 @@ from ._gradient_flow import (
 from ._init import init as init, lengths_to_mask as lengths_to_mask
 from ._node import Context as Context, Node as Node, StepNode as StepNode, run as run
 from ._record import Record as Record, record as record
+from ._roles import (
+    decay_mask as decay_mask,
+    muon_dimension_numbers as muon_dimension_numbers,
+    weight_roles as weight_roles,
+)
 from ._summary import summary as summary
 from .cells import (
     gru as gru,

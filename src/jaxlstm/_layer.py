@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
@@ -26,6 +26,9 @@ class CellNode(StepNode, abstract=True):
     """
 
     __slots__ = ()
+    roles: ClassVar[Mapping[str, str]] = {
+        "w": "input", "r": "recurrent", "b": "bias", "recurrent_bias": "bias",
+    }  # fmt: skip
     operands: ClassVar[Any] = None  # of products, where weights are wider; see `for_a_loop`
     cell: "Cell"
     w: Array

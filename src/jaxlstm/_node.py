@@ -6,7 +6,7 @@ implementation (`_unroll/`), which is given one `Problem`.  Other nodes hold nod
 by `run`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -89,6 +89,8 @@ class Node:
 
     __slots__ = ()
     required: ClassVar[tuple[str, ...]] = ("input_size", "initial_state", "run")
+    # what the arrays among its fields are for: see `jaxlstm.weight_roles`
+    roles: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if abstract:

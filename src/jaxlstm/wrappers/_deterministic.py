@@ -3,7 +3,7 @@
 import functools
 import numbers
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,7 @@ class InitialState(_InitialState, StepWrapper):
     """A node whose initial state is a weight; see `learn_initial_state`."""
 
     __slots__ = ()
+    roles: ClassVar = {"state": "initial_state"}
 
     def initial_state(self, batch: Sequence[int]) -> State:
         rows = lambda a: jnp.broadcast_to(widened(a), (*batch, *a.shape))

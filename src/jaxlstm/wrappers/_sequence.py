@@ -1,7 +1,7 @@
 """What surrounds a layer or a network: skips, norms, and one dropout mask for all time."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,6 +155,7 @@ class Highway(_Highway, SequenceWrapper):
     """`ys = t * node(xs) + (1 - t) * xs`; see `highway`."""
 
     __slots__ = ()
+    roles: ClassVar = {"gate": "matrix", "bias": "bias"}
 
     def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
         ys, state = run(self.node, xs, state, context)
@@ -203,6 +204,7 @@ class LayerNorm(_LayerNorm, SequenceWrapper):
     """A node with a layer norm before or behind it; see `layer_norm`."""
 
     __slots__ = ()
+    roles: ClassVar = {"gain": "vector", "shift": "bias"}
 
     def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
         # The shift must not stand under the mask, where a skip would hand it on.

@@ -1,7 +1,7 @@
 """A window over the newest inputs."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ class Delay(_Delay, StepNode):
     """A node that gives, at each step, the newest inputs side by side; see `window`."""
 
     __slots__ = ()
+    roles: ClassVar = {"of": "vector"}
 
     @property
     def input_size(self) -> int:

@@ -1,0 +1,236 @@
+"""What each weight is for: optimisers see matrices where matrices are, in any tree."""
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+
+import jaxlstm
+from jaxlstm import wrappers
+from networks import CELLS, numbers
+
+
+@pytest.fixture(autouse=True)
+def _promotion():
+    """What optax needs."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def whole(rnn=None):
+    """A model: networks among other arrays."""
+    rnn = numbers(jaxlstm.lstm, "bidirectional") if rnn is None else rnn
+    readout = {"w": np.ones((10, 2)), "b": np.ones(2)}
+    return {"embed": np.ones((7, 4)), "rnn": [rnn, None], "readout": (readout, np.ones(()))}
+
+
+def by_path(tree, is_leaf=None):
+    """The leaves of a tree by their key paths."""
+    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): a for path, a in found}
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_a_layer_of_every_cell(cell):
+    params = numbers(cell)
+    roles, mask = jaxlstm.weight_roles(params), jaxlstm.decay_mask(params)
+    assert jax.tree.structure(roles) == jax.tree.structure(mask) == jax.tree.structure(params)
+    assert (roles.w, mask.w) == ("input", True)
+    expected = {"r": ("recurrent", True), "b": ("bias", False), "recurrent_bias": ("bias", False)}
+    for name, said in expected.items():
+        if getattr(params, name) is not None:
+            assert (getattr(roles, name), getattr(mask, name)) == said
+    for name, weight in (params.weights or {}).items():
+        # The equations multiply a state with a vector unit by unit, along an axis for the batch.
+        vector = "..." in dict(cell.weights)[name].shape
+        assert roles.weights[name] == ("vector" if vector else "matrix"), name
+        assert mask.weights[name] is not vector
+        assert vector or weight.ndim >= 2
+
+
+def test_a_whole_model():
+    tree = whole()
+    roles = by_path(jaxlstm.weight_roles(tree))
+    assert roles["embed"] == roles["readout.0.w"] == roles["readout.1"] == "other"
+    assert roles["rnn.0.layers.1.backward.r"] == "recurrent"
+    decayed = {name for name, yes in by_path(jaxlstm.decay_mask(tree)).items() if yes}
+    layers = [
+        f"rnn.0.layers.{i}.{way}.{a}" for i in "01" for way in ("forward", "backward") for a in "wr"
+    ]
+    assert decayed == {"embed", "readout.0.w", *layers}
+
+
+WRAPPED = {
+    "layer_norm": (wrappers.layer_norm, {"gain": "vector", "shift": "bias"}),
+    "highway": (
+        lambda p: wrappers.highway(jax.random.key(0), p),
+        {"gate": "matrix", "bias": "bias"},
+    ),
+    "initial": (
+        wrappers.learn_initial_state,
+        {"state.h": "initial_state", "state.c": "initial_state"},
+    ),
+    "zoneout": (lambda p: wrappers.zoneout(p, 0.1), {}),
+    "window": (lambda p: wrappers.window(p, 2), {"layers.0.of": "vector"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrappers(name):
+    wrap, said = WRAPPED[name]
+    params = wrap(jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 4, 4))
+    roles = by_path(jaxlstm.weight_roles(params))
+    own = {
+        k: v for k, v in roles.items() if not k.rpartition(".")[0].endswith(("node", "layers.1"))
+    }
+    assert own == said
+    inner = {k.rpartition(".")[2]: v for k, v in roles.items() if k not in said}
+    assert inner == {"w": "input", "r": "recurrent", "b": "bias"}
+
+
+class Fields(NamedTuple):
+    scale: jax.Array
+    table: jax.Array
+    node: jaxlstm.Node
+
+
+class Mine(Fields, jaxlstm.Node):
+    """A node of one's own."""
+
+    roles = {"table": "vector"}  # noqa: RUF012
+    input_size = 3
+    initial_state = run = lambda self, *_: None
+
+
+def test_a_node_of_ones_own_says_what_its_arrays_are_for():
+    params = Mine(np.ones((3, 3)), np.ones((3, 3)), numbers(jaxlstm.gru))
+    roles = jaxlstm.weight_roles(params)
+    assert (roles.scale, roles.table, roles.node.w) == ("other", "vector", "input")
+    mask = jaxlstm.decay_mask(params)
+    assert (mask.scale, mask.table, mask.node.b) == (True, False, False)
+
+
+def test_an_ensemble_has_the_roles_of_one():
+    one = numbers(jaxlstm.cells.scrn)
+    many = jax.tree.map(lambda a: np.stack([a, a]), one)
+    assert jaxlstm.weight_roles(many) == jaxlstm.weight_roles(one)
+    assert jaxlstm.decay_mask(many) == jaxlstm.decay_mask(one)
+
+
+def ones(tree):
+    return jax.tree.map(jnp.ones_like, tree)
+
+
+def moved(optimizer, params, grads=None, steps=1):
+    """The parameters after some steps of zero gradients, unless told."""
+    state = optimizer.init(params)
+    grads = jax.tree.map(jnp.zeros_like, params) if grads is None else grads
+    for _ in range(steps):
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def test_weight_decay_leaves_biases_alone():
+    params = ones(whole())
+    after = by_path(moved(optax.adamw(0.1, weight_decay=0.5, mask=jaxlstm.decay_mask), params))
+    mask = by_path(jaxlstm.decay_mask(params))
+    for name, a in after.items():
+        np.testing.assert_allclose(a, 0.95 if mask[name] else 1.0, err_msg=name)
+    assert any(name.endswith(".b") and not yes for name, yes in mask.items())
+
+
+def test_a_mask_of_what_is_masked_already():
+    params = ones(whole())
+    inner = optax.add_decayed_weights(0.5, mask=jaxlstm.decay_mask)
+    outer = optax.multi_transform({True: inner, False: optax.identity()}, jaxlstm.decay_mask)
+    optimizer = optax.chain(outer, optax.scale(-1.0))
+    mask = by_path(jaxlstm.decay_mask(params))
+    for name, a in by_path(moved(optimizer, params)).items():
+        np.testing.assert_allclose(a, 0.5 if mask[name] else 1.0, err_msg=name)
+
+
+def test_a_rate_for_each_role():
+    params = ones(whole())
+    rates = {"input": 1.0, "recurrent": 2.0, "bias": 3.0, "other": 4.0}
+    optimizer = optax.multi_transform(
+        {role: optax.sgd(rate) for role, rate in rates.items()}, jaxlstm.weight_roles
+    )
+    roles = by_path(jaxlstm.weight_roles(params))
+    for name, a in by_path(moved(optimizer, params, ones(params))).items():
+        np.testing.assert_allclose(a, 1 - rates[roles[name]], err_msg=name)
+
+
+def test_schedule_free():
+    params = ones(whole())
+    base = optax.adamw(0.1, b1=0.0, weight_decay=0.5, mask=jaxlstm.decay_mask)
+    optimizer = optax.contrib.schedule_free(base, 0.1, b1=0.9)
+    state = optimizer.init(params)
+    updates, state = jax.jit(optimizer.update)(ones(params), state, params)
+    after = optax.contrib.schedule_free_eval_params(state, optax.apply_updates(params, updates))
+    assert jax.tree.structure(after) == jax.tree.structure(params)
+    mask = by_path(jaxlstm.decay_mask(params))
+    # Adam's first step has the length of the rate, with or without decay.
+    for name, a in by_path(state.z).items():
+        np.testing.assert_allclose(a, 0.85 if mask[name] else 0.9, rtol=1e-6, err_msg=name)
+
+
+def orthogonal(m):
+    """Whether all singular values of a matrix are as near to one another as Muon makes them."""
+    values = np.linalg.svd(m, compute_uv=False)
+    return values.max() / values.min() < 2.0
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_muon_takes_the_matrix_of_each_gate(ensemble):
+    params = whole(numbers(jaxlstm.cells.scrn if not ensemble else jaxlstm.lstm))
+    if ensemble:
+        params["rnn"] = jax.tree.map(lambda a: np.stack([a, a + 1]), params["rnn"])
+    params = jax.tree.map(jnp.asarray, params)
+    rng = np.random.default_rng(0)
+    draw = lambda a: jnp.asarray(rng.standard_normal(a.shape))
+    grads = jax.tree.map(draw, params)
+    optimizer = optax.contrib.muon(
+        1.0, ns_steps=12, muon_weight_dimension_numbers=jaxlstm.muon_dimension_numbers
+    )
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    roles, step, came = (by_path(t) for t in (jaxlstm.weight_roles(params), updates, grads))
+    seen = set()
+    for name, role in roles.items():
+        a = np.asarray(step[name])
+        if role in ("input", "recurrent"):
+            matrices = np.moveaxis(a, -2, 0)
+        elif role == "matrix" or name in ("embed", "readout.0.w"):
+            matrices = a
+        else:  # Adam's first step: the sign of the gradient
+            np.testing.assert_allclose(np.abs(a), np.abs(a).max(), rtol=1e-6, err_msg=name)
+            assert (np.sign(a) == -np.sign(came[name])).all()
+            continue
+        seen.add(role)
+        assert all(map(orthogonal, matrices.reshape(-1, *matrices.shape[-2:]))), name
+    assert seen >= {"input", "recurrent", "other"}
+
+
+def test_muon_and_a_convolution():
+    params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.gru, 2, 3, kernel=(3, 2))
+    said = jaxlstm.muon_dimension_numbers(params)
+    assert said.w == said.r == optax.contrib.MuonDimensionNumbers((-5, -4, -3), -1)
+    assert said.b is said.recurrent_bias is None
+    optimizer = optax.contrib.muon(
+        1.0, ns_steps=12, muon_weight_dimension_numbers=jaxlstm.muon_dimension_numbers
+    )
+    after = moved(optimizer, params, params)
+    assert jax.tree.structure(after) == jax.tree.structure(params)
+    for gate in range(3):
+        assert orthogonal((after.w - params.w)[..., gate, :].reshape(-1, 3))
+
+
+def test_the_library_needs_no_optax():
+    code = "import sys, jaxlstm; sys.exit('optax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
