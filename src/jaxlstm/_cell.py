@@ -216,13 +216,16 @@ class Cell:
     def keywords(self, p: Weights, rank: int) -> dict[str, Any]:
         """Options and weights, as the equations take them for so many batch axes."""
         given = {**dict(self.options), **jax.tree.map(widened, p.weights or {})}
-        for name, weight in self.weights:
-            words = weight.shape.split()
-            if "..." in words and name in given:
+        for name, (before, axes) in self.row_weights().items():
+            if name in given and given[name].ndim == axes:  # else it has a copy for each row
                 shape = given[name].shape
-                at = words.index("...")
-                given[name] = given[name].reshape(*shape[:at], *[1] * rank, *shape[at:])
+                given[name] = given[name].reshape(*shape[:before], *[1] * rank, *shape[before:])
         return given
+
+    def row_weights(self) -> dict[str, tuple[int, int]]:
+        """The weights with axes for the batch: how many others stand before these, and in all."""
+        words = {name: weight.shape.split() for name, weight in self.weights}
+        return {name: (w.index("..."), len(w) - 1) for name, w in words.items() if "..." in w}
 
     def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
         """One time step; `u` is `(*batch, gates, hidden)`, as is what `recur` gives."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from ._control import of_rows as of_rows, over_rows, shared
+from ._control import of_rows as of_rows, on_mesh, over_rows, share, shared, vary_alike
 from ._dtypes import wide, widened
 from ._node import Recur, State, StepNode
 from ._summary import layer_repr
@@ -107,6 +107,47 @@ def for_loops(node: Any) -> Any:
     """The node with layers whose weights are wide."""
     weights, back = for_a_loop(node)
     return back(weights)
+
+
+def for_rows(node: Any, xs: Array, space: int) -> Any:
+    """Layers with a copy for each row of `xs` of the weights that equations take row by row.
+
+    Their gradients are summed over the rows once, after a loop over time, not in each step: where
+    the rows are shared out over devices, that sum is a collective.
+    """
+    batch = xs.ndim - 2 - space
+    rows, spec = xs.shape[1 : 1 + batch], shared(xs)[1 : 1 + batch]
+
+    def copied(a: Array, before: int) -> Array:
+        first, rest = a.shape[:before], (*[1] * space, *a.shape[before:])
+        one = a.reshape(*first, *[1] * batch, *rest)
+        copies = vary_alike(jnp.broadcast_to(one, (*first, *rows, *rest)), xs)
+        return share(copies, xs, *[None] * before, *spec) if on_mesh(xs) else copies
+
+    def each(layer: Any) -> Any:
+        if not (isinstance(layer, CellNode) and layer.weights):
+            return layer
+        of_rows = layer.cell.row_weights()
+        weights = {
+            name: copied(a, of_rows[name][0]) if name in of_rows else a
+            for name, a in layer.weights.items()
+        }
+        return layer._replace(weights=weights)  # type: ignore[attr-defined]
+
+    return jax.tree.map(each, node, is_leaf=lambda n: isinstance(n, CellNode))
+
+
+def are_of_rows(node: Any) -> list[bool]:
+    """Of every leaf of a node, whether it is a weight that equations take row by row."""
+
+    def each(layer: Any) -> Any:
+        if not isinstance(layer, CellNode):
+            return False
+        none = jax.tree.map(lambda _: False, layer)
+        own = {name: name in layer.cell.row_weights() for name in layer.weights or ()}
+        return none._replace(weights=own or none.weights)  # type: ignore[attr-defined]
+
+    return jax.tree.leaves(jax.tree.map(each, node, is_leaf=lambda n: isinstance(n, CellNode)))
 
 
 def _wide_layer(layer: CellNode) -> CellNode:

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from .._layer import CellNode
 from .._node import Problem, State
 from . import associative, deferred, native, scan
+from ._groups import groups_of
 from .checkpoint import in_segments
 
 IMPLEMENTATIONS: dict[str, Any] = {
@@ -26,6 +27,13 @@ IMPLEMENTATIONS: dict[str, Any] = {
 DEFAULT = ("native", "deferred", "scan")
 
 
+def default(problem: Problem) -> tuple[str, ...]:
+    """On one device `scan` is as fast where a step has no recurrent products."""
+    groups = groups_of(problem)
+    alone = groups is not None and not groups.calls and jax.device_count() == 1
+    return ("scan",) if alone else DEFAULT
+
+
 def refusal(name: str, problem: Problem) -> str | None:
     """Why an implementation cannot run a problem, with its name; None if it can."""
     reason = IMPLEMENTATIONS[name].refusal(problem)
@@ -34,7 +42,7 @@ def refusal(name: str, problem: Problem) -> str | None:
 
 def unroll(node: Any, problem: Problem) -> tuple[Array, State]:
     """Runs a problem by the first of the implementations in its plan that can."""
-    names = problem.plan.implementation or DEFAULT
+    names = problem.plan.implementation or default(problem)
     reasons = {}
     for name in names:
         reason = _reason(name, problem)

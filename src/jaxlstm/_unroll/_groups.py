@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._layer import take
+from .._layer import are_of_rows, take
 from .._node import Problem, StepNode
 
 
@@ -34,10 +34,11 @@ class Groups(NamedTuple):
     summed: tuple[str, ...]
     v: tuple[str, ...]
     operands: tuple[bool, ...]  # of each product: whether its operand is the first field of `s`
+    own: bool  # whether the step has other weights, that it does not take row by row
 
 
 def group(
-    gates: str, calls: tuple[str, ...], operands: tuple[bool, ...], apart: set[str]
+    gates: str, calls: tuple[str, ...], operands: tuple[bool, ...], own: bool, apart: set[str]
 ) -> Groups:
     asked = "".join(calls)
     sums = [g for g in gates if asked.count(g) == 1 and g not in apart]
@@ -45,17 +46,17 @@ def group(
     others = lambda names: "".join(g for g in names if g not in sums)
     return Groups(
         gates, in_sums(gates), others(gates), calls,
-        tuple(map(in_sums, calls)), tuple(map(others, calls)), operands,
+        tuple(map(in_sums, calls)), tuple(map(others, calls)), operands, own,
     )  # fmt: skip
 
 
 def without_sums(groups: Groups) -> Groups:
     """With `u` and `v` of every gate stored by themselves."""
-    return group(groups.gates, groups.calls, groups.operands, set(groups.gates))
+    return group(groups.gates, groups.calls, groups.operands, groups.own, set(groups.gates))
 
 
 def groups_of(problem: Problem) -> Groups | None:
-    """The groups of a node's gates; None if no product of its step can be taken out of a loop.
+    """The groups of a node's gates; None if no weight of its step can be taken out of a loop.
 
     Read from one step of one row, as JAX traces it: each entry of `u` and of the products is
     followed through what only moves numbers to what uses it.  Any use but the sum of one gate's
@@ -87,18 +88,23 @@ def groups_of(problem: Problem) -> Groups | None:
         jax.eval_shape(look, node, s, u, noise)
     except jax.errors.UnexpectedTracerError:
         return None
-    if not calls:
+
+    def given(u: Any, vs: list[Any], node: StepNode, s: Any, noise: Any) -> Any:
+        rest = iter(vs)
+        return node.step(s, u, lambda h, gates: next(rest), noise)
+
+    jaxpr = jax.make_jaxpr(given)(u, products, node, s, noise).jaxpr
+    first = len(jax.tree.leaves((u, products)))
+    weights = jaxpr.invars[first : first + len(jax.tree.leaves(node))]
+    used = {id(x) for equation in jaxpr.eqns for x in equation.invars} | {*map(id, jaxpr.outvars)}
+    alone = [id(x) for x, of_rows in zip(weights, are_of_rows(node), strict=True) if not of_rows]
+    own = not used.isdisjoint(alone)
+    if not calls and not own:
         return None
     apart: set[str] = set()
     if node.gates:
-
-        def given(u: Any, vs: list[Any], node: StepNode, s: Any, noise: Any) -> Any:
-            rest = iter(vs)
-            return node.step(s, u, lambda h, gates: next(rest), noise)
-
-        jaxpr = jax.make_jaxpr(given)(u, products, node, s, noise).jaxpr
         apart = _apart(jaxpr, [(node.gates, u), *zip(calls, products, strict=True)])
-    return group(node.gates, tuple(calls), tuple(operands), apart)
+    return group(node.gates, tuple(calls), tuple(operands), own, apart)
 
 
 def _apart(jaxpr: Any, given: list[tuple[str, Any]]) -> set[str]:

@@ -31,7 +31,7 @@ from jaxtyping import Array
 
 from .._control import over_time, stepped_from, vary_alike, where
 from .._dtypes import widened
-from .._layer import Layer, for_a_loop, for_loops
+from .._layer import Layer, are_of_rows, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, State, StepNode
 from ._groups import Groups, Parts, groups_of, plus, rows, split, u_of, v_of, without_sums
 
@@ -39,8 +39,8 @@ from ._groups import Groups, Parts, groups_of, plus, rows, split, u_of, v_of, wi
 def refusal(problem: Problem) -> str | None:
     if groups_of(problem) is None:
         return (
-            "needs a node with recurrent weights, which its step multiplies with outside of loops "
-            f"of its own; this is {problem.node!r}."
+            "needs a node with recurrent weights, or another matrix, that its step multiplies with "
+            f"outside of loops of its own; this is {problem.node!r}."
         )
     return None
 
@@ -59,7 +59,8 @@ def run(problem: Problem) -> tuple[Array, State]:
     if light and groups.u:
         groups = without_sums(groups)  # two arrays in place of three
     hoist = hoists(rows) and not light
-    job = Job(for_loops(node), problem.initial, problem.state, xs, problem.controls)
+    node = for_rows(for_loops(node), xs, node.spatial_axes)
+    job = Job(node, problem.initial, problem.state, xs, problem.controls)
     last, ys = recurrence(PLAIN, Loop(groups, problem.plan.reverse, hoist), job)
     return ys, last
 
@@ -238,8 +239,9 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     du = jax.jvp(into_u, (node, xs), (d.node, d.xs))[1]
     dv = jax.jvp(lambda node: _products(groups, node, hs), (node,), (d.node,))[1]
     along = [_along(node, h, gates) for h, gates in zip(hs, groups.calls, strict=True)]
-    dweights, narrowed = for_a_loop(d.node)
     varying, fixed = _split_noise(controls.noise)
+    rows, put = _rows(node)
+    drows, _ = _rows(d.node)
 
     def point(fixed: Any, node: Any, s: State, parts: Parts, varying: Any) -> State:
         call = iter(range(len(along)))
@@ -258,18 +260,58 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
         return node.step(s, u_of(groups, parts), recur, _join_noise(varying, fixed))
 
     def body(ds: State, at: Any) -> tuple[State, Array]:
-        before, parts, dparts, now, varying, fixed, dnoise = at
+        before, parts, dparts, now, varying, fixed, dnoise, dstep = at
         ds = ds if now.reset is None else where(now.reset, d.initial, ds)
-        f = functools.partial(point, fixed)
-        dnode = narrowed(dweights)
-        dnew = jax.jvp(f, (node, before, parts, varying), (dnode, ds, dparts, dnoise))[1]
+        f = lambda rows, *given: point(fixed, put(rows), *given)
+        dnew = jax.jvp(f, (rows, before, parts, varying), (drows, ds, dparts, dnoise))[1]
+        dnew = dnew if dstep is None else jax.tree.map(jnp.add, dnew, dstep)
         ds = where(now.mask, dnew, ds)
         return ds, _output(kept.job, ds)
 
+    dsteps = _of_own(point, d.node, kept, varying, fixed) if groups.own else None
     body = jax.checkpoint(body, prevent_cse=False)
     steps = (kept.before, kept.parts, plus(du, dv), controls._replace(noise=None))
-    steps = (*steps, varying, fixed, _split_noise(d.noise)[0])
+    steps = (*steps, varying, fixed, _split_noise(d.noise)[0], dsteps)
     return over_time(body, d.state, steps, loop.reverse)
+
+
+def _rows(node: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+    """The weights that a step takes row by row, and what puts others in their place."""
+    leaves, tree = jax.tree.flatten(node)
+    marks = are_of_rows(node)
+
+    def put(rows: list[Array]) -> Any:
+        new = iter(rows)
+        return tree.unflatten([next(new) if m else a for a, m in zip(leaves, marks, strict=True)])
+
+    return [a for a, m in zip(leaves, marks, strict=True) if m], put
+
+
+def _of_own(
+    point: Callable[..., State], dnode: Any, kept: Residuals, varying: Any, fixed: Any
+) -> State:
+    """What the tangents of weights that a step has beside those of rows add to each state.
+
+    For all time at once, as those of its products: the gradient of a matrix is one product.
+    """
+    rows, put = _rows(dnode)
+    weights, back = for_a_loop(put([*map(jnp.zeros_like, rows)]))
+    wides, tree = jax.tree.flatten(weights)
+    time, node = kept.job.xs.shape[0], kept.job.node
+    # Where the step makes them narrow, each step has its own, to be summed wide.
+    pairs = enumerate(zip(wides, jax.tree.leaves(dnode), strict=True))
+    each = {i: jnp.broadcast_to(a, (time, *a.shape)) for i, (a, b) in pairs if a.dtype != b.dtype}
+
+    def one(at: Any, own: dict[int, Array]) -> State:
+        before, parts, varying, fixed = at
+        given = back(tree.unflatten([own.get(i, a) for i, a in enumerate(wides)]))
+        # What a product is made of must have a tangent: else its rule is left to be found by the
+        # next derivative.
+        zeros = jax.tree.map(jnp.zeros_like, (before, parts, varying))
+        f = functools.partial(point, fixed)
+        return jax.jvp(f, (node, before, parts, varying), (given, *zeros))[1]
+
+    return jax.checkpoint(jax.vmap(one))((kept.before, kept.parts, varying, fixed), each)
 
 
 PLAIN = Engine(values, residuals, tangents)

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array
 
 from .._control import Controls, controlled, over_time
-from .._layer import for_a_loop
+from .._layer import for_a_loop, for_rows
 from .._node import Problem, State
 
 
@@ -17,6 +17,7 @@ def refusal(problem: Problem) -> None:
 def run(problem: Problem) -> tuple[Array, State]:
     node, initial, dtype = problem.node, problem.initial, problem.xs.dtype
     weights, back = for_a_loop(node)
+    weights = for_rows(weights, problem.xs, node.spatial_axes)
 
     def body(s: State, at: tuple[Any, Controls]) -> tuple[State, Any]:
         s = controlled(back(weights), s, *at, initial)
