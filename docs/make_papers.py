@@ -53,7 +53,7 @@ def experiments():
 
 def page():
     lines = [HEAD, "| claim | paper | published | ours | verdict |", "|---|---|---|---|---|"]
-    sections = []
+    sections, found = [], [name for name, *_ in experiments()]
     for name, module, results, missing in experiments():
         holds, ours = module.verdict(results)
         verdict = "holds" if holds else "not here"
@@ -81,6 +81,9 @@ def page():
             f"Not run: {', '.join(sorted(missing))}." if missing else "",
             "How they learned:\n\n" + "\n".join(f"- {recipe}" for recipe in recipes),
         ]
+    open_ = sorted(set(NAMES) - set(found))
+    if open_:
+        lines.append(f"\nNot run yet: {', '.join(f'`{name}`' for name in open_)}.")
     return "\n".join(lines) + "\n\n" + "\n\n".join(s for s in sections if s) + "\n"
 
 

@@ -99,7 +99,7 @@ def runs(short: bool, length: int = 100, steps: int = 2500) -> dict[str, Run]:
     if short:
         task = sequences(30)
         return networks(task, 30, 900, ("rnn", "lstm"), tests=256, solved=0.9)
-    names = CELLS if length < 1000 else ("rnn", "lstm", "lstm chrono", "lstm 1997")
+    names = CELLS if length == 100 else ("rnn", "lstm chrono", "lstm 1997")
     tests = 2560 if length == 100 else 512
     return networks(sequences(length), length, steps, names, tests=tests)
 

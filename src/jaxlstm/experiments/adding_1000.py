@@ -6,4 +6,4 @@ from .shared import Run
 
 
 def runs(short: bool) -> dict[str, Run]:
-    return adding.runs(short, 1000, 1000)
+    return adding.runs(short, 1000, 800)

@@ -6,4 +6,4 @@ from .shared import Run
 
 
 def runs(short: bool) -> dict[str, Run]:
-    return adding.runs(short, 500, 1200)
+    return adding.runs(short, 500, 1000)

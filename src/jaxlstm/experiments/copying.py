@@ -49,14 +49,9 @@ def copying(lag: int) -> Task:
     return Task(10, 9, draw, cross_entropy, most_likely)
 
 
-def lag(short: bool) -> int:
-    return 20 if short else 100
-
-
 def runs(short: bool) -> dict[str, Run]:
-    steps, t = (1500, 20) if short else (3000, 100)
+    steps, t = (1500, 20) if short else (2000, 80)
     kinds = {
-        "rnn": (jaxlstm.rnn, None, ""),
         "lstm": (jaxlstm.lstm, None, ""),
         "lstm chrono": (jaxlstm.lstm, chrono(3 * t // 2), f"chrono {3 * t // 2}"),
     }
@@ -66,7 +61,6 @@ def runs(short: bool) -> dict[str, Run]:
             tests=256, solved=0.99,
         )
         for name, (cell, change, note) in kinds.items()
-        if not short or name != "rnn"
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ BIASES = (-1, 0, 1, 3)
 
 
 def runs(short: bool) -> dict[str, Run]:
-    length, steps = (20, 700) if short else (50, 2500)
+    length, steps = (20, 700) if short else (50, 1500)
     return {
         f"bias {bias}": learning(
             sequences(length), jaxlstm.lstm, 32, steps=steps, rate=3e-3, every=100, tests=1024,

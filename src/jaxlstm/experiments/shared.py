@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
@@ -146,8 +147,11 @@ def learning(
     )  # fmt: skip
 
 
-def fit(name: str, run: Run, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Trains a network from each of these seeds, all of them side by side in one program."""
+def fit(name: str, run: Run, seeds: Sequence[int], path: Path) -> dict[str, dict[str, Any]]:
+    """Trains a network from each of these seeds, all of them side by side in one program.
+
+    Every minute what there is goes into `path`, from where an interrupted run goes on.
+    """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     first, data = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
     weights, carried = jax.jit(jax.vmap(run.init))(first)
@@ -167,9 +171,13 @@ def fit(name: str, run: Run, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
         return jax.lax.scan(step, (weights, memory, carried), start + jnp.arange(run.every))
 
     several, test = jax.jit(several), jax.jit(jax.vmap(run.test))
-    curves: list[list[tuple[int, float, float]]] = [[] for _ in seeds]
-    began, done = time.perf_counter(), 0
-    with tqdm(total=run.steps, desc=name, mininterval=1.0) as bar:
+    about: dict[str, Any] = {"recipe": run.recipe, "name": name, "seeds": list(seeds)}
+    state, told = restored(path, (weights, memory, carried), about)
+    weights, memory, carried = state
+    curves: list[list[tuple[int, float, float]]] = told.get("curves", [[] for _ in seeds])
+    done, before = told.get("done", 0), told.get("seconds", 0.0)
+    began = kept = time.perf_counter()
+    with tqdm(total=run.steps, desc=name, mininterval=1.0, initial=done) as bar:
         while done < run.steps:
             (weights, memory, carried), _ = several(weights, memory, carried, done, data)
             done += run.every
@@ -179,8 +187,13 @@ def fit(name: str, run: Run, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
             bar.update(run.every)
             if run.stops and all(curve[-1][2] >= run.solved for curve in curves):
                 break
-    seconds = time.perf_counter() - began
-    extra = {k: v.tolist() for k, v in jax.jit(jax.vmap(run.extra))(weights).items()}
+            if time.perf_counter() - kept > 60:
+                kept = time.perf_counter()
+                now = {"curves": curves, "done": done, "seconds": before + kept - began}
+                keep(path, (weights, memory, carried), about | now)
+    path.unlink(missing_ok=True)
+    seconds = before + time.perf_counter() - began
+    extra = {k: rounded(v) for k, v in jax.jit(jax.vmap(run.extra))(weights).items()}
     count = sum(a.size for a in jax.tree.leaves(weights)) // len(seeds)
     return {
         str(seed): {
@@ -197,22 +210,43 @@ def fit(name: str, run: Run, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
     }
 
 
+def keep(path: Path, state: Any, about: dict[str, Any]) -> None:
+    new = path.with_suffix(".new.npz")
+    np.savez(new, *jax.tree.leaves(state), about=json.dumps(about))
+    new.replace(path)
+
+
+def restored(path: Path, state: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What was kept of the same run, in the structure of `state`; else `state`."""
+    if not path.exists():
+        return state, {}
+    with np.load(path) as found:
+        told = json.loads(str(found["about"]))
+        if any(told[key] != value for key, value in about.items()):
+            return state, {}
+        leaves, tree = jax.tree.flatten(state)
+        return jax.tree.unflatten(tree, [found[f"arr_{i}"] for i in range(len(leaves))]), told
+
+
+def rounded(values: Array) -> Any:
+    """Lists of numbers of four digits, as they are kept."""
+    return jax.tree.map(lambda x: float(f"{x:.4g}"), values.tolist())
+
+
 def results_of(
     experiment: Any, seeds: int, short: bool, path: Path, networks: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Runs what `path` does not hold yet, and keeps each network's seeds there when it is done."""
     told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    results = told.get("networks", {})
     runs = experiment.runs(short)
+    results = {name: v for name, v in told.get("networks", {}).items() if name in runs}
     for name, run in runs.items():
         if networks and name not in networks:
             continue
         kept = {k: v for k, v in results.get(name, {}).items() if v["recipe"] == run.recipe}
         missing = [seed for seed in range(seeds) if str(seed) not in kept]
         if missing:
-            # An experiment whose measure is no training brings its own.
-            measure = getattr(experiment, "measure", fit)
-            kept |= measure(name, run, missing)
+            kept |= fit(name, run, missing, path.with_suffix(".npz"))
         results[name] = {k: kept[k] for k in sorted(kept, key=int)}
         told = {"jax": jax.__version__, "device": str(jax.devices()[0]), "networks": results}
         path.write_text(json.dumps(told) + "\n", encoding="utf-8")

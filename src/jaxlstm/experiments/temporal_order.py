@@ -55,8 +55,6 @@ def order(length: int) -> Task:
 
 CELLS = {
     "rnn": (jaxlstm.rnn, 1e-3, None, ""),
-    "gru": (jaxlstm.gru, 3e-3, None, ""),
-    "lstm": (jaxlstm.lstm, 3e-3, None, ""),
     "lstm chrono": (jaxlstm.lstm, 3e-3, chrono(100), "chrono 100"),
     "lstm 1997": (jaxlstm.cells.lstm_1997, 3e-3, biased("i", -2.0), "input gates' biases -2"),
 }
