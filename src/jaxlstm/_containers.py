@@ -66,7 +66,8 @@ class Stack(_Stack, Node):
                 keep = jax.random.bernoulli(noise, 1 - self.dropout.value, xs.shape)
                 scaled = (widened(xs) / (1 - self.dropout.value)).astype(xs.dtype)
                 xs = jnp.where(*alike(keep, scaled, jnp.zeros_like(xs)))
-            xs, s = run(layer, xs, s, context._replace(key=key))
+            with jax.named_scope(f"layers[{i}]"):
+                xs, s = run(layer, xs, s, context._replace(key=key))
             ends.append(s)
         return xs, tuple(ends)
 
@@ -142,6 +143,9 @@ class Bidirectional(_Bidirectional, Node):
             )
         keys = (None, None) if context.key is None else jax.random.split(context.key)
         back = context.plan._replace(reverse=not context.plan.reverse)
-        yf, sf = run(self.forward, xs, state.forward, context._replace(key=keys[0]))
-        yb, sb = run(self.backward, xs, state.backward, context._replace(key=keys[1], plan=back))
+        with jax.named_scope("forward"):
+            yf, sf = run(self.forward, xs, state.forward, context._replace(key=keys[0]))
+        back = context._replace(key=keys[1], plan=back)
+        with jax.named_scope("backward"):
+            yb, sb = run(self.backward, xs, state.backward, back)
         return jnp.concatenate([yf, yb], -1), BidirectionalState(sf, sb)
