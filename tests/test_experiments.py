@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.util
+import itertools
 import json
+import os
 import pathlib
 import re
 
@@ -15,7 +17,16 @@ import jaxlstm
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
-from jaxlstm.experiments import adding, copying, counting, grammar, reber, temporal_order, time_lags
+from jaxlstm.experiments import (
+    adding,
+    copying,
+    counting,
+    grammar,
+    reber,
+    shared,
+    temporal_order,
+    time_lags,
+)
 from jaxlstm.experiments.__main__ import NAMES, main
 
 KEY = jax.random.key(3)
@@ -161,6 +172,8 @@ FAST = ("reber",)
 )
 def test_the_claim_in_its_short_form(name, tmp_path):
     """The order of the networks that the paper claims."""
+    if name == "pixel_mnist" and not os.environ.get("MNIST"):
+        pytest.skip("the data are not there")
     results, (holds, says) = run(name, tmp_path, "--seeds", "3")
     assert holds, says
     assert all(len(seeds) == 3 for seeds in results.values())
@@ -199,3 +212,40 @@ def test_the_network_of_elman_gets_no_gradient_through_time():
     grads = jax.grad(lambda xs: jaxlstm.apply(network, xs)[0][-1].sum())(jnp.ones((4, 2)))
     assert jnp.abs(grads[-1]).max() > 1e-3
     assert jnp.abs(grads[:-1]).max() < 1e-9
+
+
+def test_bad_arguments_are_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MNIST", raising=False)
+    for arguments, said in (
+        (["reber", "--networks", "perceptron"], "`--networks` must be of .*got .'perceptron'"),
+        (["reber", "--seeds", "0"], "`--seeds` must be 1 or more; got 0"),
+        (["pixel_mnist"], "set MNIST to the folder"),
+    ):
+        assert main([*arguments, "--output", str(tmp_path)]) == 2
+        assert re.search(said, capsys.readouterr().err)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
+    """What comes is the same number for number."""
+    run = time_lags.runs(True)["rnn, p = 10"]._replace(steps=200, stops=False)
+    whole = shared.fit("whole", run, [0, 1], tmp_path / "whole.npz")
+    clock = itertools.count(0, 100)  # more than a minute between any two looks
+    monkeypatch.setattr(shared.time, "perf_counter", lambda: next(clock))
+    keep, path = shared.keep, tmp_path / "run.npz"
+
+    def keep_and_stop(path, state, about):
+        keep(path, state, about)
+        if about["done"] == 100:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shared, "keep", keep_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        shared.fit("run", run, [0, 1], path)
+    monkeypatch.setattr(shared, "keep", keep)
+    state = {"w": jnp.zeros(3)}  # of another run
+    assert shared.restored(path, state, {"recipe": "another"}) == (state, {})
+    rest = shared.fit("run", run, [0, 1], path)
+    assert not path.exists()
+    for seed in ("0", "1"):
+        assert rest[seed]["curve"] == whole[seed]["curve"]
+        assert rest[seed]["loss"] == whole[seed]["loss"]

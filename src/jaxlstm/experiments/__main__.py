@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         experiment = importlib.import_module(f".{options.name}", jaxlstm.experiments.__name__)
         options.output.mkdir(parents=True, exist_ok=True)
         path = options.output / f"{options.name}{'_short' if options.short else ''}.json"
+        if options.seeds < 1:
+            raise ValueError(f"`--seeds` must be 1 or more; got {options.seeds}.")
         given = options.seeds, options.short, path, options.networks
         results = shared.results_of(experiment, *given)
         shared.picture(experiment, results, path.with_suffix(".png"))
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"the experiments need {e.name}: pip install 'jaxlstm[demo]'", file=sys.stderr)
         return 2
-    except FileNotFoundError as e:
+    except (FileNotFoundError, ValueError) as e:
         print(f"python -m jaxlstm.experiments: {e}", file=sys.stderr)
         return 2
     rows = shared.table(results)

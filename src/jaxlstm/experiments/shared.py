@@ -239,6 +239,8 @@ def results_of(
     """Runs what `path` does not hold yet, and keeps each network's seeds there when it is done."""
     told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     runs = experiment.runs(short)
+    if unknown := [name for name in networks if name not in runs]:
+        raise ValueError(f"`--networks` must be of {list(runs)}; got {unknown}.")
     results = {name: v for name, v in told.get("networks", {}).items() if name in runs}
     for name, run in runs.items():
         if networks and name not in networks:
