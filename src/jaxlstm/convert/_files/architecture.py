@@ -14,6 +14,7 @@ from ..._cell import Cell, Layer, shape_of
 from ..._conv import ConvLayer
 from ...wrappers._step import innermost
 from .header import DTYPES, FileError, short
+from .leaves import IMPLEMENTATIONS, VALUES, implementation, is_key, is_value, keys_like
 
 NODES: dict[str, type[Any]] = {
     "Layer": Layer,
@@ -31,6 +32,7 @@ DEPTH = 32
 PARTS = 4096  # nodes of a network; each takes milliseconds to check
 REPEATS = 1024  # of what cells may do several times in one step; each takes a millisecond too
 EMPTY = 2**20  # elements that an array without any may claim by its other sizes
+ARRAYS = {str(dtype) for dtype in DTYPES.values()}
 FLOATING = {str(dtype) for name, dtype in DTYPES.items() if "F" in name}
 
 
@@ -53,6 +55,7 @@ STATICS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "limit": ("a positive number", lambda v: _number(v) and v > 0),
     "epsilon": ("a positive number", lambda v: _number(v) and v > 0),
     "before": ("true or false", lambda v: isinstance(v, bool)),
+    "std": ("a number, 0 or more", lambda v: _number(v) and 0 <= v < math.inf),
     "gate": ("the letter of a gate", lambda v: isinstance(v, str)),
 }
 
@@ -81,11 +84,14 @@ def named_types(known: Mapping[str, Cell]) -> dict[str, type[Any]]:
 
 
 def described(value: Any, known: Mapping[str, Cell]) -> Any:
-    """A network as data that JSON can hold; arrays leave their shape and dtype."""
+    """A tree as data that JSON can hold; arrays leave their shape and dtype.
+
+    Around nodes stand dicts, lists and tuples of arrays, keys, numbers and strings.
+    """
     types = {node: name for name, node in named_types(known).items()}
 
-    def told(value: Any, depth: int) -> Any:
-        inner = lambda value: told(value, depth + 1)
+    def told(value: Any, depth: int, inside: bool = False) -> Any:
+        inner = lambda value: told(value, depth + 1, inside)
         if value is None:
             return None
         if depth > DEPTH:
@@ -96,16 +102,26 @@ def described(value: Any, known: Mapping[str, Cell]) -> Any:
             return {"static": _plain(value.value)}
         if type(value) in types:
             fields = zip(value._fields, value, strict=True)
-            return {"node": types[type(value)], "fields": {k: inner(v) for k, v in fields}}
+            return {
+                "node": types[type(value)],
+                "fields": {k: told(v, depth + 1, True) for k, v in fields},
+            }
+        if is_key(value) and not inside:
+            return {"key": implementation("a leaf", value), "shape": list(value.shape)}
+        if is_value(value) and not inside:
+            return {"value": type(value).__name__}
         if hasattr(value, "dtype") and hasattr(value, "shape"):
             return {"array": str(value.dtype), "shape": list(value.shape)}
         if type(value) is dict and all(isinstance(k, str) for k in value):
             return {"dict": {k: inner(v) for k, v in value.items()}}
+        if type(value) is dict and all(type(k) is int for k in value):
+            return {"numbered": [[k, inner(v)] for k, v in value.items()]}
         if type(value) in (tuple, list):
             return {type(value).__name__: [inner(v) for v in value]}
         raise ValueError(
-            f"a `{type(value).__name__}` is no node that a file can describe ({sorted(NODES)}). "
-            "Save the weights alone, `architecture=False`, and load them with "
+            f"a `{type(value).__name__}` is nothing that a file can describe, which is a node of "
+            f"{sorted(NODES)}, or a dict, list or tuple of nodes, arrays, keys, numbers and "
+            "strings. Save the leaves alone, `architecture=False`, and load them with "
             "`load(path, like=...)`."
         )
 
@@ -163,7 +179,10 @@ def _repeats(cell: Cell) -> int:
 
 
 class Reader:
-    """Builds a network of `described` data; arrays are `jax.ShapeDtypeStruct` still."""
+    """Builds a tree of `described` data.
+
+    Arrays and keys are `jax.ShapeDtypeStruct` still, values those of their types that are zero.
+    """
 
     def __init__(self, file: str, known: Mapping[str, Cell]) -> None:
         self.file, self.known, self.parts = file, known, 0
@@ -172,26 +191,39 @@ class Reader:
     def wrong(self, at: str, expected: str, found: Any) -> FileError:
         return FileError(self.file, at or None, expected, short(found))
 
-    def build(self, data: Any, at: str = "", depth: int = 0) -> Any:
+    def build(self, data: Any, at: str = "", depth: int = 0, inside: bool = False) -> Any:
         """The value that the data describe; `at` is its key path."""
         if data is None:
             return None
         if depth > DEPTH:
             raise self.wrong(at, f"an architecture of at most {DEPTH} levels", "more")
         under = lambda key: f"{at}.{key}" if at else str(key)
+        inner = lambda v, key: self.build(v, under(key), depth + 1, inside)
         match data:
             case {"cell": str(name), "options": list(options), **rest} if not rest:
                 return self.cell(at, name, options)
             case {"static": value, **rest} if not rest:
                 return _containers.Static(self.option(at, value))
             case {"array": str(dtype), "shape": list(shape), **rest} if not rest:
-                return self.array(at, dtype, shape)
+                return self.array(at, dtype, shape, inside)
+            case {"key": str(name), "shape": list(shape), **rest} if not rest and not inside:
+                if name not in IMPLEMENTATIONS:
+                    raise self.wrong(at, f"keys of one of {IMPLEMENTATIONS}", name)
+                return keys_like(name, self.shape(at, shape))
+            case {"value": str(name), **rest} if not rest and not inside and name in VALUES:
+                return VALUES[name]()
             case {"dict": dict(items), **rest} if not rest:
-                return {k: self.build(v, under(k), depth + 1) for k, v in items.items()}
+                return {k: inner(v, k) for k, v in items.items()}
+            case {"numbered": list(items), **rest} if not rest:
+                if not all(
+                    isinstance(i, list) and len(i) == 2 and type(i[0]) is int for i in items
+                ):
+                    raise self.wrong(at, "pairs of a whole number and a part", items)
+                return {k: inner(v, k) for k, v in items}
             case {"tuple": list(items), **rest} if not rest:
-                return tuple(self.build(v, under(k), depth + 1) for k, v in enumerate(items))
+                return tuple(inner(v, k) for k, v in enumerate(items))
             case {"list": list(items), **rest} if not rest:
-                return [self.build(v, under(k), depth + 1) for k, v in enumerate(items)]
+                return [inner(v, k) for k, v in enumerate(items)]
             case {"node": str(name), "fields": dict(fields), **rest} if not rest:
                 node = self.types.get(name)
                 if node is None:
@@ -201,7 +233,7 @@ class Reader:
                     raise self.wrong(at, f"an architecture of at most {PARTS} nodes", "more")
                 if tuple(fields) != node._fields:
                     raise self.wrong(at, f"a {name} with the fields {node._fields}", tuple(fields))
-                made = {k: self.build(v, under(k), depth + 1) for k, v in fields.items()}
+                made = {k: self.build(v, under(k), depth + 1, True) for k, v in fields.items()}
                 return self.checked(at, node(**made)) if name in NODES else node(**made)
         raise self.wrong(at, "a part of an architecture", data)
 
@@ -228,12 +260,18 @@ class Reader:
                 return value
         raise self.wrong(at, "an option: a number, a string, null or a list", value)
 
-    def array(self, at: str, dtype: str, shape: list[Any]) -> jax.ShapeDtypeStruct:
+    def array(self, at: str, dtype: str, shape: list[Any], inside: bool) -> jax.ShapeDtypeStruct:
+        found = self.shape(at, shape)
+        if inside and dtype not in FLOATING:
+            raise self.wrong(at, f"weights of a dtype of {sorted(FLOATING)}", dtype)
+        if dtype not in ARRAYS:
+            raise self.wrong(at, f"an array of a dtype of {sorted(ARRAYS)}", dtype)
+        return jax.ShapeDtypeStruct(found, np.dtype(dtype))
+
+    def shape(self, at: str, shape: list[Any]) -> tuple[int, ...]:
         if not all(type(n) is int and 0 <= n < 2**63 for n in shape):
             raise self.wrong(at, "a shape", shape)
-        if dtype not in FLOATING:
-            raise self.wrong(at, f"weights of a dtype of {sorted(FLOATING)}", dtype)
-        return jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
+        return tuple(shape)
 
     def checked(self, at: str, node: Any) -> Any:
         """A node whose parts are of the kind that it runs with."""
@@ -319,16 +357,23 @@ class Reader:
                 expected = f"sizes that a file of {size} bytes can bear out"
                 raise self.wrong(name, expected, list(a.shape))
 
-    def check_run(self, network: Any) -> None:
-        """One step of it can be traced, so options and sizes are such as the equations take.
+    def check_run(self, tree: Any) -> None:
+        """One step of every network in it can be traced."""
+        repeats = 0
+        for network in filter(self.runs, jax.tree.leaves(tree, is_leaf=self.runs)):
+            parts = jax.tree.leaves(network, is_leaf=lambda a: hasattr(a, "w"))
+            layers = [a for a in parts if hasattr(a, "w")]
+            repeats += sum(_repeats(a.cell) for a in layers)
+            if repeats > REPEATS:  # the arrays are right; enough
+                return
+            self.check_network(network, layers)
+
+    def check_network(self, network: Any, layers: list[Any]) -> None:
+        """One step can be traced, so options and sizes are such as the equations take.
 
         Not where axes stand before those of a layer: of an ensemble, or of a convolution.
         """
-        parts = jax.tree.leaves(network, is_leaf=lambda a: hasattr(a, "w"))
-        layers = [a for a in parts if hasattr(a, "w")]
         if any(len(a.w.shape) != 3 for a in layers):
-            return
-        if sum(_repeats(a.cell) for a in layers) > REPEATS:  # the arrays are right; enough
             return
         params = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, np.float32), network)
         try:

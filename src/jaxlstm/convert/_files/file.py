@@ -19,12 +19,25 @@ except ImportError:  # where an open file cannot be removed, and needs no lock
     fcntl = None
 
 from ..._cell import Cell
+from ..._node import Node
+from .._arrays import device
 from .._extra import extra
 from .architecture import Reader, described, known_cells
 from .header import DTYPES, FileError, Tensor, kind, parsed, read, short
-from .paths import from_dict, likeness, named_leaves, native
+from .leaves import (
+    check,
+    is_key,
+    is_value,
+    read_implementations,
+    read_values,
+    stored,
+    told,
+    wrapped,
+)
+from .paths import likeness, named_leaves, native
 
-FORMAT, VERSION = "jaxlstm", 1
+# The first version holds a network, or arrays alone; the second any tree around networks.
+FORMAT, VERSIONS = "jaxlstm", ("1", "2")
 
 
 def save(
@@ -34,7 +47,11 @@ def save(
     cells: Mapping[str, Cell] | None = None,
     architecture: bool = True,
 ) -> None:
-    """Writes a network into one safetensors file, with its architecture as data.
+    """Writes a network, or a tree around networks, into one safetensors file.
+
+    The architecture is in it as data.  Around networks stand dicts, lists and tuples of arrays,
+    keys of `jax.random`, numbers, strings and None: an embedding and a readout, the step that
+    training has come to.
 
     The file is written beside its place and then moved there, so that a kill at any instant
     leaves the old file or the new one.  What a kill leaves beside it, `*.tmp`, the next `save` to
@@ -44,14 +61,16 @@ def save(
     Args:
         path: of the file; a file that stands there is replaced, and the new one has its mode.
             Where a link leads to it, the link stays.
-        params: what `init` returns, built of the library's own nodes.
+        params: what `init` returns, built of the library's own nodes; or a tree that holds such
+            networks.
         cells: names for cells of your own, which `load` must be given again.
-        architecture: False writes the arrays of any tree at all, for `load(path, like=...)`.
+        architecture: False writes the leaves of any tree at all, for `load(path, like=...)`:
+            a tree with the state of an optimiser, or with classes of your own.
 
     Raises:
         ValueError: a cell or a node that a file cannot describe; a network that `load` would
             refuse; or, as a `FileError`, a path where something else than a file stands.
-        TypeError: a leaf that is no array of numbers.
+        TypeError: a leaf that is no array, key, number or string.
         OSError: what the system says of the path or of the disk.
         ImportError: safetensors is missing: `pip install 'jaxlstm[safetensors]'`.
 
@@ -60,20 +79,29 @@ def save(
     convert.save("network.safetensors", params)
     again = convert.load("network.safetensors")
     assert jax.tree.structure(again) == jax.tree.structure(params)
+
+    model = {"embed": jnp.zeros((90, 3)), "rnn": params, "step": 100, "key": jax.random.key(1)}
+    convert.save("model.safetensors", model)
+    again = convert.load("model.safetensors")
+    assert again["step"] == 100
     ```
     """
     numpy = extra("safetensors.numpy", "safetensors")
     file, known = os.fsdecode(path), known_cells(cells)
-    arrays = {name: _array(name, leaf) for name, leaf in named_leaves(params).items()}
-    metadata = {"format": FORMAT, "version": str(VERSION)}
+    leaves = named_leaves(params)
+    arrays = {name: _array(name, a) for name, a in leaves.items() if not is_value(a)}
+    more = told(leaves)
+    plain = not more and (isinstance(params, Node) or not architecture)
+    metadata = {"format": FORMAT, "version": VERSIONS[0] if plain else VERSIONS[1], **more}
     if architecture:
-        data = described(jax.tree.unflatten(jax.tree.structure(params), arrays.values()), known)
+        shown = [a if is_key(a) else arrays.get(name, a) for name, a in leaves.items()]
+        data = described(jax.tree.unflatten(jax.tree.structure(params), shown), known)
         metadata["architecture"] = json.dumps(data, separators=(",", ":"), allow_nan=False)
     content = numpy.save(arrays, metadata)
     # What cannot be loaded is not written.
     metadata, tensors, _ = read(file, io.BytesIO(content), len(content))
     if architecture:
-        _network(file, metadata, tensors, len(content), known)
+        _tree(file, metadata, tensors, len(content), known)
     replace(file, content)
 
 
@@ -101,9 +129,12 @@ def _array(name: str, leaf: Any) -> np.ndarray:
     except UnicodeEncodeError:
         raise ValueError(f"the key path {name!a} must be text that UTF-8 can hold.") from None
     if not hasattr(leaf, "dtype"):
-        raise TypeError(f"`{name}` must be an array; got {short(leaf)}, a {type(leaf).__name__}.")
+        raise TypeError(
+            f"`{name}` must be an array, a number or a string; got {short(leaf)}, a "
+            f"{type(leaf).__name__}."
+        )
     try:
-        a = np.asarray(leaf)
+        a = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(f"`{name}` must be an array of numbers; got {leaf.dtype}: {e}") from None
     if native(a.dtype) not in DTYPES.values():
@@ -208,13 +239,14 @@ def load(
 
     Args:
         path: of the file.
-        like: a tree of the same key paths, shapes and dtypes, which the arrays are put into.
-            The architecture in the file is not looked at then, so that the cells and nodes
-            may be of your own.
+        like: a tree of the same key paths, shapes and dtypes, which the leaves are put into;
+            a number or a string stands where the file has one of its type.  The architecture
+            in the file is not looked at then, so that cells, nodes and other classes may be of
+            your own.
         cells: names to cells of your own, as they were given to `save`.
 
     Returns:
-        The network.
+        The network, or the tree.
 
     Raises:
         FileError: the file is not what `save` writes: which file, which tensor, what was
@@ -226,7 +258,7 @@ def load(
     """
     deserialize = extra("safetensors", "safetensors").deserialize
     file, known = os.fsdecode(path), known_cells(cells)
-    leaves = likeness(like)
+    likeness(like, is_value)
     mode = os.stat(file).st_mode
     if not stat.S_ISREG(mode):  # before it is opened, as a fifo waits for a writer then
         raise FileError(file, None, "a regular file", kind(mode))
@@ -235,9 +267,9 @@ def load(
         metadata, tensors, head = read(file, f, size)
         _check_version(file, metadata)
         if like is None:
-            like = _network(file, metadata, tensors, size, known)
+            like = _tree(file, metadata, tensors, size, known)
         else:
-            _check_names(file, tensors, leaves)
+            _check_leaves(file, metadata, tensors, named_leaves(like))
         content = head + f.read(size - len(head))
     if len(content) != size:
         said = f"{len(content)}: it changed while it was read"
@@ -250,44 +282,63 @@ def load(
     for name, a in arrays.items():
         if a.dtype == bool and a.size and a.view(np.uint8).max() > 1:
             raise FileError(file, name, "bytes of 0 and 1 for bool", f"{a.view(np.uint8).max()}")
-    return from_dict(arrays, like)
+    values, keys = read_values(file, metadata), read_implementations(file, metadata)
+    made = [
+        values[name] if name in values else _made(name, arrays[name], keys.get(name))
+        for name in named_leaves(like)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), made)
+
+
+def _made(name: str, a: np.ndarray, key: str | None) -> Any:
+    return device(name, a) if key is None else wrapped(key, a)
 
 
 def _check_version(file: str, metadata: Mapping[str, str]) -> None:
     found, version = metadata.get("format"), metadata.get("version", "none")
     if found != FORMAT:
         raise FileError(file, None, "a file that `jaxlstm.convert.save` wrote", f"format {found}")
-    if version != str(VERSION):
-        raise FileError(file, None, f"version {VERSION}", f"version {short(version)}")
+    if version not in VERSIONS:
+        said = f"version {' or '.join(VERSIONS)}"
+        raise FileError(file, None, said, f"version {short(version)}")
 
 
-def _network(
+def _tree(
     file: str,
     metadata: Mapping[str, str],
     tensors: Mapping[str, Tensor],
     size: int,
     known: Mapping[str, Cell],
 ) -> Any:
-    """The network that a header describes, which is that of the tensors, and runs."""
+    """The tree that a header describes, which is that of the tensors, and whose networks run."""
     if "architecture" not in metadata:
         raise FileError(file, None, "an architecture, or `like=` in its place", "weights alone")
     data = parsed(file, "the architecture", metadata["architecture"])
     reader = Reader(file, known)
     try:
-        network = reader.build(data)
-        leaves = named_leaves(network)
+        tree = reader.build(data)
+        leaves = named_leaves(tree)
     except (FileError, MemoryError):
         raise
     except Exception as e:  # options are another's data, and a cell may refuse them in any way
         said = short(f"{type(e).__name__}: {e}")
         raise FileError(file, None, "an architecture that can be built", said) from None
-    if not reader.runs(network):
-        said = "a network (of another tree, the weights alone: `architecture=False`, `like=`)"
-        raise FileError(file, None, said, type(network).__name__)
-    _check_names(file, tensors, leaves)
-    reader.check_empty(leaves, size)
-    reader.check_run(network)
-    return network
+    if metadata["version"] == VERSIONS[0] and not reader.runs(tree):
+        raise FileError(file, None, "a network, of a file of version 1", type(tree).__name__)
+    expected = _check_leaves(file, metadata, tensors, leaves)
+    reader.check_empty(expected, size)
+    reader.check_run(tree)
+    return tree
+
+
+def _check_leaves(
+    file: str, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], leaves: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The leaves are those of the file; the tensors that they are in."""
+    check(file, leaves, read_values(file, metadata), read_implementations(file, metadata))
+    expected = {name: stored(a) for name, a in leaves.items() if not is_value(a)}
+    _check_names(file, tensors, expected)
+    return expected
 
 
 def _check_names(file: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Weights by name: a tree of arrays as a flat mapping from key paths, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,11 +20,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return found
 
 
-def likeness(like: Any) -> dict[str, Any]:
-    """The leaves of a tree that arrays are put into, each with a shape and a dtype."""
+def likeness(like: Any, others: Callable[[Any], bool] = lambda leaf: False) -> dict[str, Any]:
+    """The leaves of a tree that arrays are put into, each with a shape and a dtype, or others."""
     leaves = named_leaves(like)
     for name, leaf in leaves.items():
-        if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+        is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+        if not is_array and not others(leaf):
             raise TypeError(f"`like` must hold arrays; `{name}` is a {type(leaf).__name__}.")
     return leaves
 
