@@ -1,4 +1,4 @@
-"""What is measured: the grid, and the data of one line of it."""
+"""What is measured: the grid, further lines, and the data of one line."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,11 @@ CELLS = tuple(GATES)
 
 
 class Case(NamedTuple):
-    """A cell and the sizes of one line; `masked` lines have ragged lengths."""
+    """A cell and the sizes of one line, and what else is asked of it.
+
+    `masked` lines have ragged lengths, `reset` lines episodes; `bidirectional` are two layers, and
+    a `population` is as many networks by `vmap` over their weights, which see the same inputs.
+    """
 
     cell: str
     batch: int
@@ -21,10 +25,28 @@ class Case(NamedTuple):
     input: int
     hidden: int
     masked: bool = False
+    reset: bool = False
+    bidirectional: bool = False
+    population: int = 0
+    dtype: str = "float32"
 
     def __str__(self) -> str:
-        sizes = f"{self.batch},{self.time},{self.input},{self.hidden}"
-        return f"{self.cell} ({sizes}{', masked' if self.masked else ''})"
+        return f"{self.cell} {self.sizes}"
+
+    @property
+    def sizes(self) -> str:
+        numbers = f"{self.batch},{self.time},{self.input},{self.hidden}"
+        said = [name for name in ("masked", "reset") if getattr(self, name)]
+        said += ["two layers, bidirectional"] if self.bidirectional else []
+        said += [f"population of {self.population}"] if self.population else []
+        said += [] if self.dtype == "float32" else [self.dtype]
+        return f"({', '.join([numbers, *said])})"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a line of the grid, one layer in float32."""
+        others = self.reset or self.bidirectional or self.population
+        return self.cell in GATES and not others and self.dtype == "float32"
 
 
 GRID = (
@@ -36,39 +58,76 @@ GRID = (
     (8, 256, 1024, 1024),
     (32, 128, 256, 256, True),
 )
+MORE = (
+    Case("lstm", 32, 128, 128, 128, bidirectional=True),
+    Case("gru", 32, 128, 128, 128, bidirectional=True),
+    Case("lstm", 16, 113, 64, 64, population=8),
+    Case("peephole_lstm", 16, 113, 128, 128),
+    Case("projected_lstm", 16, 113, 128, 128),
+    Case("gru_reset_before", 16, 113, 128, 128),
+    Case("mingru", 16, 113, 128, 128),
+    Case("slstm", 16, 113, 128, 128),
+    Case("lstm", 16, 113, 128, 128, reset=True),
+    Case("lstm", 1, 256, 512, 512, dtype="bfloat16"),
+    Case("lstm", 32, 128, 256, 256, dtype="bfloat16"),
+)
+SMALL = (
+    Case("lstm", 2, 3, 4, 5),
+    Case("lstm", 2, 3, 4, 5, bidirectional=True),
+    Case("projected_lstm", 2, 3, 4, 6, reset=True, population=2),
+    Case("mingru", 2, 3, 4, 5, masked=True, dtype="bfloat16"),
+)
 
 
 class Data(NamedTuple):
-    """Weights, inputs, and the random cotangents of `ys` and of every field of the last state."""
+    """Weights, inputs, and the random cotangents of `ys` and of every array of the last state."""
 
     params: Any
     xs: np.ndarray  # (time, batch, input)
     lengths: np.ndarray | None  # (batch,)
     dys: np.ndarray
     dlast: tuple[np.ndarray, ...]
+    reset: np.ndarray | None = None  # (time, batch)
+
+
+def network(case: Case, seed: int) -> Any:
+    cell = getattr(jaxlstm.cells, case.cell)
+    if case.cell == "projected_lstm":
+        cell = cell(projection=case.hidden // 2)
+    options = {"layers": 2, "bidirectional": True} if case.bidirectional else {}
+    draw = lambda key: jaxlstm.init(
+        key, cell, case.input, case.hidden, dtype=case.dtype, scheme="torch", **options
+    )
+    key = jax.random.key(seed)
+    return jax.vmap(draw)(jax.random.split(key, case.population)) if case.population else draw(key)
+
+
+def apply(case: Case, params: Any, xs: Any, **options: Any) -> Any:
+    """`(ys, last)`, the last state as a tuple of arrays."""
+    run = lambda params: jaxlstm.apply(params, xs, **options)
+    ys, last = (jax.vmap(run) if case.population else run)(params)
+    return ys, tuple(jax.tree.leaves(last))
 
 
 def draw(case: Case, seed: int = 0) -> Data:
-    params = jaxlstm.init(
-        jax.random.key(seed), getattr(jaxlstm, case.cell), case.input, case.hidden,
-        dtype=jnp.float32, scheme="torch",
-    )  # fmt: skip
+    params = network(case, seed)
     rng = np.random.default_rng(seed)
-    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
-    fields = len(params.cell.state._fields)
-    lengths = None
+    dtype = jnp.dtype(case.dtype)
+    normal = lambda shape, dtype=dtype: rng.normal(size=shape).astype(dtype)
+    xs = normal((case.time, case.batch, case.input))
+    ys, last = jax.eval_shape(lambda p: apply(case, p, xs, implementation="scan"), params)
+    lengths = reset = None
     if case.masked:
         lengths = rng.integers(1, case.time + 1, case.batch).astype(np.int32)
         lengths[0] = case.time
-    return Data(
-        params,
-        normal(case.time, case.batch, case.input),
-        lengths,
-        normal(case.time, case.batch, case.hidden),
-        tuple(normal(case.batch, case.hidden) for _ in range(fields)),
-    )
+    if case.reset:
+        reset = rng.random((case.time, case.batch)) < 0.05
+    dlast = tuple(normal(a.shape, a.dtype) for a in last)
+    return Data(params, xs, lengths, normal(ys.shape), dlast, reset)
 
 
-def flops(case: Case) -> int:
+def flops(case: Case) -> int | None:
     """Of the matrix products of one forward pass; backward takes twice as many."""
+    if not case.plain:
+        return None
     return 2 * case.batch * case.time * GATES[case.cell] * case.hidden * (case.input + case.hidden)

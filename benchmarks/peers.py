@@ -1,9 +1,10 @@
 """The same job in every library: a forward pass, and one with all gradients.
 
 A peer is made for a case and data and gives its results in one form, whatever its own is:
-`ys`, the last state, and the gradients of `w`, of `r` and of `xs`.
+`ys`, the last state, and the gradients of every `w` and `r` and of `xs`.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cases import Case, Data
+from cases import Case, Data, apply
 
 import jaxlstm
 from jaxlstm import convert
@@ -20,8 +21,8 @@ from jaxlstm import convert
 class Result(NamedTuple):
     ys: np.ndarray
     last: tuple[np.ndarray, ...]
-    dw: np.ndarray | None = None
-    dr: np.ndarray | None = None
+    dw: tuple[np.ndarray, ...] | None = None  # of every layer
+    dr: tuple[np.ndarray, ...] | None = None
     dxs: np.ndarray | None = None
 
 
@@ -32,6 +33,28 @@ class Job(NamedTuple):
     result: Callable[[], Result]
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
+
+
+def weights_of(network: Any) -> tuple[Any, Any]:
+    """Every `w`, and every `r` if there is one, layer by layer."""
+    is_layer = lambda node: isinstance(node, jaxlstm.Layer)
+    layers = jax.tree.leaves(network, is_leaf=is_layer)
+    arrays = lambda role: tuple(
+        np.asarray(a) for layer in layers if (a := getattr(layer, role)) is not None
+    )
+    return arrays("w"), arrays("r") or None
+
+
+def only(case: Case, cells: Any, *allowed: str) -> None:
+    """A reason to be left out of lines of other cells, or that ask for more than is told."""
+    if case.cell not in cells:
+        raise NotImplementedError(f"has no {case.cell}")
+    asked = {
+        "masks": case.masked, "resets": case.reset, "two layers": case.bidirectional,
+        "a population": case.population, "16 bits": case.dtype != "float32",
+    }  # fmt: skip
+    if missing := [name for name, value in asked.items() if value and name not in allowed]:
+        raise NotImplementedError(f"is not asked for {', '.join(missing)}")
 
 
 def _jobs(f: Any, back: Any, weights: Any, data: Data) -> dict[str, Job]:
@@ -67,8 +90,7 @@ def _jobs(f: Any, back: Any, weights: Any, data: Data) -> dict[str, Job]:
             if name == "forward":
                 return Result(out[0], tuple(out[1]))
             (ys, last), (dweights, dxs) = out
-            layer = back(dweights)
-            return Result(ys, tuple(last), np.asarray(layer.w), np.asarray(layer.r), dxs)
+            return Result(ys, tuple(last), *weights_of(back(dweights)), dxs)
 
         memory = program.memory_analysis().temp_size_in_bytes
         jobs[name] = Job(run, result, seconds, memory)
@@ -79,14 +101,18 @@ def ours(case: Case, data: Data, implementation: Any = None) -> dict[str, Job]:
     mask = None if data.lengths is None else jaxlstm.lengths_to_mask(data.lengths, case.time)
 
     def f(params: Any, xs: Any) -> Any:
-        ys, last = jaxlstm.apply(params, xs, mask=mask, implementation=implementation)
-        return ys, tuple(last)
+        options = {"mask": mask, "reset": data.reset, "implementation": implementation}
+        return apply(case, params, xs, **options)
 
     return _jobs(f, lambda params: params, data.params, data)
 
 
 def scan(case: Case, data: Data) -> dict[str, Job]:
     return ours(case, data, "scan")
+
+
+def deferred(case: Case, data: Data) -> dict[str, Job]:
+    return ours(case, data, "deferred")
 
 
 def native(case: Case, data: Data) -> dict[str, Job]:
@@ -97,6 +123,7 @@ def flax(case: Case, data: Data) -> dict[str, Job]:
     import flax.linen as nn
 
     kinds = {"rnn": nn.SimpleCell, "lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
+    only(case, kinds, "masks", "16 bits")
     dtype, kind = data.xs.dtype, kinds[case.cell]
     network = nn.RNN(kind(case.hidden, param_dtype=dtype))
     lengths = None if data.lengths is None else jnp.asarray(data.lengths)
@@ -121,11 +148,9 @@ def flax(case: Case, data: Data) -> dict[str, Job]:
 def equinox(case: Case, data: Data) -> dict[str, Job]:
     import equinox as eqx
 
-    if data.lengths is not None:
-        raise NotImplementedError("Equinox's cells take no lengths")
-    if case.cell == "rnn":
-        raise NotImplementedError("Equinox has no simple cell")
-    kind = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[case.cell]
+    kinds = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}
+    only(case, kinds, "16 bits")
+    kind = kinds[case.cell]
     cell = kind(case.input, case.hidden, key=jax.random.key(0))
     weights = {k: jnp.asarray(v) for k, v in convert.to_equinox(data.params).items()}
     zeros = jnp.zeros((case.batch, case.hidden), data.xs.dtype)
@@ -148,6 +173,8 @@ def keras(case: Case, data: Data) -> dict[str, Job]:
     import keras
 
     kinds = {"rnn": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU}
+    kinds["gru_reset_before"] = functools.partial(keras.layers.GRU, reset_after=False)
+    only(case, kinds, "masks")
     layer = kinds[case.cell](case.hidden, return_sequences=True, return_state=True)
     layer.build((case.batch, case.time, case.input))
     weights = [jnp.asarray(a) for a in convert.to_keras(data.params)]
@@ -173,12 +200,17 @@ def torch(case: Case, data: Data, device: str = "cpu") -> dict[str, Job]:
     tensor = lambda a: torch.tensor(np.asarray(a, np.float32)).to(device, dtype)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     kinds = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-    module = kinds[case.cell](case.input, case.hidden).to(device, dtype)
+    kinds["projected_lstm"] = functools.partial(torch.nn.LSTM, proj_size=case.hidden // 2)
+    only(case, kinds, "masks", "two layers", "16 bits")
+    options = {"num_layers": 2, "bidirectional": True} if case.bidirectional else {}
+    module = kinds[case.cell](case.input, case.hidden, **options).to(device, dtype)
     module.load_state_dict({k: tensor(v) for k, v in convert.to_torch(data.params).items()})
     module.flatten_parameters()  # cuDNN takes its weights in one piece
     lengths = None if data.lengths is None else torch.tensor(data.lengths)  # PyTorch's on the host
     xs, dys = tensor(data.xs), tensor(data.dys)
-    dlast = [tensor(a)[None] for a in data.dlast]
+    fields = 2 if "lstm" in case.cell else 1
+    # The fields of the state, each of all layers and directions.
+    dlast = [torch.stack([*map(tensor, data.dlast[i::fields])]) for i in range(fields)]
     box: dict[str, Any] = {}
 
     def call(xs: Any) -> Any:
@@ -206,16 +238,17 @@ def torch(case: Case, data: Data, device: str = "cpu") -> dict[str, Job]:
     def array(a: Any) -> np.ndarray:
         return a.detach().cpu().float().numpy().astype(data.xs.dtype)
 
+    def by_layer(last: Any) -> tuple[np.ndarray, ...]:
+        return tuple(array(a) for of_layer in zip(*last, strict=True) for a in of_layer)
+
     def result_forward() -> Result:
         ys, last = box["forward"]
-        return Result(array(ys), tuple(array(s)[0] for s in last))
+        return Result(array(ys), by_layer(last))
 
     def result_both() -> Result:
         ys, last, dxs = box["both"]
         grads = {k: array(p.grad) for k, p in module.named_parameters()}
-        layer = convert.from_torch(grads)
-        last = tuple(array(s)[0] for s in last)
-        return Result(array(ys), last, np.asarray(layer.w), np.asarray(layer.r), array(dxs))
+        return Result(array(ys), by_layer(last), *weights_of(convert.from_torch(grads)), array(dxs))
 
     def temporary(run: Callable[[], Any]) -> int | None:
         if device != "cuda":
@@ -233,6 +266,8 @@ def torch(case: Case, data: Data, device: str = "cpu") -> dict[str, Job]:
 def onnxruntime(case: Case, data: Data) -> dict[str, Job]:
     import onnxruntime as ort
 
+    cells = ("rnn", "lstm", "gru", "gru_reset_before", "peephole_lstm")
+    only(case, cells, "masks", "two layers")
     model = convert.to_onnx(data.params, lengths=data.lengths is not None)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
@@ -249,7 +284,9 @@ def onnxruntime(case: Case, data: Data) -> dict[str, Job]:
 
     def result() -> Result:
         ys, *last = box["out"]
-        return Result(ys, tuple(a[0] for a in last))
+        fields = 2 if "lstm" in case.cell else 1
+        layers = [last[i : i + fields] for i in range(0, len(last), fields)]
+        return Result(ys, tuple(a for layer in layers for part in zip(*layer) for a in part))
 
     return {"forward": Job(forward, result)}
 
@@ -257,6 +294,7 @@ def onnxruntime(case: Case, data: Data) -> dict[str, Job]:
 PEERS = {
     "jaxlstm": ours,
     "scan": scan,
+    "deferred": deferred,
     "native": native,
     "torch": torch,
     "flax": flax,
@@ -264,4 +302,4 @@ PEERS = {
     "keras": keras,
     "onnxruntime": onnxruntime,
 }
-OURS = ("jaxlstm", "scan", "native")
+OURS = ("jaxlstm", "scan", "deferred", "native")  # the default first

@@ -68,7 +68,7 @@ def truth(case: Case, data: Data) -> dict[str, Result]:
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, np.float64) if a is not None else a, data)
         lengths = data.lengths
-        jobs = ours(case, wide._replace(lengths=lengths), "scan")
+        jobs = ours(case, wide._replace(lengths=lengths, reset=data.reset), "scan")
         for job in jobs.values():
             job.run()
         return {name: job.result() for name, job in jobs.items()}

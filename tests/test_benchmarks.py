@@ -43,8 +43,31 @@ def test_streaming_runs_without_peers(tmp_path):
     done = run("streaming.py", "--output", str(output), *options.split())
     assert done.returncode == 0, done.stderr
     results, page = found(output)
-    assert [set(x["latency_us"]) for x in results["lines"]] == [{"step", "block"}, {"block"}]
+    ran = [set(x["latency_us"]) - {"native"} for x in results["lines"]]
+    assert ran == [{"step", "block"}, {"block"}]
     assert "| 3, 4 | 2 |" in page
+
+
+def test_the_cpu_benchmark_runs_small_and_measures_the_default_first(tmp_path):
+    output = tmp_path / "cpu"
+    options = "--small --rounds 1 --peers scan torch"
+    done = run("cpu.py", "--output", str(output), *options.split())
+    assert done.returncode == 0, done.stderr
+    results, page = found(output)
+    sizes = [(x["cell"], x["sizes"]) for x in results["lines"] if x["what"] == "forward"]
+    assert [cell for cell, _ in sizes] == ["lstm", "lstm", "projected_lstm", "mingru"]
+    said = ("bidirectional", "population of 2", "reset", "masked", "bfloat16")
+    assert all(any(word in size for _, size in sizes) for word in said)
+    for line in results["lines"]:
+        ours = [name for name in line["median"] if name not in ("torch", "chain", "product")]
+        assert ours == ["jaxlstm", "scan"]
+        assert 0 < max(line["error"]["jaxlstm"].values()) < 0.05
+    assert "| (batch, time, input, hidden) | ms | scan |" in page
+    assert results["crowding"][0]["name"] == "jaxlstm"
+    processes = [x["process"] for x in results["first_use"]]
+    assert processes == ["first", "second", "without the kernel"]
+    assert "| first |" in page
+    assert output.with_suffix(".png").exists()
 
 
 REFUSALS = """
