@@ -11,6 +11,7 @@ from jaxlstm._apply import start
 from jaxlstm._node import Plan
 from jaxlstm._unroll import DEFAULT, IMPLEMENTATIONS, unroll
 from jaxlstm._unroll._groups import groups_of
+from jaxlstm._unroll.checkpoint import near_the_root
 from networks import (
     ARRANGEMENTS,
     CELLS,
@@ -198,6 +199,27 @@ def test_deferred_takes_less_memory_than_scan(cell, share):
         return jax.jit(both).lower(params, *args).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary("deferred") <= share * temporary("scan")
+
+
+def test_checkpoint_keeps_states_of_the_root_of_time():
+    """Beside one copy of the inputs; and no second one, whether the root divides time or not."""
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 1, 32, dtype=jnp.float32)
+
+    def beside_inputs(time):
+        run = lambda p, xs: jaxlstm.apply(p, xs, checkpoint=True, implementation="deferred")[0]
+        both = jax.grad(lambda p, xs: run(p, xs).sum(), (0, 1))
+        compiled = jax.jit(both).lower(params, jax.ShapeDtypeStruct((time, 1), jnp.float32))
+        return compiled.compile().memory_analysis().temp_size_in_bytes - 4 * time
+
+    few, many = beside_inputs(2_000), beside_inputs(32_000)
+    assert 0 < many < 5 * few
+
+
+@pytest.mark.parametrize(
+    ("time", "size"), [(0, 1), (1, 1), (7, 3), (10_000, 100), (100_000, 250), (99_991, 317)]
+)
+def test_segments_of_the_root_leave_no_rest_where_they_can(time, size):
+    assert near_the_root(time) == size
 
 
 @jaxlstm.gated_cell("ab", jaxlstm.HiddenState)

@@ -21,7 +21,7 @@ def in_segments(run: Callable[[Problem], Any], problem: Problem) -> tuple[Array,
     """
     reverse, time = problem.plan.reverse, problem.xs.shape[0]
     length = problem.plan.checkpoint
-    size = math.isqrt(max(time - 1, 0)) + 1 if length == "sqrt" else length
+    size = near_the_root(time) if length == "sqrt" else length
     assert size
 
     @jax.checkpoint
@@ -49,3 +49,13 @@ def in_segments(run: Callable[[Problem], Any], problem: Problem) -> tuple[Array,
         state, ys = body(state, jax.tree.map(lambda a: a[cut], along))
         outs.append(ys)
     return jnp.concatenate(outs[::-1] if reverse else outs), state
+
+
+def near_the_root(time: int) -> int:
+    """A length of segments that leaves no rest, if there is one within half and twice the root.
+
+    With a rest all inputs are copied on the way in, and all their cotangents on the way back.
+    """
+    root = math.isqrt(max(time - 1, 0)) + 1
+    near = sorted(range(-(-root // 2), 2 * root + 1), key=lambda size: abs(size - root))
+    return next((size for size in near if time % size == 0), root)
