@@ -2,9 +2,10 @@
 
 The state is never reset: it is carried from call to call, in training too, where gradients reach
 back 50 symbols.  The memory of the cell of 1997 grows without bound; a forget gate empties it.
-Tested on streams of 2,000 symbols (10,000 at the end): the score is how far they come before the
-first error, and a stream is solved that comes to its end.  `errors` are the symbols of a thousand
-after which not all is right.
+Tested on streams of 2,000 symbols (10,000 at the end), after 100 that are not counted, since the
+zero state that they start from is none of a stream without start.  The score is how far they come
+before the first error, and a stream is solved that comes to its end; `errors` are the symbols of a
+thousand after which not all is right.  What the table counts as sequences are symbols here.
 """
 
 from typing import Any
@@ -24,7 +25,11 @@ PUBLISHED = (
     "standard LSTM 0 % perfect, with forget gates 18 %, and 62 % with a decaying rate, of 100 "
     "networks, perfect being 10^6 symbols without error"
 )
-CHUNK, STREAMS = 50, 4
+TRIED = (
+    "Simple network and GRU, which the paper did not try without resets, have no memory that "
+    "grows, and with gradients 50 symbols back they solve it too."
+)
+CHUNK, STREAMS, WARM = 50, 4, 100
 CELLS = {
     "rnn": (jaxlstm.rnn, 18),
     "gru": (jaxlstm.gru, 9),
@@ -35,10 +40,11 @@ CELLS = {
 
 def errors(model: Model, key: Any, streams: int, time: int) -> tuple[Array, Array, Any]:
     """`(losses, right)` of fresh streams, `(time, streams)`, and the last state."""
-    symbols, states, _ = grammar.walk(key, jnp.zeros(streams, int), time + 1)
+    symbols, states, _ = grammar.walk(key, jnp.zeros(streams, int), WARM + time + 1)
     outputs, state = read(model, grammar.one_hot(symbols[:-1]))
     wanted = grammar.Next(symbols[1:], jnp.asarray(grammar.LEGAL)[states[:-1]])
-    return grammar.loss(outputs, wanted), grammar.right(outputs, wanted), state
+    losses, right = grammar.loss(outputs, wanted), grammar.right(outputs, wanted)
+    return losses[WARM:], right[WARM:], state
 
 
 def before_error(right: Array) -> Array:
@@ -76,7 +82,7 @@ def streaming(cell: jaxlstm.Cell, hidden: int, steps: int, every: int) -> Run:
 
     recipe = (
         f"{cell}, {hidden} units, {STREAMS} streams in chunks of {CHUNK}, {steps} steps of Adam at "
-        f"0.01 falling to 0, tested every {every}"
+        f"0.01 falling to 0, {WARM} symbols not counted, tested every {every}"
     )
     return Run(
         start, loss, test, adam(steps, 1e-2), steps, every, STREAMS * CHUNK, 1.0, recipe,
@@ -86,7 +92,7 @@ def streaming(cell: jaxlstm.Cell, hidden: int, steps: int, every: int) -> Run:
 
 def runs(short: bool) -> dict[str, Run]:
     return {
-        name: streaming(cell, hidden, 2000 if short else 4000, 500)
+        name: streaming(cell, hidden, 2000 if short else 8000, 500)
         for name, (cell, hidden) in CELLS.items()
         if not short or name.startswith("lstm")
     }

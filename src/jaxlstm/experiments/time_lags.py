@@ -1,11 +1,13 @@
 """Long time lags: the last of p + 1 symbols is the first one, and p - 1 others stand between.
 
 There are two sequences only, `(y, a_1, ..., a_{p-1}, y)` and `(x, a_1, ..., a_{p-1}, x)`, and the
-next symbol is always wanted.  Who has not kept the first symbol is right on one of the two.
+next symbol is always wanted.  An answer is right whose
+probability is above 3/4; who has not kept the first symbol is right on one of the two at most.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 import jaxlstm
 
@@ -18,7 +20,6 @@ from .shared import (
     chrono,
     cross_entropy,
     learning,
-    most_likely,
     right,
     solved,
 )
@@ -30,9 +31,20 @@ PUBLISHED = (
     "after 5,000,000; RTRL at p = 4 78 %, at p = 10 none"
 )
 TRIED = (
-    "With 8 units no network told the sequences apart at p = 50 within 5,000 sequences: most of "
-    "the loss is that of the symbols between, which 8 units take long to name. These have 32."
+    "Nearly all of the loss is that of the symbols between, which have to be named first, and many "
+    "runs then stay where both sequences are answered alike (a loss of ln 2 / 101, 0.0069). With 8 "
+    "or 16 units, other rates (0.005, 0.02), biases of the input gates (0, -3) or smaller first "
+    "weights no more seeds of the cell of 1997 came off that plateau. With 32 units, asked for the "
+    "last symbol alone, all five of it solve p = 100 within 600 sequences, and so do all five "
+    "simple networks, whose recurrent matrix starts orthogonal here, within 200: a lag of 100 "
+    "without noise is no obstacle by itself to a network that starts so."
 )
+
+
+def sure(outputs: Array, wanted: Array) -> Array:
+    """An error below 0.25, as the paper asks: a coin that falls on the right side is no answer."""
+    chance = jax.nn.softmax(outputs)
+    return jnp.take_along_axis(chance, wanted[..., None], -1)[..., 0] > 0.75
 
 
 def lags(p: int) -> Task:
@@ -42,7 +54,7 @@ def lags(p: int) -> Task:
     symbols = jnp.concatenate([ends, middle, ends])
     xs = jax.nn.one_hot(symbols[:-1], p + 1, dtype=jnp.float32)
     both = Batch(xs, symbols[1:], jnp.ones(symbols[1:].shape, bool))
-    return Task(p + 1, p + 1, lambda key, batch: both, cross_entropy, most_likely)
+    return Task(p + 1, p + 1, lambda key, batch: both, cross_entropy, sure)
 
 
 def runs(short: bool) -> dict[str, Run]:
