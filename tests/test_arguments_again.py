@@ -21,7 +21,7 @@ NUMPY = jax.tree.map(np.asarray, LSTM)
 
 @pytest.fixture(autouse=True)
 def _none_is_known():
-    _arguments._right.clear()
+    _arguments._valid.clear()
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_what_is_known_is_bounded(monkeypatch):
     monkeypatch.setattr(_arguments, "_MOST", 4)
     for rows in range(1, 12):
         jaxlstm.implementations(LSTM, jnp.ones((1, rows, N)))
-        assert len(_arguments._right) <= 4
+        assert len(_arguments._valid) <= 4
 
 
 def test_trees_that_cannot_be_compared_are_checked_each_time():

@@ -120,7 +120,7 @@ LSTM = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
 SHAPES = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), LSTM)
 IS_ABSTRACT = ["A shape has no values", "jax.eval_shape"]
 WRONG = {
-    "objects": (lambda: jaxlstm.apply(LSTM, XS.astype(object)), ["object", "one of numbers"]),
+    "objects": (lambda: jaxlstm.apply(LSTM, XS.astype(object)), ["object", "an array of numbers"]),
     "words": (lambda: jaxlstm.apply(LSTM, XS.astype(str)), ["`xs`", "dtype <U", "of numbers"]),
     "dates": (lambda: jaxlstm.apply(LSTM, np.zeros(XS.shape, "M8[s]")), ["datetime64"]),
     "long doubles": (lambda: jaxlstm.apply(LSTM, XS.astype(np.longdouble)), ["`xs`", "float128"]),

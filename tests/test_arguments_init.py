@@ -132,7 +132,7 @@ WRONG = {
     "a mask in place of lengths": (
         lambda: jaxlstm.lengths_to_mask(jnp.ones((7, 2), bool), 7),
         TypeError,
-        ["integers", "got bool", "as it is"],
+        ["integers", "got bool", "directly"],
     ),
     "lengths and time swapped": (
         lambda: jaxlstm.lengths_to_mask(7, [3, 1]),

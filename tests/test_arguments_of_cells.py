@@ -80,7 +80,7 @@ DECLARATIONS = {
     "a list of gates": (lambda: made(gates=["z"]), "a string with one letter"),
     "a digit": (lambda: made(gates="z1"), "a string with one letter"),
     "bias of no gate": (lambda: made(bias={"f": 1.0}), "gates of 'zn'; got 'f'"),
-    "bias of a word": (lambda: made(bias={"z": "one"}), "a number for each gate"),
+    "bias of a word": (lambda: made(bias={"z": "one"}), "each gate to its initial value"),
     "a list for a state": (lambda: made(state=list), "must be a NamedTuple"),
     "a state that is a value": (lambda: made(state=HiddenState(1)), "must be a NamedTuple"),
     "sizes of two": (lambda: made(sizes=("hidden", "hidden")), "one entry for each field"),
@@ -90,7 +90,7 @@ DECLARATIONS = {
     "two dots": (lambda: made(weighted, weights={"q": Weight("... ...", zeros)}), "one `...`"),
     "no weight": (lambda: made(weighted, weights={"q": zeros}), "must be a `jaxlstm.Weight`"),
     "an option that is not": (
-        lambda: made(weighted, weights={"q": Weight("hidden", zeros, when="wide")}), "when='wide'"
+        lambda: made(weighted, weights={"q": Weight("hidden", zeros, "wide")}), "`when`.*'wide'"
     ),
     "a weight not declared": (lambda: made(weighted), "declare it in `weights`"),
     "a weight not taken": (lambda: made(weights={"q": Weight("hidden", zeros)}), "do not take"),

@@ -106,13 +106,13 @@ def test_a_name_that_leads_elsewhere_is_not_pickled(notebook):
     }
     for cell, said in cases.items():
         for what in (cell, cell(), drawn(cell)):
-            with pytest.raises(pickle.PicklingError, match=f"by its name.*leads to {said}"):
+            with pytest.raises(pickle.PicklingError, match=f"by its name.*refers to {said}"):
                 pickle.dumps(what)
     del notebook.module.mine
-    with pytest.raises(pickle.PicklingError, match="leads to no cell"):
+    with pytest.raises(pickle.PicklingError, match="refers to no cell"):
         pickle.dumps(gone)
     gone.equations.__module__ = "not_installed"
-    with pytest.raises(pickle.PicklingError, match="leads to no cell"):
+    with pytest.raises(pickle.PicklingError, match="refers to no cell"):
         pickle.dumps(gone)
 
 
@@ -125,10 +125,10 @@ def test_a_name_that_leads_elsewhere_is_not_unpickled(notebook):
         pickle.loads(data)
     for other in (lambda s, u, v: s, 3):
         notebook.module.mine = other
-        with pytest.raises(pickle.UnpicklingError, match="leads to no cell here"):
+        with pytest.raises(pickle.UnpicklingError, match="refers to no cell here"):
             pickle.loads(data)
     del notebook.module.mine
-    with pytest.raises(pickle.UnpicklingError, match="leads to no cell here"):
+    with pytest.raises(pickle.UnpicklingError, match="refers to no cell here"):
         pickle.loads(data)
     sys.modules.pop(notebook.module.__name__)
     with pytest.raises(pickle.UnpicklingError, match=r"a_notebook\.mine"):
@@ -200,7 +200,7 @@ def test_a_traced_option_is_refused():
 
 
 def test_a_declaration_that_is_no_value_is_refused(as_users_call_it):
-    with pytest.raises(TypeError, match="a number for each gate"):
+    with pytest.raises(TypeError, match="each gate to its initial value"):
         jaxlstm.gated_cell("z", jaxlstm.HiddenState, bias={"z": np.ones(3)})(lambda s, u, v: s)
 
 

@@ -263,7 +263,7 @@ def test_a_derivative_rule_of_ones_own_is_kept():
     slope = lambda run: jax.grad(lambda p: jnp.sum(jnp.sin(run(p, XS)[0])))(params)
     close(slope(jaxlstm.record), slope(jaxlstm.apply))
     assert jnp.abs(slope(jaxlstm.record).w[:, 1]).min() > 0
-    with pytest.raises(TypeError, match=r"\['o'\] .* cannot be changed inside 'custom_jvp"):
+    with pytest.raises(TypeError, match=r"\['o'\] .* cannot be replaced inside 'custom_jvp"):
         jaxlstm.apply(
             jaxlstm.wrappers.RecurrentDropout(params, jaxlstm.Static("o"), jaxlstm.Static(0.5)),
             XS,
@@ -312,7 +312,7 @@ def test_what_is_not_named_cannot_be_changed():
     def silent(s, u, v):
         return (jnp.tanh(u[0] + v[0]),)
 
-    with pytest.raises(TypeError, match=r"name no \['n'\].*`jaxlstm.tag`"):
+    with pytest.raises(TypeError, match=r"have no tag \['n'\].*`jaxlstm.tag`"):
         jaxlstm.apply(
             jaxlstm.wrappers.recurrent_dropout(network(silent), 0.5), XS, key=jax.random.key(0)
         )
@@ -332,5 +332,5 @@ def test_what_a_node_makes_anew_is_refused():
     layer = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
     params = Frozen(layer, layer)
     jaxlstm.apply(params, XS)
-    with pytest.raises(NotImplementedError, match="does not stand in `params`"):
+    with pytest.raises(NotImplementedError, match="that is not in `params`"):
         jaxlstm.record(params, XS)

@@ -134,7 +134,7 @@ def test_recurrent_dropout_of_what_is_not_there():
         return (jnp.tanh(u[0] + v[0]),)
 
     params = wrappers.recurrent_dropout(network(nameless), 0.3)
-    with pytest.raises(TypeError, match="name no"):
+    with pytest.raises(TypeError, match="have no tag"):
         jaxlstm.apply(params, XS, key=KEY)
 
 

@@ -39,7 +39,7 @@ def start(
 def _run(
     params: Node, xs: Array, state: State, mask: Any, reset: Any, key: Any, axis: int, plan: Plan
 ) -> tuple[Array, State]:
-    """The same, on arrays whose time stands at an axis: a whole call is one program."""
+    """`start` on arrays whose time axis is `axis`, so that a whole call is one program."""
     single = plan.single_step
     xs, mask, reset = _arguments.time_first(xs, mask, reset, axis, single)
     ys, last = start(params, xs, state, mask, reset, key, plan)
@@ -63,29 +63,29 @@ def apply(
     """Runs a recurrent network over a sequence.
 
     Args:
-        params: what `init` returns, or any tree built of `Layer`, `Stack`, `Bidirectional`
-            and nodes of your own.
+        params: what `init` returns, or any tree of `Layer`, `Stack`, `Bidirectional` and your
+            own nodes.
         xs: the inputs, time first unless `axis` says otherwise; any number of batch axes,
             none included.  The dtype must be that of `params`.
-        state: what an earlier call returned; `None` starts anew.
-        mask: where False, the state is kept, `ys` is zero, and what stands in `xs` there
-            (NaN included) changes no output and no gradient.
+        state: the state returned by an earlier call; `None` is the initial state.
+        mask: where False, the state is unchanged, `ys` is zero, and the values of `xs`
+            (NaN included) affect no output and no gradient.
         reset: where True, an episode starts: the state becomes the initial one *before* this
-            step.  Nothing crosses that line in either direction: run backwards, the state
+            step.  Nothing crosses this boundary in either direction: run backwards, the state
             becomes the initial one before the step that precedes this one in time, and the
-            last state is that of the first episode.  Reset first, mask after.
-        key: a `jax.random.key` for dropout and its kin.  No key, no noise.
+            last state is that of the first episode.  The reset is applied before the mask.
+        key: a `jax.random.key` for dropout and other noise; without a key there is no noise.
         reverse: time runs from the end; `ys[t]` still belongs to `xs[t]`.
         axis: the axis of time in `xs`, `mask`, `reset` and `ys`; 1 for batch-first arrays.
-        checkpoint: recompute instead of store in the backward pass.  True keeps memory that
-            grows with the square root of time; a number is the length of a segment.
-        precision: of the matrix products, as `jax.default_matmul_precision` takes it.  `None`
-            is JAX's own default: full float32 on CPU, TF32 or bfloat16 passes on GPU and TPU.
-        implementation: the way to run a layer, or several to try in order; a named one that
-            cannot run raises `NotImplementedError` with the reason, several an `ExceptionGroup`.
-            `None` is right everywhere: on one CPU device a kernel that is compiled once for a
-            cell, where there is a C++ compiler, and else loops that XLA compiles.  The
-            environment variable `JAXLSTM_KERNEL=off` leaves the kernel out.
+        checkpoint: recompute in the backward pass instead of storing.  With True, memory grows
+            with the square root of time; a number is the length of a segment.
+        precision: of the matrix products, a value for `jax.default_matmul_precision`.  `None` is
+            JAX's default: full float32 on CPU, TF32 or bfloat16 passes on GPU and TPU.
+        implementation: what runs the layers, or several to try in order.  If none of them can
+            run, raises `NotImplementedError` with the reason for one, an
+            `ExceptionGroup` for several.  `None` works everywhere: on one CPU device with a C++
+            compiler it runs a kernel that is compiled once per cell, otherwise loops compiled by
+            XLA.  The environment variable `JAXLSTM_KERNEL=off` disables the kernel.
 
     Returns:
         `(ys, state)`: the outputs of the last layer (forward and backward joined, if
@@ -93,7 +93,8 @@ def apply(
         takes as `state`.
 
     Raises:
-        TypeError, ValueError: one message at the door: what was wrong, what came, what to do.
+        TypeError, ValueError: an argument is invalid; the message says what was expected, what
+            was passed and what to do.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -121,8 +122,8 @@ def step(
 ) -> tuple[Float[Array, "*batch output"], State]:
     """One step of `apply`, for streaming, control and sampling.
 
-    `step` along a sequence gives what `apply` gives.  A bidirectional network needs the
-    future and raises `ValueError`.  The arguments are those of `apply`, without time.
+    Calling `step` along a sequence returns what `apply` returns.  A bidirectional network needs
+    the whole sequence and raises `ValueError`.  The arguments are those of `apply`, without time.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
@@ -148,23 +149,23 @@ def implementations(
     checkpoint: int | bool | None = None,
     precision: Precision = None,
 ) -> dict[str, str | None]:
-    """Who would run `apply(params, xs, state, **options)`, and why the others would not.
+    """Which implementations can run `apply(params, xs, state, **options)`, and why others cannot.
 
     Returns a dict from the name of every implementation to `None`, if it can run this call,
-    or to its reason.  Nothing is computed: an array may be a `jax.ShapeDtypeStruct`.  The
-    default takes the first that can of those that agree with `scan` to rounding.
+    or to the reason why not.  Nothing is computed: an array may be a `jax.ShapeDtypeStruct`.  By
+    default the first is chosen that can run and agrees with `scan` to rounding.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.minlstm, input_size=3, hidden_size=5)
-    found = jaxlstm.implementations(params, jnp.ones((7, 3)))
-    assert found["associative"] is None and found["deferred"].startswith("`deferred` needs")
+    reasons = jaxlstm.implementations(params, jnp.ones((7, 3)))
+    assert reasons["associative"] is None and reasons["deferred"].startswith("`deferred` needs")
     ```
     """
-    found: dict[str, str | None] = dict.fromkeys(IMPLEMENTATIONS)
+    reasons: dict[str, str | None] = dict.fromkeys(IMPLEMENTATIONS)
 
     def ask(node: Any, problem: Problem) -> tuple[Array, State]:
         for name in IMPLEMENTATIONS:
-            found[name] = found[name] or refusal(name, problem)
+            reasons[name] = reasons[name] or refusal(name, problem)
         return IMPLEMENTATIONS["scan"].run(problem)
 
     plan = Plan(_arguments.flag("reverse", reverse), _arguments.segment(checkpoint))
@@ -175,4 +176,4 @@ def implementations(
 
     with _arguments.products(precision):
         jax.eval_shape(call, params, xs, state, mask, reset, key)
-    return found
+    return reasons

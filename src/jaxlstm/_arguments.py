@@ -1,6 +1,6 @@
-"""Errors at the door: what was wrong, what came, what to do.
+"""Checks of arguments: errors say what was expected, what was passed and what to do.
 
-Nothing here computes, but that inputs under a mask become zero before anything is done to them.
+Nothing here computes, except that masked inputs are zeroed first.
 """
 
 import contextlib
@@ -32,20 +32,20 @@ from ._options import (
 )
 
 
-def names(told: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...] | None:
+def names(value: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...] | None:
     """The implementations to try, in order."""
-    if told is None:
+    if value is None:
         return None
-    asked: tuple[Any, ...] = tuple(told) if isinstance(told, list | tuple) else (told,)
-    if not asked or not all(isinstance(name, str) and name in known for name in asked):
+    requested: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not requested or not all(isinstance(n, str) and n in known for n in requested):
         raise ValueError(
-            f"`implementation` must be None, or one or several of {sorted(known)}; got {told!r}."
+            f"`implementation` must be None, or one or several of {sorted(known)}; got {value!r}."
         )
-    return asked
+    return requested
 
 
 def products(precision: Any) -> contextlib.AbstractContextManager[Any]:
-    """The precision of every matrix product made inside; `None` leaves JAX's own default."""
+    """Sets the precision of matrix products inside; `None` is JAX's default."""
     if precision is None:
         return contextlib.nullcontext()
     if isinstance(precision, jax.lax.Precision):
@@ -64,7 +64,7 @@ def check(
     checkpoint: int | bool | None,
     precision: Any,
 ) -> tuple[Any, ...]:
-    """`(params, xs, state, mask, reset, key)` as arrays with time first, or one error."""
+    """The checked `(params, xs, state, mask, reset, key)`, as arrays with time first."""
     params, xs, state, mask, reset, key = arrays(
         params, xs, state, mask, reset, key, axis, checkpoint, precision
     )
@@ -75,7 +75,7 @@ def check(
 def time_first(
     xs: Array, mask: Array | None, reset: Array | None, axis: int, single: bool = False
 ) -> tuple[Array, Array | None, Array | None]:
-    """Arrays with time first, of a `single` step a time of 1, and zeros under the mask."""
+    """Arrays with time first (a time of 1 for a `single` step), and zeros where masked."""
     if mask is not None:
         xs = _seen(mask, xs)
     first = (lambda a: a[None]) if single else (lambda a: jnp.moveaxis(a, axis, 0))
@@ -83,8 +83,8 @@ def time_first(
     return first(xs), mask, reset
 
 
-# The keys of calls that were found right.
-_right: dict[Any, None] = {}
+# The keys of calls that passed the checks.
+_valid: dict[Any, None] = {}
 _MOST = 1024
 
 
@@ -100,10 +100,10 @@ def arrays(
     precision: Any,
     single: bool = False,
 ) -> tuple[Any, ...]:
-    """`(params, xs, state, mask, reset, key)` as arrays, time where it is, or one error.
+    """The checked `(params, xs, state, mask, reset, key)` as arrays, with time at `axis`.
 
-    What comes for a `single` step has no time.  Whether a call is right does not depend on the
-    numbers in its arrays, so what was right once is not checked again.
+    Arrays of a `single` step have no time axis.  Validity does not depend on the numbers in the
+    arrays, so that a call which passed once is not checked again.
     """
     call = _call(params, xs, state, mask, reset, axis, single)
     if call is not None and call.known:
@@ -113,9 +113,9 @@ def arrays(
     else:
         params, xs, state, mask, reset = _checked(params, xs, state, mask, reset, axis, single)
         if call is not None:
-            if len(_right) >= _MOST:
-                _right.clear()
-            _right[call.key] = None
+            if len(_valid) >= _MOST:
+                _valid.clear()
+            _valid[call.key] = None
     key = None if key is None else key_of(key)
     segment(checkpoint)
     if precision is not None:
@@ -131,11 +131,11 @@ def arrays(
 
 
 class _Call(NamedTuple):
-    """A call as it is told from others: by trees, shapes, dtypes and options."""
+    """A call, identified by trees, shapes, dtypes and options."""
 
     key: Any
-    known: bool  # to be right
-    numpy: bool  # has arrays of NumPy
+    known: bool  # to be valid
+    numpy: bool  # has NumPy arrays
     leaves: list[Any]
     tree: Any
 
@@ -143,16 +143,16 @@ class _Call(NamedTuple):
 def _call(
     params: Any, xs: Any, state: Any, mask: Any, reset: Any, axis: int, single: bool
 ) -> _Call | None:
-    """None if something is no array of NumPy or JAX, or cannot be compared."""
+    """None if a leaf is not a NumPy or JAX array, or cannot be compared."""
     config: Any = jax.config
     try:
         leaves, tree = jax.tree.flatten((params, state))
         leaves = [xs, mask, reset, *leaves]
         kinds = [_kind(a) for a in leaves]
-        # `True` equals 1, and is no axis.
+        # `True` equals 1, but is not an axis.
         key = (tree, *kinds, type(axis), axis, single, config.jax_enable_x64)
-        return _Call(key, key in _right, np.ndarray in map(type, leaves), leaves, tree)
-    except Exception:  # raised by the tree or by its nodes, whatever they are
+        return _Call(key, key in _valid, np.ndarray in map(type, leaves), leaves, tree)
+    except Exception:  # any error of a user's tree or nodes
         return None
 
 
@@ -167,7 +167,7 @@ def _kind(a: Any) -> Any:
 
 
 def _read(leaves: list[Any]) -> list[Any]:
-    """Arrays of JAX, as `array` reads them one by one."""
+    """JAX arrays of all leaves, as `array` makes them one by one."""
     copied = [np.array(a, a.dtype.newbyteorder("=")) for a in leaves if type(a) is np.ndarray]
     placed = iter(jax.device_put(copied))
     return [next(placed) if type(a) is np.ndarray else a for a in leaves]
@@ -177,7 +177,7 @@ def _checked(
     params: Any, xs: Any, state: Any, mask: Any, reset: Any, axis: int, single: bool
 ) -> tuple[Any, ...]:
     params, dtype = _params(params)
-    space = params.spatial_axes  # axes that one input has besides its features
+    space = params.spatial_axes  # axes between the batch and the features
     xs = _xs(xs, dtype, params.input_size, axis, mask, space, single)
     rows = xs.shape[: -1 - space]
     called = ("mask", mask), ("reset", reset)
@@ -260,7 +260,7 @@ def _with(remedy: Exception, message: str) -> TypeError:
 
 
 def _weights(path: str, node: Any) -> None:
-    """A layer's weights must be those of its cell, or a product may fit by chance."""
+    """Checks the weights of a layer by its cell, as wrong ones might fit by chance."""
     if not isinstance(node.cell, Cell):
         raise TypeError(
             f"`params{path}.cell` must be a cell, such as `jaxlstm.lstm`; got "
@@ -275,7 +275,7 @@ def _weights(path: str, node: Any) -> None:
     *kernel, n, _, h = node.w.shape
     for role, shape in node.cell.shapes(n, h).items():
         a = getattr(node, role)
-        if a is None and role not in ("w", "r"):  # a layer may go without biases
+        if a is None and role not in ("w", "r"):  # a layer may lack biases
             continue
         if role in ("w", "r") and shape is not None:
             shape = (*kernel, *shape)
@@ -283,7 +283,7 @@ def _weights(path: str, node: Any) -> None:
             raise ValueError(
                 f"`params{path}.{role}` of the cell {node.cell} (gates {node.cell.gates!r}) must "
                 f"{'be None' if shape is None else f'have shape {shape}'}; got {describe(a)}. "
-                "Weights from elsewhere are read by `jaxlstm.convert`."
+                "Use `jaxlstm.convert` for weights of other frameworks."
             )
 
 
@@ -297,7 +297,7 @@ def _xs(
     except TypeError as e:
         ragged = (
             " Sequences of different lengths are padded to one array, and "
-            "`jaxlstm.lengths_to_mask` tells where they end."
+            "`jaxlstm.lengths_to_mask` gives their mask."
         )
         raise _with(
             e,
@@ -341,8 +341,8 @@ def _xs(
         real = jnp.issubdtype(xs.dtype, jnp.floating)
         remedy = f"cast one of them, such as `{cast}`" if real else "pass real numbers"
         raise TypeError(
-            f"`{name}` must be of the weights' dtype, {dtype}; got {xs.dtype}. Nothing is cast in "
-            f"silence: {remedy}."
+            f"`{name}` must be of the weights' dtype, {dtype}; got {xs.dtype}. Nothing is cast "
+            f"silently: {remedy}."
         )
     return xs
 

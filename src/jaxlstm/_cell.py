@@ -1,12 +1,12 @@
 """What an author of cells writes: one time step, and nothing about sequences.
 
 - `linear_cell`:  `h' = a * h + b`, with `(a, b)` read from the input alone.
-- `gated_cell`:   `s' = f(s, u, v)`, with `v = h r` the one recurrent product of the step.
-- `general_cell`: `s' = f(s, u, recur)`, free to call `recur` as it likes.
+- `gated_cell`:   `s' = f(s, u, v)`, with `v = h r` the only recurrent product of the step.
+- `general_cell`: `s' = f(s, u, recur)`, free to call `recur` any number of times.
 
-Here `u = x w + b` is what does not wait for the state.  A cell is a value: two cells of the
-same equations and options compare equal, so a tree of weights that names its cell keeps its
-structure from run to run.
+Here `u = x w + b` is independent of the state.  A cell is a value: two cells with the same
+equations and options compare equal, so a tree of weights that contains its cell has the same
+structure in every run.
 """
 
 import dataclasses
@@ -46,26 +46,26 @@ Initializer: TypeAlias = Callable[..., Array]  # (key, shape, dtype) -> array
 
 
 class HiddenState(NamedTuple):
-    """State of a cell that keeps a hidden vector."""
+    """State with a hidden state."""
 
     h: Float[Array, "*batch hidden"]
 
 
 class LSTMState(NamedTuple):
-    """State of a cell that keeps a hidden vector and a memory cell."""
+    """State with a hidden state and a cell state."""
 
     h: Float[Array, "*batch hidden"]
     c: Float[Array, "*batch hidden"]
 
 
 class Weight(NamedTuple):
-    """A weight beside `w`, `r` and `b`: its shape in words, and how it starts.
+    """An additional weight of a cell: its shape in words, and its initializer.
 
     The words are `input`, `hidden`, `output` (the width of the output), `gates`, `head` (the
-    width of one of the `heads`), numbers, and the cell's options by name, where `None` is as
-    wide as `hidden`.  The equations take the
-    weight as a keyword of its name; `...` is where it has axes for the batch then, so that
-    `Weight("3 ... hidden", zeros)` is three vectors to multiply a state with.
+    width of one of the `heads`), numbers, and names of the cell's options, where an option of
+    `None` stands for `hidden`.  The equations take the weight as a keyword argument of its name;
+    `...` marks the position of its batch axes there, so that `Weight("3 ... hidden", zeros)` is
+    three vectors to multiply a state with.
     """
 
     shape: str
@@ -75,20 +75,22 @@ class Weight(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell as a value: its equations, and the data that they are read with.
+    """A cell as a value: its equations and their declaration.
 
-    Calling a cell with options gives the cell with these options: `cell(clip=3.0)`.
+    Calling a cell with options returns the cell with these options: `cell(clip=3.0)`.
     """
 
     equations: Callable[..., Any]
-    gates: str  # one letter a gate: their one order, in memory and in files
+    gates: str  # one letter per gate, in the order of memory and of files
     state: type[Any]
     recurrent: str = ""  # the gates that have a recurrent product
     recurrent_bias: bool = False
-    bias: tuple[tuple[str, float], ...] | None = ()  # those not zero at first; None: no bias
+    bias: (
+        tuple[tuple[str, float], ...] | None
+    ) = ()  # initial biases that are not zero; None: no bias
     weights: tuple[tuple[str, Weight], ...] = ()
-    sizes: tuple[str, ...] = ()  # of the state's fields, in words; `hidden` unless told
-    pointwise: bool = True  # once the products are known, no unit sees another
+    sizes: tuple[str, ...] = ()  # of the state's fields, in words; `hidden` by default
+    pointwise: bool = True  # given the products, units are independent
     options: tuple[tuple[str, Any], ...] = ()  # those that differ from the defaults
     arguments: ClassVar[tuple[str, ...]] = ()  # that the equations take by position
 
@@ -124,11 +126,11 @@ class Cell:
         except (ImportError, AttributeError):
             found = None
         if found is None or dataclasses.replace(found, options=()) != plain:
-            leads = "no cell" if found is None else "another cell, as after an edit"
+            actual = "no cell" if found is None else "another cell, as after an edit"
             raise pickle.PicklingError(
                 f"the cell {self} is pickled by its name, `{f.__module__}.{f.__qualname__}`, which "
-                f"leads to {leads}. Decorate its equations at the top level of a module, and leave "
-                "their name to the cell."
+                f"refers to {actual}. Decorate its equations at the top level of a module, and do "
+                "not assign their name to anything else."
             )
         return unpickled, (f.__module__, f.__qualname__, self.options, self.gates, self.recurrent)
 
@@ -144,7 +146,7 @@ class Cell:
         return cell
 
     def with_options(self, options: Mapping[str, Any]) -> "Cell":
-        """The cell with these options and no others, whether or not the equations take them."""
+        """The cell with exactly these options, without checking that the equations accept them."""
         known = self.defaults()
         plain = {k: _option(k, v, known[k]) for k, v in options.items()}
         differ = {k: v for k, v in plain.items() if not _alike(v, known[k])}
@@ -158,7 +160,7 @@ class Cell:
         return {p.name: p.default for p in known}
 
     def dims(self, input_size: int, hidden_size: int) -> dict[str, int]:
-        """What the words of a shape stand for."""
+        """The size that each word of a shape stands for."""
         options = {**self.defaults(), **dict(self.options)}
         sizes = {k: hidden_size if v is None else v for k, v in options.items()}
         sizes = {k: v for k, v in sizes.items() if isinstance(v, int)}
@@ -169,16 +171,16 @@ class Cell:
         return dims
 
     def size_options(self) -> dict[str, Any]:
-        """The options that are sizes, where they are set: `heads`, `depth`, `projection`."""
+        """The options that are sizes and are not None: `heads`, `depth`, `projection`."""
         options = {**self.defaults(), **dict(self.options)}
         shapes = [*self.sizes, *(weight.shape for _, weight in self.weights), "heads"]
         words = {word for shape in shapes for word in shape.split()}
         return {k: v for k, v in options.items() if k in words and v is not None}
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...] | None]:
-        """The shape of each role of a layer's weights, None of one that the cell cannot have.
+        """The shape of each role of a layer's weights, None for one that the cell cannot have.
 
-        A layer may go without biases, and any recurrent cell may keep a recurrent bias apart.
+        A layer may lack biases, and any recurrent cell may have a separate recurrent bias.
         """
         dims = self.dims(input_size, hidden_size)
         n, h, g = input_size, hidden_size, len(self.recurrent)
@@ -191,7 +193,7 @@ class Cell:
         }
 
     def own_weights(self) -> dict[str, Weight]:
-        """The weights beside `w`, `r` and `b` that the cell has, with its options."""
+        """The additional weights that the cell has with its options."""
         options = {**self.defaults(), **dict(self.options)}
         return {k: w for k, w in self.weights if not w.when or options[w.when]}
 
@@ -215,12 +217,14 @@ class Cell:
 
     def keywords(self, p: Weights, rank: int) -> dict[str, Any]:
         """Options and weights, as the equations take them for so many batch axes."""
-        given = {**dict(self.options), **jax.tree.map(widened, p.weights or {})}
+        keywords = {**dict(self.options), **jax.tree.map(widened, p.weights or {})}
         for name, (before, axes) in self.row_weights().items():
-            if name in given and given[name].ndim == axes:  # else it has a copy for each row
-                shape = given[name].shape
-                given[name] = given[name].reshape(*shape[:before], *[1] * rank, *shape[before:])
-        return given
+            if name in keywords and keywords[name].ndim == axes:  # else it has a copy for each row
+                shape = keywords[name].shape
+                keywords[name] = keywords[name].reshape(
+                    *shape[:before], *[1] * rank, *shape[before:]
+                )
+        return keywords
 
     def row_weights(self) -> dict[str, tuple[int, int]]:
         """The weights with axes for the batch: how many others stand before these, and in all."""
@@ -239,10 +243,10 @@ def shape_of(words: str, dims: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _option(name: str, value: Any, default: Any) -> Any:
-    """An option as it is kept: hashable, and equal if it means the same.
+    """An option in canonical form: hashable, and equal to any other with the same meaning.
 
-    Lists become tuples, numbers of NumPy and JAX those of Python, and whole numbers are floats
-    where the default is one.
+    Lists become tuples, NumPy and JAX scalars become Python numbers, and integers become floats
+    where the default is a float.
     """
     if isinstance(default, bool):
         return flag(name, value)
@@ -260,12 +264,12 @@ def _plain(value: Any) -> Any:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Equal, and not only as `True` equals 1."""
+    """Whether two options are equal; `True` does not equal 1."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _by_name(module: str, name: str) -> Cell | None:
-    """The cell that a name leads to."""
+    """The cell of this name, None if something else has it."""
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
@@ -279,20 +283,20 @@ def unpickled(
     gates: str | None = None,
     recurrent: str | None = None,
 ) -> Cell:
-    """The cell that was pickled by this name; it must have the gates that it had then."""
+    """The cell that was pickled by this name; its gates must be the same as then."""
     try:
         cell = _by_name(module, name)
     except (ImportError, AttributeError):
         cell = None
     if cell is None:
         raise pickle.UnpicklingError(
-            f"a cell was pickled by its name, `{module}.{name}`, which leads to no cell here. "
-            "Import or define it first, by the name that it had."
+            f"a cell was pickled by its name, `{module}.{name}`, which refers to no cell here. "
+            "Import or define it first, under the same name."
         )
     had, has = (gates, recurrent), (cell.gates, cell.recurrent)
     if gates is not None and had != has:
         raise pickle.UnpicklingError(
-            f"a cell was pickled by its name, `{module}.{name}`, which leads to another cell here: "
+            f"a cell was pickled by its name, `{module}.{name}`, which is another cell here: "
             f"its gates were {gates!r} ({recurrent!r} of them recurrent), and are {cell.gates!r} "
             f"({cell.recurrent!r}) now."
         )
@@ -300,7 +304,7 @@ def unpickled(
 
 
 class General(Cell):
-    """A cell that calls the recurrent product itself."""
+    """A cell whose equations call the recurrent product themselves."""
 
     arguments = ("s", "u", "recur")
 
@@ -310,8 +314,8 @@ class General(Cell):
             return mark(gates_first(recur(h, gates)), "v", gates)
 
         u = mark(gates_first(u), "u", self.gates)
-        given = self.keywords(p, u.ndim - 2)
-        return check_returned(self, self.equations(s, u, product, **given), s)
+        keywords = self.keywords(p, u.ndim - 2)
+        return check_returned(self, self.equations(s, u, product, **keywords), s)
 
 
 class Gated(Cell):
@@ -322,8 +326,8 @@ class Gated(Cell):
     def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
         v = mark(gates_first(recur(s[0], self.recurrent)), "v", self.recurrent)
         u = mark(gates_first(u), "u", self.gates)
-        given = self.keywords(p, u.ndim - 2)
-        return check_returned(self, self.equations(s, u, v, **given), s)
+        keywords = self.keywords(p, u.ndim - 2)
+        return check_returned(self, self.equations(s, u, v, **keywords), s)
 
 
 Read: TypeAlias = Callable[..., Array] | None  # memories -> output
@@ -352,13 +356,13 @@ class Linear(Cell):
         return a, b, read
 
     def memories(self) -> tuple[str, ...]:
-        """The shapes of the memories, in words: those of the state, whose first may be read."""
+        """The shapes of the memories, in words: those of the state, without its output if read."""
         return (self.sizes or ("hidden",) * len(self.state._fields))[
             -max(1, len(self.state._fields) - 1) :
         ]
 
     def memory(self, s: State) -> tuple[Array, ...]:
-        """What runs through `c' = a * c + b`: the state without what is read from it."""
+        """The fields that obey `c' = a * c + b`: the state, without its output if read."""
         words = self.memories()
         return tuple(
             complex_of(c[..., 0, :], c[..., 1, :]) if "complex" in word else c
@@ -401,13 +405,13 @@ def linear_cell(
 ) -> Callable[[Callable[..., Any]], Linear]:
     """Makes a cell of `equations(u) -> (a, b)`, meaning `h' = a * h + b`.
 
-    `gates` names the rows of `u`, a letter each.  `bias` gives the gates whose bias does not
-    start at zero, or is False for a cell without; `weights` gives further weights, which the
-    equations take by keyword; `sizes` the shapes of the state's fields, in words.
+    `gates` names the rows of `u`, one letter each.  `bias` maps gates to initial biases that are
+    not zero, or is False for a cell without biases; `weights` declares additional weights, which
+    the equations take by keyword; `sizes` is the shapes of the state's fields, in words.
 
-    Where the output is not what is remembered, the equations return `(a, b, read)`: the
+    If the output is a function of the memories, the equations return `(a, b, read)`: the
     memories are the fields of the state after its first, `c' = a * c + b`, and the first is
-    `read(c')`.  Several memories have a tuple of `a` and of `b`.
+    `read(c')`.  With several memories `a` and `b` are tuples.
 
     ```python
     @jaxlstm.linear_cell("zn")
@@ -434,9 +438,9 @@ def gated_cell(
 ) -> Callable[[Callable[..., Any]], Gated]:
     """Makes a cell of `equations(s, u, v) -> s'`, where `v = h r` is its only product.
 
-    `gates` names the rows of `u`, `recurrent` those of `v` (all of them unless told);
-    `recurrent_bias` adds a bias to `v`.  The rest is as for `linear_cell`.  `pointwise` is False
-    where units see each other after the product too, as in a layer norm.
+    `gates` names the rows of `u`, `recurrent` those of `v` (by default the same);
+    `recurrent_bias` adds a bias to `v`.  The rest is as for `linear_cell`.  `pointwise` is False if
+    units depend on each other beyond the product, as in a layer norm.
 
     ```python
     @jaxlstm.gated_cell("h", jaxlstm.HiddenState)

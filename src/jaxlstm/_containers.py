@@ -1,4 +1,4 @@
-"""Nodes that hold nodes: layers one after the other, backwards, and in both directions."""
+"""Containers: nodes in sequence, backwards in time, and in both directions."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ._options import hashable
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Static:
-    """A value that belongs to the architecture: no leaf of the tree, equal if its value is."""
+    """A value that belongs to the architecture: part of the tree structure, compared by value."""
 
     value: Any
 
@@ -37,11 +37,11 @@ class _Stack(NamedTuple):
 
 
 class Stack(_Stack, Node):
-    """Layers, the first nearest the input; dropout between them runs when a key is given.
+    """Layers in sequence, the first nearest the input, with dropout between them.
 
-    Dropout zeroes each unit of what one layer hands to the next with probability `dropout`,
-    anew at every time step, and scales the others by `1 / (1 - dropout)`.  Zaremba, Sutskever
-    and Vinyals 2014, "Recurrent neural network regularization".
+    Given a key, each unit of the output of a layer is zeroed with probability `dropout` before
+    the next, independently at every time step, and the others are scaled by `1 / (1 - dropout)`.
+    Zaremba, Sutskever and Vinyals 2014, "Recurrent neural network regularization".
     """
 
     __slots__ = ()
@@ -95,15 +95,15 @@ class Reverse(_Reverse, Node):
     def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
         if context.plan.single_step:
             raise ValueError(
-                "a network that runs backwards needs the whole sequence, and `step` has one step "
-                "of it. Use `apply`."
+                "a network that runs backwards needs the whole sequence, and `step` has only one "
+                "step. Use `apply`."
             )
         back = context.plan._replace(reverse=not context.plan.reverse)
         return run(self.node, xs, state, context._replace(plan=back))
 
 
 class BidirectionalState(NamedTuple):
-    """State of a bidirectional network, by direction."""
+    """The states of both directions of a bidirectional network."""
 
     forward: State
     backward: State
@@ -115,10 +115,10 @@ class _Bidirectional(NamedTuple):
 
 
 class Bidirectional(_Bidirectional, Node):
-    """Two nodes, one run backwards in time; their outputs are joined, forward first.
+    """Two nodes, one run backwards in time; their outputs are concatenated, forward first.
 
-    Its state is that of both: the forward one after the last step, the backward one after
-    the first.  Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+    Its state is that of both directions: the forward one after the last step, the backward
+    one after the first.  Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
     """
 
     __slots__ = ()
@@ -138,8 +138,8 @@ class Bidirectional(_Bidirectional, Node):
     def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
         if context.plan.single_step:
             raise ValueError(
-                "a bidirectional network needs the whole sequence, and `step` has one step "
-                "of it. Use `apply`, or a network of one direction."
+                "a bidirectional network needs the whole sequence, and `step` has only one step. "
+                "Use `apply`, or a network of one direction."
             )
         keys = (None, None) if context.key is None else jax.random.split(context.key)
         back = context.plan._replace(reverse=not context.plan.reverse)

@@ -1,4 +1,4 @@
-"""Reset, mask and key: the one meaning of a controlled step."""
+"""Reset, mask and noise: the definition of a controlled step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,35 +10,37 @@ from jaxtyping import Array, Bool
 
 
 class Controls(NamedTuple):
-    """What may happen at a time step besides the step itself."""
+    """The controls of each time step."""
 
-    mask: Bool[Array, "time *batch"] | None = None  # where False, keep the state
-    reset: Bool[Array, "time *batch"] | None = None  # first become the initial state; see `resets`
-    noise: Any = None  # what the node sampled for each step
+    mask: Bool[Array, "time *batch"] | None = None  # where False, the state is unchanged
+    reset: Bool[Array, "time *batch"] | None = (
+        None  # where True, the step starts from the initial state; see `resets`
+    )
+    noise: Any = None  # sampled by the node for each step
 
 
 def over_rows(a: Array, like: Array) -> Array:
-    """A weight of one row, for every row of an array: with axes of length 1.
+    """A weight without batch axes, reshaped to broadcast over the rows of an array.
 
-    Not as large as the array: its rows may be shared out over devices, and then the copies of a
-    weight would be on each of them, and their gradients gathered there.
+    It is not broadcast to the shape of the array: if its rows are sharded, every device would
+    hold copies of the weight, and gather their gradients.
     """
     return a.reshape((1,) * (like.ndim - a.ndim) + a.shape)
 
 
 def of_rows(a: Array, like: Array) -> Array:
-    """A number a row, for all that the rows of an array have: with axes of length 1 at the end."""
+    """An array of one number per row, reshaped to broadcast over the other axes of `like`."""
     return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
 
 
 def shared(a: Any) -> tuple[Any, ...]:
-    """How an array is shared out over devices, by its type: a mesh axis, or None, for each axis."""
+    """The sharding of an array by its type: a mesh axis, or None, for each axis."""
     spec = tuple(getattr(getattr(jax.typeof(a), "sharding", None), "spec", ()))
     return spec + (None,) * (jnp.ndim(a) - len(spec))
 
 
 def where(m: Bool[Array, "*batch"] | None, a: Any, b: Any) -> Any:
-    """`a` where `m` holds (or is not given), else `b`, row by row, over a tree."""
+    """`a` where `m` is True (or None), else `b`, row by row, for a tree."""
     if m is None:
         return a
 
@@ -49,10 +51,10 @@ def where(m: Bool[Array, "*batch"] | None, a: Any, b: Any) -> Any:
 
 
 def resets(starts: Bool[Array, "time *batch"] | None, reverse: bool) -> Array | None:
-    """The steps before which the state becomes the initial one, from those that start an episode.
+    """The steps before which the state is reset, from those that start an episode.
 
-    Forward they are the same.  Run backwards an episode begins at its last step, the one that
-    precedes the start of the next; the last episode begins with the state that was given.
+    Forward they are the same.  Run backwards, an episode begins at its last step, which precedes
+    the start of the next one; the last episode begins with the state passed by the caller.
     """
     if starts is None or not reverse:
         return starts
@@ -60,14 +62,14 @@ def resets(starts: Bool[Array, "time *batch"] | None, reverse: bool) -> Array | 
 
 
 def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any) -> Any:
-    """One step under control: reset first, then the step, then the mask."""
+    """One step with its controls: reset first, then the step, then the mask."""
     s = s if at.reset is None else where(at.reset, initial, s)
     before = stepped_from(at.mask, s, initial)
     return where(at.mask, node.step(before, u, node.recur, at.noise), s)
 
 
 def over_time(body: Any, s: Any, steps: Any, reverse: bool) -> tuple[Any, Any]:
-    """`jax.lax.scan`, which takes no steps of time under `jax.disable_jit` either."""
+    """`jax.lax.scan`, which under `jax.disable_jit` accepts a time of 0 too."""
     config: Any = jax.config
     if config.jax_disable_jit and not jax.tree.leaves(steps)[0].shape[0]:
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), steps)
@@ -77,10 +79,10 @@ def over_time(body: Any, s: Any, steps: Any, reverse: bool) -> tuple[Any, Any]:
 
 
 def stepped_from(mask: Bool[Array, "*batch"] | None, s: Any, initial: Any) -> Any:
-    """The state that a step is computed from: the initial one where the step does not count.
+    """The state that a step is computed from: the initial one where it is masked.
 
-    The state that is kept there may be NaN, and be reset later: the derivative of a step from it
-    would be NaN, which times a cotangent of zero is NaN still.
+    The unchanged state there may be NaN, and be reset later: the derivative of a step from it
+    would be NaN, and NaN times a cotangent of zero is NaN.
     """
     return where(mask, s, initial)
 
@@ -88,16 +90,16 @@ def stepped_from(mask: Bool[Array, "*batch"] | None, s: Any, initial: Any) -> An
 def varying(a: Any) -> frozenset[str]:
     """The axes of a mesh that an array varies over inside `shard_map`, by its type."""
     of = jax.typeof(a)  # JAX 0.10 renamed the attribute
-    told = getattr(of, "vma", None) or getattr(
+    axes = getattr(of, "vma", None) or getattr(
         getattr(of, "manual_axis_type", None), "varying", None
     )
-    return frozenset(told or ())
+    return frozenset(axes or ())
 
 
 def vary_alike(tree: Any, others: Any) -> Any:
     """Inside `shard_map`, makes a tree vary over all mesh axes that `others` vary over.
 
-    A loop's carry must have one type all the way, and zeros made inside vary over nothing.
+    The carry of a loop must have one type throughout, and zeros made inside vary over no axis.
     """
     axes = frozenset().union(*map(varying, jax.tree.leaves(others)))
 
@@ -109,7 +111,7 @@ def vary_alike(tree: Any, others: Any) -> Any:
 
 
 def share(tree: Any, like: Any, *axes: Any) -> Any:
-    """Shares out the first axes of arrays over the mesh of another array, and no more of them."""
+    """Shards the first axes of arrays over the mesh of another array, and no others."""
     mesh = jax.typeof(like).sharding.mesh
 
     def place(a: Any) -> Any:
@@ -118,27 +120,27 @@ def share(tree: Any, like: Any, *axes: Any) -> Any:
 
     leaves, structure = jax.tree.flatten(tree)
     placed = list(map(place, leaves))
-    # The same node, where nothing is new: `record` knows nodes by their identity.
+    # If nothing changed, return the same node: `record` identifies nodes by `id`.
     same = all(a is b for a, b in zip(leaves, placed, strict=True))
     return tree if same else jax.tree.unflatten(structure, placed)
 
 
 def on_mesh(a: Any) -> bool:
-    """Whether an array's type says how it is shared out, be it that each device has all of it."""
+    """Whether the type of an array says how it is sharded or replicated."""
     mesh = getattr(getattr(jax.typeof(a), "sharding", None), "mesh", None)
     return mesh is not None and AxisType.Explicit in mesh.axis_types
 
 
 def alike(*arrays: Array) -> Sequence[Array]:
-    """Shares out arrays of one shape as the first of them that is: `jnp.where` asks for it."""
+    """Shards arrays of one shape like the first that is sharded, as `jnp.where` requires."""
     like = max(arrays, key=lambda a: (any(shared(a)), on_mesh(a)))
     return share(arrays, like, *shared(like)) if on_mesh(like) else arrays
 
 
 def share_alike(params: Any, xs: Array, state: Any, mask: Any, reset: Any) -> tuple[Any, ...]:
-    """Where types say how arrays are shared out over devices, shares out rows, and nothing else.
+    """If types say how arrays are sharded, shards the batch axes and nothing else.
 
-    Each device has the same rows of all arrays, and what every step needs of the others: the
+    Every device has the same rows of all arrays, and all that each step needs besides: the
     weights, all of time, all features.
     """
     leaves = jax.tree.leaves((params, xs, state, mask, reset))
@@ -146,23 +148,27 @@ def share_alike(params: Any, xs: Array, state: Any, mask: Any, reset: Any) -> tu
     if like is None:
         return params, xs, state, mask, reset
     batch = xs.ndim - 2 - params.spatial_axes
-    found = [shared(a)[1 : 1 + batch] for a in jax.tree.leaves((xs, mask, reset))]
-    found += [shared(a)[:batch] for a in jax.tree.leaves(state)]
-    rows = next(filter(any, found), ())
+    specs = [shared(a)[1 : 1 + batch] for a in jax.tree.leaves((xs, mask, reset))]
+    specs += [shared(a)[:batch] for a in jax.tree.leaves(state)]
+    rows = next(filter(any, specs), ())
     xs, mask, reset = share((xs, mask, reset), like, None, *rows)
     return share(params, like), xs, share(state, like, *rows), mask, reset
 
 
 def on_each_device(
-    f: Callable[..., Any], like: Array, given: Sequence[P], made: Any
+    f: Callable[..., Any], like: Array, in_specs: Sequence[P], out_specs: Any
 ) -> Callable[..., Any]:
-    """`f` on each device's part of arrays whose types say how they are shared out as `like` is.
+    """Runs `f` on each device's shard, for arrays sharded as `like` is.
 
-    For what treats every row by itself, and JAX cannot share out.
+    For operations that treat rows independently, but that JAX cannot shard.
     """
     mesh = jax.typeof(like).sharding.mesh
     names = frozenset(
         name for axis in shared(like) if axis for name in (axis if type(axis) is tuple else [axis])
     )
-    run = jax.shard_map(f, mesh=mesh, in_specs=tuple(given), out_specs=made, axis_names=names)
-    return lambda *args: run(*(share(a, like, *spec) for a, spec in zip(args, given, strict=True)))
+    run = jax.shard_map(
+        f, mesh=mesh, in_specs=tuple(in_specs), out_specs=out_specs, axis_names=names
+    )
+    return lambda *args: run(
+        *(share(a, like, *spec) for a, spec in zip(args, in_specs, strict=True))
+    )

@@ -1,7 +1,6 @@
-"""Checks of a cell: its declaration where it is made, its equations by one trace.
+"""Checks of a cell: its declaration when it is made, its equations by tracing them once.
 
-An author of cells gets an error that names the cell, the part of it, what came and what to do.
-Nothing here computes.
+Errors name the cell, the offending part, what was passed and what to do.  Nothing here computes.
 """
 
 import inspect
@@ -16,14 +15,14 @@ from jaxtyping import Array
 from ._dtypes import wide
 from ._options import count, describe, short_repr
 
-WORDS = ("input", "hidden", "output", "gates", "head", "complex")  # of a shape, beside options
+WORDS = ("input", "hidden", "output", "gates", "head", "complex")  # of a shape; options too
 
 
 def check_declaration(cell: Any) -> None:
-    """Everything that a declaration says must fit together, and the signature of the equations."""
+    """The fields of a declaration must agree with each other and with the equations' signature."""
     if not callable(cell.equations) or isinstance(cell.equations, type):
         raise TypeError(
-            f"a cell decorates its equations, a function; got {describe(cell.equations)}. "
+            f"a cell must be made from its equations, a function; got {describe(cell.equations)}. "
             'Write `@jaxlstm.gated_cell("zn", jaxlstm.HiddenState)` above a `def`.'
         )
     _letters(cell, "gates", cell.gates)
@@ -37,7 +36,7 @@ def check_declaration(cell: Any) -> None:
             )
         if not isinstance(value, int | float | np.number) or isinstance(value, bool):
             raise TypeError(
-                f"`bias` of the cell {cell.name} must give a number for each gate, its start; "
+                f"`bias` of the cell {cell.name} must map each gate to its initial value; "
                 f"got {short_repr(value)} for {letter!r}."
             )
     fields = getattr(cell.state, "_fields", None)
@@ -64,8 +63,8 @@ def check_declaration(cell: Any) -> None:
         _shape(cell, f"the weight `{name}`", shape, options)
         if weight.when is not None and weight.when not in options:
             raise ValueError(
-                f"the weight `{name}` of the cell {cell.name} is there when an option is set, of "
-                f"{sorted(options) or 'none'}; got `when={weight.when!r}`."
+                f"`when` of the weight `{name}` of the cell {cell.name} must be one of the options "
+                f"{sorted(options) or 'none'}; got {weight.when!r}."
             )
     _signature(cell)
 
@@ -96,7 +95,7 @@ def _shape(cell: Any, owner: str, shape: Any, options: dict[str, Any]) -> None:
 
 
 def _signature(cell: Any) -> None:
-    """The arguments by position are those of the kind of cell; the others options and weights."""
+    """Positional arguments are those of the kind of cell; all others are options and weights."""
     parameters = inspect.signature(cell.equations).parameters.values()
     weights = dict(cell.weights)
     by_position = [
@@ -128,9 +127,9 @@ def _signature(cell: Any) -> None:
 
 
 def check_options(cell: Any) -> None:
-    """Options that the equations refuse are refused where they are set.
+    """Traces the equations with these options, so that invalid ones raise when they are set.
 
-    Traced with the smallest sizes, so that it is quick whatever the options are.
+    Uses the smallest sizes, to be fast for any options.
     """
     for name, value in cell.size_options().items():
         count(name, value)
@@ -140,7 +139,7 @@ def check_options(cell: Any) -> None:
 
 
 def check_equations(cell: Any, input_size: int, hidden_size: int) -> None:
-    """Traces one step of a layer: equations that cannot run are refused before weights are used."""
+    """Traces one step of a layer, so that invalid equations raise before weights are used."""
     layer = cell.abstract_layer(input_size, hidden_size)
 
     def step(layer: Any, u: Array) -> Any:
@@ -150,19 +149,19 @@ def check_equations(cell: Any, input_size: int, hidden_size: int) -> None:
     try:
         jax.eval_shape(step, layer, u)
     except Exception as e:
-        e.add_note(f"This is what the equations of the cell {cell} raised for one step.")
+        e.add_note(f"Raised by the equations of the cell {cell}, traced for one step.")
         raise
 
 
 def check_returned(cell: Any, outs: Any, s: Any) -> Any:
-    """What the equations return, as a state like `s`."""
+    """The values that the equations returned, as a state like `s`."""
     fields = cell.state._fields
     if not isinstance(outs, tuple) or len(outs) != len(fields):
-        came = f"{len(outs)} values" if isinstance(outs, tuple) else describe(outs)
+        actual = f"{len(outs)} values" if isinstance(outs, tuple) else describe(outs)
         expected = ", ".join(fields) if len(fields) > 1 else f"({fields[0]},)"
         raise TypeError(
             f"the equations of the cell {cell} must return its new state, `return {expected}`; got "
-            f"{came}."
+            f"{actual}."
         )
     for name, new, old in zip(fields, outs, s, strict=True):
         shape, dtype = jnp.shape(new), jnp.result_type(new)
@@ -174,13 +173,13 @@ def check_returned(cell: Any, outs: Any, s: Any) -> Any:
         if dtype != old.dtype:
             raise TypeError(
                 f"the equations of the cell {cell} must return `{name}` of dtype {old.dtype}; got "
-                f"{dtype}. Python's numbers follow the dtype of arrays, those of NumPy do not."
+                f"{dtype}. Python scalars adopt the dtype of arrays; NumPy scalars do not."
             )
     return cell.state(*outs)
 
 
 def check_product(cell: Any, h: Any, gates: Any, s: Any) -> None:
-    """What the equations of a general cell ask of the recurrent product."""
+    """The arguments of the recurrent product in the equations of a general cell."""
     unknown = not isinstance(gates, str) or not gates or set(gates) - set(cell.recurrent)
     if unknown or len(set(gates)) < len(gates):
         raise ValueError(
@@ -189,21 +188,21 @@ def check_product(cell: Any, h: Any, gates: Any, s: Any) -> None:
         )
     if jnp.shape(h) != s[0].shape:
         raise ValueError(
-            f"`recur` of the cell {cell} multiplies what has the shape of the output, "
+            f"`recur` of the cell {cell} takes an array of the shape of the output, "
             f"{s[0].shape}; got {jnp.shape(h)}."
         )
 
 
 def check_coefficients(cell: Any, outs: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
-    """What the equations of a linear cell return: `(a, b, read)`, with tuples of `a` and of `b`."""
+    """The values that a linear cell returned as `(a, b, read)`, with `a` and `b` as tuples."""
     reads = len(cell.state._fields) > 1
     expected = "a, b, read" if reads else "a, b"
     if not isinstance(outs, tuple) or len(outs) != 2 + reads:
-        came = f"{len(outs)} values" if isinstance(outs, tuple) else describe(outs)
+        actual = f"{len(outs)} values" if isinstance(outs, tuple) else describe(outs)
         raise TypeError(
             f"the equations of the cell {cell} must return `{expected}`, meaning "
             f"`c' = a * c + b` for each memory{' and the output `read(c)`' if reads else ''}; got "
-            f"{came}."
+            f"{actual}."
         )
     a, b = (x if isinstance(x, tuple) else (x,) for x in outs[:2])
     n = len(cell.memories())
@@ -218,8 +217,8 @@ def check_coefficients(cell: Any, outs: Any) -> tuple[tuple[Any, ...], tuple[Any
 def check_memories(cell: Any, memories: Sequence[tuple[Array, Array, Any]]) -> None:
     """`(a, c, b)` of each memory of a linear cell."""
     for name, (a, c, b) in zip(cell.state._fields[-len(memories) :], memories, strict=True):
-        for letter, found in (("a", a), ("b", b)):
-            shape = jnp.shape(found)
+        for letter, value in (("a", a), ("b", b)):
+            shape = jnp.shape(value)
             if len(shape) != c.ndim or np.broadcast_shapes(shape, c.shape) != c.shape:
                 raise ValueError(
                     f"the equations of the cell {cell} must return `{letter}` of the shape of its "
@@ -228,7 +227,7 @@ def check_memories(cell: Any, memories: Sequence[tuple[Array, Array, Any]]) -> N
 
 
 def _row(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """The likely cause of a first axis too many."""
+    """The likely cause of a superfluous first axis."""
     if shape[1:] != expected:
         return ""
     if shape[0] == 1:
@@ -237,7 +236,7 @@ def _row(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
 
 
 def check_weight(cell: Any, name: str, a: Any, shape: Sequence[int], dtype: Any) -> Array:
-    """What an initializer returned."""
+    """The array that an initializer returned, of the right shape and dtype."""
     if getattr(a, "shape", None) != tuple(shape) or a.dtype != wide(dtype):
         raise ValueError(
             f"the initializer of the weight `{name}` of the cell {cell} must return "

@@ -1,4 +1,4 @@
-"""States and equations are never narrower than float32, whatever the dtype of the weights."""
+"""States and equations are at least float32, whatever the dtype of the weights."""
 
 from typing import Any
 
@@ -12,5 +12,5 @@ def wide(dtype: Any) -> Any:
 
 
 def widened(a: Array) -> Array:
-    """A weight as the equations take it; what is no narrow float stays as it is."""
+    """A weight as the equations take it: narrow floats become float32, the rest is unchanged."""
     return a.astype(wide(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a

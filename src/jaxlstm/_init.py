@@ -1,4 +1,4 @@
-"""`init`: draws the weights of a network, which are its architecture."""
+"""`init`: initializes the weights of a network, which are its architecture."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, overload
@@ -19,7 +19,7 @@ from .initializers import SCHEMES, Scheme
 def init_layer(
     key: Any, cell: Cell, input_size: int, hidden_size: int, dtype: Any, scheme: Scheme, bias: bool
 ) -> Layer:
-    """Draws one layer.  Draws are made in float32 at least, then cast."""
+    """Initializes one layer.  Weights are sampled in float32 at least, then cast."""
     wide = dtype if dtype.itemsize >= 4 else jnp.float32
     for name, value in cell.size_options().items():
         _arguments.count(name, value)
@@ -31,31 +31,31 @@ def init_layer(
     last = cell.shapes(input_size, h)
     needed = {"b": bias, "recurrent_bias": bias and cell.recurrent_bias}
     shapes = {role: shape if needed.get(role, True) else None for role, shape in last.items()}
-    if shapes["r"]:  # drawn block by block
+    if shapes["r"]:  # sampled block by block
         rows, g, _ = shapes["r"]
         shapes = {**shapes, "r": (rows, g * heads, h // heads)}
-    weights = cell.own_weights()
-    keys = iter(jax.random.split(key, len(shapes) + len(weights)))
-    drawn: dict[str, Any] = {
+    additional = cell.own_weights()
+    keys = iter(jax.random.split(key, len(shapes) + len(additional)))
+    arrays: dict[str, Any] = {
         role: None if shape is None else getattr(scheme, role)(k, shape, wide)
         for (role, shape), k in zip(shapes.items(), keys)
     }
     if last["r"]:
-        drawn["r"] = drawn["r"].reshape(last["r"])
+        arrays["r"] = arrays["r"].reshape(last["r"])
     if bias and scheme.gate_biases:
         for gate, value in cell.bias or ():
-            drawn["b"] = drawn["b"].at[cell.gates.index(gate)].add(value)
-    drawn["weights"] = {
+            arrays["b"] = arrays["b"].at[cell.gates.index(gate)].add(value)
+    arrays["weights"] = {
         name: check_weight(cell, name, weight.init(k, shape, wide), shape, wide)
-        for (name, weight), k in zip(weights.items(), keys)
+        for (name, weight), k in zip(additional.items(), keys)
         for shape in [shape_of(weight.shape, dims)]
     } or None
-    cast = jax.tree.map(lambda a: a.astype(dtype), drawn)
+    cast = jax.tree.map(lambda a: a.astype(dtype), arrays)
     return Layer(cell, **cast)
 
 
 def checked(key: Any, cell: Any, scheme: Any, dtype: Any) -> tuple[Any, Scheme, Any]:
-    """What every kind of layer is drawn with: `(key, scheme, dtype)`, or one error."""
+    """The validated `(key, scheme, dtype)` of `init` and `init_conv`."""
     key = _arguments.key_of(key)
     if not isinstance(cell, Cell):
         raise TypeError(f"`cell` must be a cell, such as `jaxlstm.lstm`; got {cell!r}.")
@@ -129,28 +129,29 @@ def init(
     dtype: Any = float,
     scheme: str | Scheme = "default",
 ) -> Layer | Bidirectional | Stack:
-    """Draws the weights of a recurrent network.
+    """Initializes the weights of a recurrent network.
 
     Args:
         key: a `jax.random.key`.
         cell: a cell, such as `jaxlstm.lstm`.
         input_size: the number of features of one time step.
         hidden_size: the width of every layer, or of each in turn.
-        layers: how many; 1, or as many as `hidden_size` has widths, unless told.
-        bidirectional: every layer runs in both directions and joins the two outputs.
+        layers: the number of layers; by default 1, or the number of widths in `hidden_size`.
+        bidirectional: whether every layer runs in both directions and concatenates the two outputs.
         dropout: the probability of zeroing a unit between layers, when `apply` has a key.
-        bias: False leaves all biases out.
-        dtype: of every weight, and so of the inputs and the outputs.  Of 16 bits (`bfloat16`,
-            `float16`) the products take operands of 16 bits and sum in float32; the state and
-            the equations are float32.
+        bias: False omits all biases.
+        dtype: of every weight, and so of the inputs and outputs.  With 16 bits (`bfloat16`,
+            `float16`), products take 16-bit operands and accumulate in float32; states and
+            equations are float32.
         scheme: `"default"`, `"torch"`, `"keras"`, `"irnn"` or a `jaxlstm.initializers.Scheme`.
 
     Returns:
-        A `Layer`, a `Bidirectional` of two, or a `Stack` of several: a pytree.  For a type
-        checker it is a `Stack` where `layers` is not known to be 1.
+        A `Layer`, a `Bidirectional` of two, or a `Stack` of several: a pytree.  To a type
+        checker it is a `Stack` unless `layers` is known to be 1.
 
     Raises:
-        TypeError, ValueError: one message: what was wrong, what came, what to do.
+        TypeError, ValueError: an argument is invalid; the message says what was expected, what
+            was passed and what to do.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -159,12 +160,12 @@ def init(
     """
     key, made, dtype = checked(key, cell, scheme, dtype)
     several = isinstance(hidden_size, list | tuple) or getattr(hidden_size, "ndim", 0) == 1
-    told: Any = hidden_size
+    sizes: Any = hidden_size
     if layers is None:
-        layers = max(len(told), 1) if several else 1
+        layers = max(len(sizes), 1) if several else 1
     layers = _arguments.count("layers", layers)
     input_size = _arguments.count("input_size", input_size)
-    widths = [_arguments.count("hidden_size", n) for n in (told if several else [told] * layers)]
+    widths = [_arguments.count("hidden_size", n) for n in (sizes if several else [sizes] * layers)]
     if len(widths) != layers:
         raise ValueError(
             f"`hidden_size` must be one width, or one for each of the {layers} layers; got "
@@ -175,8 +176,8 @@ def init(
     bias = _arguments.flag("bias", bias)
     if dropout and layers == 1:
         raise ValueError(
-            f"`dropout` runs between layers, and one layer has no between; got {dropout!r} with "
-            "`layers=1`. Drop outputs after `apply`, or pass `layers=2` or more."
+            f"`dropout` is applied between layers, which needs at least two; got {dropout!r} with "
+            "`layers=1`. Apply dropout to the outputs of `apply`, or pass `layers=2` or more."
         )
 
     def layer(key: Any, n: int, h: int) -> Layer:
@@ -204,28 +205,28 @@ def lengths_to_mask(
     assert mask.T.tolist() == [[True, True, True, False], [True, False, False, False]]
     ```
 
-    Lengths must lie between 0 and `time`.  Where `jit` traces them their values are not known
-    and cannot be checked: there more than `time` is `time`, and less than 0 is 0.
+    Lengths must lie between 0 and `time`.  Traced lengths cannot be checked: those above `time`
+    act as `time`, those below 0 as 0.
     """
-    given: Any = lengths
+    argument: Any = lengths
     try:
-        lengths = _arguments.numbers(given)
+        lengths = _arguments.numbers(argument)
     except TypeError as e:
-        message = f"`lengths` must be one array of integers; got {given!r}."
+        message = f"`lengths` must be one array of integers; got {argument!r}."
         raise TypeError(f"{message} {e}".rstrip()) from None
     known = not isinstance(lengths, jax.core.Tracer)
-    if known:  # in NumPy, so that known lengths are checked inside `jit` too
+    if known:  # as NumPy, so that constant lengths are checked inside `jit` too
         lengths = np.asarray(lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(
-            f"`lengths` must be integers, one for each row; got {lengths.dtype}. A mask is passed "
-            "to `apply` as it is."
+            f"`lengths` must be integers, one for each row; got {lengths.dtype}. Pass a mask to "
+            "`apply` directly."
         )
     time = _arguments.count("time", time, least=0)
     at = _arguments.whole(axis)
     if at is None or not 0 <= at <= lengths.ndim:
         raise ValueError(
-            f"`axis` is where time stands in the mask, 0 to {lengths.ndim}; got "
+            f"`axis` must be the axis of time in the mask, 0 to {lengths.ndim}; got "
             f"{_arguments.short_repr(axis)}."
         )
     if known and lengths.size:
@@ -234,7 +235,7 @@ def lengths_to_mask(
             raise ValueError(
                 f"`lengths` must lie between 0 and the time {time}; got {low} to {high}."
             )
-    # A narrow dtype may hold the lengths and not the time.
+    # A narrow dtype may represent the lengths but not `time`.
     lengths = _arguments.array(lengths.astype(jax.dtypes.canonicalize_dtype(int)))
     shape = (time, *lengths.shape)
     steps = jax.lax.broadcasted_iota(lengths.dtype, shape, 0)

@@ -1,4 +1,4 @@
-"""A layer: the weights of one cell, and the products that they take part in."""
+"""A layer: the weights of one cell, and their products with inputs and states."""
 
 import functools
 import math
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 class CellNode(StepNode, abstract=True):
     """A node that is the weights of one cell.
 
-    It has the fields of `Layer`; kinds of it differ in what `product` does with a weight.
+    It has the fields of `Layer`; subclasses differ in `product`.
     """
 
     __slots__ = ()
     roles: ClassVar[Mapping[str, str]] = {
         "w": "input", "r": "recurrent", "b": "bias", "recurrent_bias": "bias",
     }  # fmt: skip
-    operands: ClassVar[Any] = None  # of products, where weights are wider; see `for_a_loop`
+    operands: ClassVar[Any] = (
+        None  # dtype of the operands of products if weights were widened; see `for_a_loop`
+    )
     cell: "Cell"
     w: Array
     r: Array | None
@@ -63,7 +65,7 @@ class CellNode(StepNode, abstract=True):
         return self.product(h, r, b)
 
     def product(self, x: Array, w: Any, b: Array | None) -> Array:
-        """What a weight does to an input or a state."""
+        """The product of an input or a state with a weight, plus a bias."""
         raise NotImplementedError
 
     def step(self, s: State, u: Array, recur: Recur, noise: Any) -> State:
@@ -80,7 +82,7 @@ class _Layer(NamedTuple):
 
 
 class Layer(_Layer, CellNode):
-    """The weights of one recurrent layer, and the cell that they are for."""
+    """The weights of one recurrent layer, and its cell."""
 
     __slots__ = ()
     __repr__ = CellNode.__repr__
@@ -90,11 +92,11 @@ class Layer(_Layer, CellNode):
 
 
 def for_a_loop(node: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Wide weights to close a loop over, and what makes a node of them inside.
+    """Widened weights for a loop to close over, and a function that rebuilds the node inside it.
 
-    The gradient of what a loop closes over is summed step by step in its own dtype: in 16 bits
-    a sum stops to grow once it is some hundred times as large as what is added.  In a layer the
-    products alone make them narrow again, so that what is added is not rounded either.
+    The gradient of a closed-over value is summed step by step in its own dtype: in 16 bits the
+    sum stops growing once it is some hundred times as large as its terms.  In a layer only the
+    products cast the weights back, so that the terms are not rounded either.
     """
     layer = lambda n: isinstance(n, CellNode)
     nodes, tree = jax.tree.flatten(node, is_leaf=layer)
@@ -104,7 +106,7 @@ def for_a_loop(node: Any) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def for_loops(node: Any) -> Any:
-    """The node with layers whose weights are wide."""
+    """The node with the weights of its layers widened."""
     weights, back = for_a_loop(node)
     return back(weights)
 
@@ -160,27 +162,27 @@ def _wide_layer(layer: CellNode) -> CellNode:
 
 @functools.cache
 def _with_operands(cls: type, dtype: Any) -> type:
-    """The kind of layer whose products take operands of a dtype, which its weights have not."""
+    """The subclass whose products cast their operands to a dtype narrower than the weights."""
     return type(cls.__name__, (cls,), {"operands": dtype, "__slots__": ()})
 
 
 def gates_first(a: Array) -> Array:
-    """Gates first, as the equations take them: `i, f, g, o = u`."""
+    """Moves the gate axis first, as the equations take it: `i, f, g, o = u`."""
     return jnp.moveaxis(a, -2, 0)
 
 
 def product(x: Array, w: Array, b: Array | None, operands: Any = None) -> Array:
-    """`x w + b` over the last axis, never narrower than float32; the product itself is flat.
+    """`x w + b` over the last axis, never narrower than float32, as one flat matrix product.
 
-    Where `w` has fewer rows than `x` has features it is block diagonal: one block for each
-    head, which sees its own part of `x` and makes its own part of the result.
+    If `w` has fewer rows than `x` has features, it is block diagonal: the block of each head maps
+    its slice of `x` to its slice of the result.
     """
     n, g, h = w.shape
     heads = x.shape[-1] // n if n else 1
     if heads > 1:
-        parts = x.reshape(*x.shape[:-1], heads, n)
+        slices = x.reshape(*x.shape[:-1], heads, n)
         blocks = functools.partial(jnp.einsum, "...kn,ngkh->...gkh")
-        y = bilinear(blocks, parts, w.reshape(n, g, heads, h // heads), operands)
+        y = bilinear(blocks, slices, w.reshape(n, g, heads, h // heads), operands)
     else:
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if _joined(x) else x
         y = bilinear(jnp.matmul, rows, w.reshape(n, g * h), operands)
@@ -193,12 +195,11 @@ def biased(y: Array, b: Array | None) -> Array:
 
 
 def bilinear(f: Callable[..., Array], x: Array, w: Array, operands: Any = None) -> Array:
-    """`f(x, w)`, a product, summed in float32 at least.
+    """The product `f(x, w)`, accumulated in float32 at least.
 
-    With weights of 16 bits it takes operands of 16 bits, a state rounded to them, and gives
-    float32; `operands` is their dtype where the weights were widened.  The gradients are float32
-    too: to round the cotangents of a state at each step would lose those of a float16 network
-    below 6e-8.
+    With 16-bit weights it takes 16-bit operands, rounding the state, and returns float32;
+    `operands` is their dtype if the weights were widened.  Gradients are float32 too: rounding
+    the cotangents of a state at each step would flush those of a float16 network below 6e-8.
     """
     dtype = operands or w.dtype
     if dtype == wide(dtype):
@@ -229,18 +230,18 @@ _narrow.defjvp(_tangent, symbolic_zeros=True)
 
 
 def _joined(x: Array) -> bool:
-    """Whether time and batch become one axis for a product.
+    """Whether to flatten time and batch into one axis for a product.
 
-    The gradient of `w` sums over both.  XLA:CPU first copies the operands of such a sum over two
-    axes, which takes an eighth of a step of training.  But an axis made of a part that is shared
-    out over devices and one that is not would be gathered on each of them.
+    The gradient of `w` sums over both, and XLA:CPU copies the operands of a sum over two axes
+    first, which takes an eighth of a training step.  But flattening a sharded axis with an
+    unsharded one would gather it on every device.
     """
     alone = lambda: jax.default_backend() == "cpu" and jax.device_count() == 1
     return x.ndim > 2 and alone() and not any(shared(x))
 
 
 def take(a: Any, names: str, gates: str) -> Any:
-    """The rows of some gates of an array whose rows (axis -2) have names; None of no gate."""
+    """The rows (axis -2) of some gates of an array with named rows; None without gates."""
     if a is None or not gates:
         return None
     at = [names.index(gate) for gate in gates]

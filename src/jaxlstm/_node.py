@@ -1,8 +1,8 @@
-"""The contract of nodes, and what comes along with a sequence.
+"""The contract of nodes, and the context of a sequence.
 
 A network is a tree of nodes.  Every node is a `Node`: it knows its input size and its initial
-state, and it runs a sequence.  A `StepNode` is defined by a single time step; it is run by an
-implementation (`_unroll/`), which is given one `Problem`.  Other nodes hold nodes, and run them
+state, and it runs a sequence.  A `StepNode` is defined by a single time step; an
+implementation (`_unroll/`) runs it, given one `Problem`.  Other nodes hold nodes, and run them
 by `run`.
 """
 
@@ -21,20 +21,20 @@ Recur: TypeAlias = Callable[[Array, str], Array]  # (h, gates) -> (*batch, gates
 
 
 class Plan(NamedTuple):
-    """How to run, all of it known when a program is traced."""
+    """How to run a network; all of it is known at trace time."""
 
     reverse: bool = False
     checkpoint: int | Literal["sqrt"] | None = None  # steps in a segment, or their square root
     implementation: tuple[str, ...] | None = None  # names to try in order; None: the default
-    single_step: bool = False  # one step of a longer sequence, whose future is not known
+    single_step: bool = False  # one step of a longer sequence, the rest of which is unknown
 
 
 class Problem(NamedTuple):
     """What an implementation is given: run `node` over `xs`, from `state`."""
 
     node: "StepNode"  # with the noise of this sequence sampled
-    single: "StepNode"  # the same for one row, in shapes alone, to trace a step with
-    initial: State  # what a reset brings back
+    single: "StepNode"  # shapes and dtypes of `node` for one row, to trace a step
+    initial: State  # the state after a reset
     state: State
     xs: Any  # (time, *batch, input)
     controls: Controls
@@ -45,21 +45,21 @@ Unroll: TypeAlias = Callable[["StepNode", Problem], tuple[Array, State]]
 
 
 class Context(NamedTuple):
-    """What comes along with a sequence; a node hands it on to the nodes that it holds."""
+    """What accompanies a sequence; a node passes it to the nodes that it holds."""
 
     mask: Bool[Array, "time *batch"] | None
     reset: Bool[Array, "time *batch"] | None  # where an episode starts in time
     key: Any
     plan: Plan
-    unroll: Unroll  # runs a step node: it is given the node as it stands in the tree, and a problem
+    unroll: Unroll  # runs a step node, given the node of the tree and a problem
 
 
 class Node:
-    """A part of a network: a pytree with what every node must have.
+    """A part of a network: a pytree with the methods that every node must have.
 
-    A node of your own inherits from it, or from `StepNode`, and from what makes it a pytree: a
-    NamedTuple of its fields, say.  Required: `input_size`, `initial_state` and `run`, which
-    runs the nodes that this one holds by `jaxlstm.run`.
+    Your own node inherits from it, or from `StepNode`, and from a class that makes it a pytree,
+    such as a NamedTuple of its fields.  Required: `input_size`, `initial_state` and `run`, which
+    runs the nodes inside by `jaxlstm.run`.
 
     ```python
     from typing import NamedTuple
@@ -97,10 +97,12 @@ class Node:
             return
         if hasattr(cls, "_fields") and cls.__repr__ is not object.__repr__:
             own = next(base for base in cls.__mro__ if "__repr__" in vars(base))
-            if "_fields" in vars(own):  # that of a NamedTuple, which writes all numbers
+            if "_fields" in vars(own):  # that of a NamedTuple, which prints every number
                 setattr(cls, "__repr__", node_repr)  # noqa: B010
-        given = {name for base in cls.__mro__ if base.__module__ != __name__ for name in vars(base)}
-        missing = [part for part in cls.required if part not in given]
+        defined = {
+            name for base in cls.__mro__ if base.__module__ != __name__ for name in vars(base)
+        }
+        missing = [part for part in cls.required if part not in defined]
         if missing:
             raise TypeError(
                 f"the node {cls.__name__} lacks {', '.join(f'`{part}`' for part in missing)}. "
@@ -129,9 +131,9 @@ class Node:
 class StepNode(Node, abstract=True):
     """A node that is defined by one time step.
 
-    Required: `input_size`, `initial_state` and `step`.  What else is written here has a default,
-    and is overridden where a node multiplies its inputs or its state with weights, or is noisy.
-    Masks, resets, streaming, both directions and the ways to run follow from the step.
+    Required: `input_size`, `initial_state` and `step`.  Everything else has a default, to be
+    overridden by a node that multiplies its inputs or its state by weights, or has noise.
+    Masks, resets, streaming, both directions and all implementations follow from the step.
 
     ```python
     from typing import NamedTuple
@@ -164,11 +166,11 @@ class StepNode(Node, abstract=True):
 
     @property
     def gates(self) -> str:
-        """The letters of the rows of `u (*batch, gates, hidden)`; none if `u` is anything else."""
+        """The letters of the rows of `u (*batch, gates, hidden)`; empty if `u` has no gates."""
         return ""
 
     def project(self, xs: Array, gates: str | None = None) -> Any:
-        """`u`, what does not wait for the state, of one step or of all; or some of its gates."""
+        """`u`, the part of a step that is independent of the state, for some gates or all."""
         return xs
 
     def recur(self, h: Array, gates: str) -> Array:
@@ -178,8 +180,8 @@ class StepNode(Node, abstract=True):
     def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
         """One time step.
 
-        `recur` is the method of the node, or stands in for it: a step multiplies with recurrent
-        weights by it alone.  `noise` is what `noise` sampled for this step, None without a key.
+        `recur` is the method of the node or a replacement for it: a step multiplies by recurrent
+        weights only through it.  `noise` is what `noise` sampled for this step, None without a key.
         """
         raise NotImplementedError
 
@@ -213,7 +215,7 @@ def takes_steps(node: Any) -> bool:
 
 
 def run(node: Node, xs: Array, state: State, context: Context) -> tuple[Array, State]:
-    """Runs a node that another node holds; see `Node`, whose example calls it.
+    """Runs a node inside another node, as in the example of `Node`.
 
     Raises:
         ValueError: the node takes another number of features than `xs` has.
@@ -221,7 +223,7 @@ def run(node: Node, xs: Array, state: State, context: Context) -> tuple[Array, S
     if node.input_size != xs.shape[-1]:
         raise ValueError(
             f"a {type(node).__name__} in `params` takes {node.input_size} features; got "
-            f"{xs.shape[-1]} from what comes before it. Give it as many at `init`: a bidirectional "
-            "layer gives those of both its directions."
+            f"{xs.shape[-1]} from the node before it. Set its `input_size` at `init`: the output "
+            "of a bidirectional layer has the features of both directions."
         )
     return node.run(xs, state, context)

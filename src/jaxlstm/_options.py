@@ -1,4 +1,4 @@
-"""Options that are one value, and how errors say what came.  Nothing here computes."""
+"""Checks of single values, and how errors describe what was passed.  Nothing here computes."""
 
 import operator
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 
 def count(name: str, n: Any, least: int = 1) -> int:
-    """A size must be a whole number."""
+    """A size, which must be an integer."""
     number = whole(n)
     if number is None or number < least:
         raise ValueError(f"`{name}` must be a whole number, {least} or more; got {short_repr(n)}.")
@@ -20,7 +20,7 @@ def count(name: str, n: Any, least: int = 1) -> int:
 
 
 def whole(n: Any) -> int | None:
-    """The whole number that Python, NumPy or JAX means by `n`, if it is one."""
+    """`n` as a Python int, if it is an integer of Python, NumPy or JAX."""
     try:
         return None if isinstance(n, bool | np.bool_) else operator.index(n)
     except TypeError:
@@ -28,14 +28,14 @@ def whole(n: Any) -> int | None:
 
 
 def flag(name: str, value: Any) -> bool:
-    """A word is no yes and no no."""
+    """A flag, which must be a bool: strings such as "no" would be true."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"`{name}` must be True or False; got {short_repr(value)}.")
     return bool(value)
 
 
 def hashable(name: str, value: Any) -> None:
-    """What is no leaf of a tree is part of the key of a compiled program: equal by value."""
+    """Static values are part of the key of a compiled program, so they must compare by value."""
     try:
         hash(value)
         same = bool(value == value)  # NaN is not
@@ -43,8 +43,8 @@ def hashable(name: str, value: Any) -> None:
         same = False
     if not same:
         raise TypeError(
-            f"{name} must be hashable and equal to itself: a number, a word, a function or a tuple "
-            f"of such; got {short_repr(value)}. Arrays are weights: leaves of a tree, or "
+            f"{name} must be hashable and equal to itself: a number, a string, a function or a "
+            f"tuple of them; got {short_repr(value)}. Arrays are weights: leaves of a tree, or "
             "declared by `jaxlstm.Weight`."
         )
 
@@ -57,24 +57,24 @@ def probability(name: str, rate: Any) -> float:
 
 
 def floating(dtype: Any) -> Any:
-    """The dtype of weights; `float` is the widest that JAX has now."""
+    """The dtype of weights; `float` is the widest that is enabled."""
     try:
-        found = jax.dtypes.canonicalize_dtype(dtype)
-        asked = found if dtype is float or dtype is None else np.dtype(dtype)
+        canonical = jax.dtypes.canonicalize_dtype(dtype)
+        requested = canonical if dtype is float or dtype is None else np.dtype(dtype)
     except TypeError:
         raise TypeError(f"`dtype` must be a floating dtype; got {short_repr(dtype)}.") from None
-    if not jnp.issubdtype(found, jnp.floating):
-        raise TypeError(f"`dtype` must be a floating dtype; got {found}.")
-    if found != asked:
+    if not jnp.issubdtype(canonical, jnp.floating):
+        raise TypeError(f"`dtype` must be a floating dtype; got {canonical}.")
+    if canonical != requested:
         raise TypeError(
-            f"`dtype` is {asked}, which JAX has only after "
-            "`jax.config.update('jax_enable_x64', True)`; else take float32."
+            f"`dtype` is {requested}, which JAX supports only after "
+            "`jax.config.update('jax_enable_x64', True)`; otherwise use float32."
         )
-    return found
+    return canonical
 
 
 def key_of(key: Any) -> Array:
-    """One key, of the new style; one of the old style, of two integers, is wrapped."""
+    """One typed key; a legacy key of two integers is wrapped."""
     new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     try:
         one = key if new else jax.random.wrap_key_data(array(key))
@@ -83,7 +83,7 @@ def key_of(key: Any) -> Array:
     if one is None or one.shape != ():
         several = one is not None or getattr(key, "ndim", 0) > 1
         remedy = (
-            " A batch of keys is for `jax.vmap`."
+            " Use `jax.vmap` for a batch of keys."
             if several
             else f" A seed becomes a key by `jax.random.key({key})`."
             if whole(key) is not None
@@ -94,21 +94,21 @@ def key_of(key: Any) -> Array:
 
 
 def array(a: Any) -> Array:
-    """What NumPy or JAX reads as one array, as one of JAX's; a `TypeError` says why not.
+    """Anything that NumPy or JAX reads as one array, as a JAX array; else a `TypeError`.
 
-    NumPy's numbers are copied, as JAX may run on after its caller has changed them.  They may
-    be NaN under a mask: no operation of JAX touches them here, so `jax_debug_nans` is silent.
+    NumPy arrays are copied, as JAX may still run when its caller modifies them.  Masked values
+    may be NaN: no operation of JAX reads them here, so that `jax_debug_nans` does not raise.
     """
     found = numbers(a)
     if isinstance(found, jax.Array):
         return found
     own = np.array(found, found.dtype.newbyteorder("="))
-    remedy = f"JAX has no arrays of dtype {own.dtype}: pass one of numbers."
-    return _asked(jax.device_put, own, remedy if isinstance(a, np.ndarray) else "")
+    remedy = f"JAX has no arrays of dtype {own.dtype}: pass an array of numbers."
+    return _convert(jax.device_put, own, remedy if isinstance(a, np.ndarray) else "")
 
 
 def numbers(a: Any) -> Array | np.ndarray:
-    """The same, but what JAX does not hold yet stays NumPy's."""
+    """Like `array`, but other arrays than those of JAX become NumPy arrays."""
     if isinstance(a, jax.Array):
         return a
     if isinstance(a, jax.ShapeDtypeStruct):
@@ -118,7 +118,7 @@ def numbers(a: Any) -> Array | np.ndarray:
         )
     if isinstance(a, np.ma.MaskedArray):
         raise TypeError(
-            "JAX has no masked arrays: pass `.filled(0)`, and what is hidden by `mask=`."
+            "JAX has no masked arrays: pass `.filled(0)`, and the masked steps as `mask=`."
         )
     if hasattr(a, "__jax_array__"):
         return jnp.asarray(a)
@@ -126,12 +126,12 @@ def numbers(a: Any) -> Array | np.ndarray:
         return np.asarray(a)
     except Exception:  # a tensor of another framework, a list of traced values, or ragged
         if not hasattr(a, "__dlpack__"):
-            return _asked(jnp.asarray, a, "")
+            return _convert(jnp.asarray, a, "")
         remedy = "Pass a NumPy array, as by `tensor.detach().cpu().numpy()`."
-        return np.asarray(_asked(jnp.from_dlpack, a, remedy))
+        return np.asarray(_convert(jnp.from_dlpack, a, remedy))
 
 
-def _asked(read: Callable[[Any], Array], a: Any, remedy: str) -> Array:
+def _convert(read: Callable[[Any], Array], a: Any, remedy: str) -> Array:
     try:
         return read(a)
     except Exception:
@@ -139,7 +139,7 @@ def _asked(read: Callable[[Any], Array], a: Any, remedy: str) -> Array:
 
 
 def describe(a: Any) -> str:
-    """What came, in a few words: `float32[2, 5]`, `a dict`, `None`."""
+    """A short description of a value: `float32[2, 5]`, `a dict`, `None`."""
     if a is None:
         return "None"
     if isinstance(a, type):
@@ -154,21 +154,21 @@ def describe(a: Any) -> str:
 
 
 def short_repr(a: Any) -> str:
-    """A value as it is written; an array in a few words."""
+    """The `repr` of a value, or a short description of an array."""
     if isinstance(a, jax.core.Tracer):
         return (
-            f"a traced {describe(a)}. Options are known before a program is traced: close over "
+            f"a traced {describe(a)}. Options must be known at trace time: close over "
             "them, or name them in `static_argnames`"
         )
     return describe(a) if getattr(a, "ndim", 0) else repr(a)
 
 
 def outline(tree: Any) -> str:
-    """A state in a few words: `LSTMState(h=float32[2, 5], c=float32[2, 5])`."""
+    """A short description of a state: `LSTMState(h=float32[2, 5], c=float32[2, 5])`."""
     fields = getattr(tree, "_fields", None)
     if fields is not None:
-        parts = (f"{k}={outline(v)}" for k, v in zip(fields, tree, strict=True))
-        return f"{type(tree).__name__}({', '.join(parts)})"
+        fields = (f"{k}={outline(v)}" for k, v in zip(fields, tree, strict=True))
+        return f"{type(tree).__name__}({', '.join(fields)})"
     if isinstance(tree, (tuple, list)):
         return f"({', '.join(map(outline, tree))})"
     return describe(tree)

@@ -16,18 +16,18 @@ from ._tags import harvest
 
 
 class Record(NamedTuple):
-    """What one layer did over time; every array is `(time, *batch, ...)`.
+    """The states and gates of one layer over time; every array is `(time, *batch, ...)`.
 
-    `states` has the state after each step, with the fields of the cell, such as
-    `states.c`; `gates` what the equations named, by name, as `gates["f"]`; `u` and `v` are by
-    letter too.  `u = x w + b` is what the input says to each gate and `v = h r` what the
-    state says, with its bias if it has one; in most cells a gate is a function of `u + v`.
+    `states` holds the state after each step, with the fields of the cell, such as `states.c`;
+    `gates` the values tagged by the equations, such as `gates["f"]`; `u` and `v` are by letter
+    too.  `u = x w + b` is the contribution of the input to each gate and `v = h r` that of the
+    state, with its bias if there is one; in most cells a gate is a function of `u + v`.
     """
 
     states: State  # the state after each step, a NamedTuple as the cell has it
-    gates: OrderedDict[str, Array]  # what the equations named: the gates, as the paper has them
+    gates: OrderedDict[str, Array]  # tagged by the equations
     u: OrderedDict[str, Array]  # by letter of the gate
-    v: OrderedDict[str, Array]  # by letter; a gate without recurrent product has none
+    v: OrderedDict[str, Array]  # by letter; only gates with a recurrent product
 
 
 def record(
@@ -42,17 +42,17 @@ def record(
     axis: int = 0,
     precision: Precision = None,
 ) -> tuple[Float[Array, "time *batch output"], State, Any]:
-    """Runs a network as `apply` does, and shows every state and every gate over time.
+    """Runs a network as `apply` does, and returns every state and every gate over time.
 
     The arguments, and the first two results, are those of `apply`.
 
     Returns:
-        `(ys, state, seen)`.  `seen` has the tree of `params`, with a `Record` where each layer
-        stands: `seen.gates["f"]` for one layer, `seen.layers[1].backward.states.c` for a
-        bidirectional layer in a stack.  The gates are those that the cell's equations name by
-        `jaxlstm.tag`; states, `u` and `v` are there for every cell.  Where `mask` is False
-        the state is kept, no step is taken, and gates, `u` and `v` are zero.  A node that its
-        network runs more than once has a tuple of records.
+        `(ys, state, seen)`.  `seen` is the tree of `params`, with a `Record` in place of each
+        layer: `seen.gates["f"]` for one layer, `seen.layers[1].backward.states.c` for a
+        bidirectional layer in a stack.  The gates are those tagged by the cell's equations
+        (`jaxlstm.tag`); every cell has states, `u` and `v`.  Where `mask` is False the state is
+        unchanged and gates, `u` and `v` are zero.  A node that runs more than once has a tuple
+        of records.
 
     Raises:
         TypeError, ValueError: as `apply`.
@@ -72,7 +72,7 @@ def record(
 
 
 def watched(problem: Problem, push: State | None) -> tuple[Array, State, Record]:
-    """`scan`, looking on; `push (time, ...)` is added to the state after each step."""
+    """`scan` with a record; `push (time, ...)` is added to the state after each step."""
     node = problem.node
     weights, back = for_a_loop(node)
 
@@ -91,10 +91,10 @@ def watched(problem: Problem, push: State | None) -> tuple[Array, State, Record]
 def recorded(
     args: tuple[Any, ...], plan: Plan, pushes: list[list[State]] | None = None
 ) -> tuple[Array, State, list[list[Record]]]:
-    """Runs a network by `watched`, on what the door has let in.
+    """Runs a network by `watched`, on checked arguments.
 
-    Records, and pushes, are a list for every layer in the order of the tree, and in it one
-    entry for each time that the layer runs.
+    Records and pushes are lists with an entry for every layer in the order of the tree, itself a
+    list with an entry for each time that the layer runs.
     """
     *given, key = args
     params, xs, state, mask, reset = share_alike(*given)
@@ -105,8 +105,8 @@ def recorded(
     def watch(node: StepNode, problem: Problem) -> tuple[Array, State]:
         if id(node) not in at:
             raise NotImplementedError(
-                f"a {type(node).__name__} runs that does not stand in `params`: what a node "
-                "makes anew when it runs cannot be recorded."
+                f"a {type(node).__name__} that is not in `params` cannot be recorded: a node must "
+                "run the nodes that it holds, not new ones."
             )
         i = at[id(node)]
         push = None if pushes is None else pushes[i][len(seen[i])]
@@ -122,7 +122,7 @@ _recorded = jax.jit(recorded, static_argnames="plan")
 
 
 def mirror(params: Any, seen: list[list[Any]]) -> Any:
-    """The tree of `params`, with what was seen of a layer in its place."""
+    """The tree of `params`, with the records of each layer in its place."""
     each = iter(seen)
 
     def place(node: Any) -> Any:

@@ -1,9 +1,8 @@
-"""Names for what the equations of a cell compute, so that it can be looked at from outside.
+"""Tags: names of values in the equations of a cell, to read or replace them from outside.
 
-A name is an operation of its own in the traced program, which gives back its operand and is
-lowered to nothing.  It is there whether anyone looks or not, so that a program traced before,
-such as that of a `jax.jit` at module level which the equations call, has it too.  Who wants to
-see or to change a named value interprets the traced step.
+A tag is an identity primitive in the traced program, and is lowered to nothing.  It is always
+there, so that a program traced earlier, such as that of a module-level `jax.jit` which the
+equations call, has it too.  To read or replace tagged values, the traced step is interpreted.
 """
 
 import itertools
@@ -19,7 +18,7 @@ from jaxtyping import Array
 _name_p = Primitive("jaxlstm_name")
 _name_p.def_impl(lambda x, **_: x)
 _name_p.def_abstract_eval(lambda x, **_: x)
-# A derivative has no use for names, and would store a named value beside the same without one.
+# Tangents are not tagged: residuals would hold a value both with its tag and without.
 ad.primitive_jvps[_name_p] = lambda primals, tangents, **_: (primals[0], tangents[0])
 ad.primitive_transposes[_name_p] = lambda cotangent, x, **_: [cotangent]
 batching.primitive_batchers[_name_p] = lambda args, axes, **label: (
@@ -29,22 +28,22 @@ batching.primitive_batchers[_name_p] = lambda args, axes, **label: (
 mlir.register_lowering(_name_p, lambda ctx, x, **_: [x])
 
 
-_hole_p = Primitive("jaxlstm_hole")
-_hole_p.def_abstract_eval(lambda x, aval, **_: aval)
+_placeholder_p = Primitive("jaxlstm_placeholder")
+_placeholder_p.def_abstract_eval(lambda x, aval, **_: aval)
 
 
-def hole(x: Array, f: Callable[[Array], Array], label: "Label") -> Array:
-    """Stands for a value with the type of `f(x)` while a step is traced; `changed` fills it."""
+def placeholder(x: Array, f: Callable[[Array], Array], label: "Label") -> Array:
+    """A placeholder of the type of `f(x)` while a step is traced; `replace_tagged` fills it."""
     (aval,) = jax.make_jaxpr(f)(x).out_avals
     kind, name = label
-    return _hole_p.bind(x, aval=aval, kind=kind, name=name)
+    return _placeholder_p.bind(x, aval=aval, kind=kind, name=name)
 
 
 def tag(**values: Array) -> Any:
-    """Names values inside the equations of a cell; `record` finds them by these names.
+    """Names values inside the equations of a cell, for `record` and wrappers.
 
-    Returns the values as they came: one alone, several as a tuple, in the order given.  It
-    leaves no trace in the compiled program, unless `record` is looking.
+    Returns the values unchanged: one by itself, several as a tuple in the same order.  Tags
+    cost nothing in the compiled program.
 
     ```python
     @jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
@@ -59,70 +58,72 @@ def tag(**values: Array) -> Any:
     ```
     """
     if not values:
-        raise TypeError("`tag` takes values by name, such as `named(f=sigmoid(f))`; got none.")
+        raise TypeError("`tag` takes values by name, such as `tag(f=sigmoid(f))`; got none.")
     marked = [mark(value, "gates", name) for name, value in values.items()]
     return marked[0] if len(marked) == 1 else tuple(marked)
 
 
 def mark(value: Array, kind: str, name: str) -> Array:
-    """Marks a value; of kind `u` and `v` it has a row for each letter of `name`."""
+    """Tags a value; one of kind `u` or `v` has a row for each letter of `name`."""
     return _name_p.bind(value, kind=kind, name=name)
 
 
-Found: TypeAlias = "OrderedDict[str, Array]"  # by name, in the order of computing
+Tagged: TypeAlias = "OrderedDict[str, Array]"  # by name, in the order of computation
 Label: TypeAlias = tuple[str, str]  # kind and name
-Changes: TypeAlias = Mapping[Label, Callable[[Array], Array]]
+Replacements: TypeAlias = Mapping[Label, Callable[[Array], Array]]
 
 
-def harvest(f: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, Found]]:
-    """`f(*args)`, and what its equations named: gates, and the rows of `u` and of `v`.
+def harvest(f: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, Tagged]]:
+    """`f(*args)`, and the values tagged by its equations: gates, and the rows of `u` and `v`.
 
-    Names inside calls (`jit`, `custom_jvp`, `checkpoint`) and under `vmap` are found; those
-    inside a loop of the cell's own are not, as they have a value for each of its rounds, nor
-    those inside what the equations differentiate.
+    Tags inside calls (`jit`, `custom_jvp`, `checkpoint`) and under `vmap` are included; those
+    inside a loop of the cell are not, as they have a value in each iteration, nor those inside
+    functions that the equations differentiate.
     """
-    found: dict[str, Found] = {kind: OrderedDict() for kind in ("gates", "u", "v")}
+    found: dict[str, Tagged] = {kind: OrderedDict() for kind in ("gates", "u", "v")}
 
-    def see(value: Array, kind: str, name: str) -> None:
+    def visit(value: Array, kind: str, name: str) -> None:
         if kind in found:
             rows = {name: value} if kind == "gates" else zip(name, value, strict=True)
             for letter, row in dict(rows).items():
                 found[kind][_free(letter, found[kind])] = row
 
-    return _interpret(f, args, {}, see), found
+    return _interpret(f, args, {}, visit), found
 
 
-def changed(f: Callable[..., Any], changes: Changes, *args: Any) -> Any:
-    """`f(*args)`, where what its equations name is what `changes` makes of it."""
+def replace_tagged(f: Callable[..., Any], replacements: Replacements, *args: Any) -> Any:
+    """`f(*args)`, with each tagged value replaced by its entry in `replacements` of it."""
     seen: set[Label] = set()
-    out = _interpret(f, args, changes, lambda value, *label: seen.add(label))
-    if missing := sorted(name for kind, name in changes.keys() - seen):
+    out = _interpret(f, args, replacements, lambda value, *label: seen.add(label))
+    if missing := sorted(name for kind, name in replacements.keys() - seen):
         raise TypeError(
-            f"the equations of this cell name no {missing}, so it cannot be changed. Name it by "
+            f"the equations of this cell have no tag {missing} to replace. Tag the value by "
             "`jaxlstm.tag`."
         )
     return out
 
 
-def _free(name: str, taken: Found) -> str:
-    """A name that is there already is given a number: `h`, `h2`, `h3`."""
+def _free(name: str, taken: Tagged) -> str:
+    """The first unused of `h`, `h2`, `h3`, ..."""
     numbered = (name if i == 1 else f"{name}{i}" for i in itertools.count(1))
     return next(free for free in numbered if free not in taken)
 
 
-See: TypeAlias = Callable[..., None]  # (value, kind, name)
+Visit: TypeAlias = Callable[..., None]  # (value, kind, name)
 
 
-def _interpret(f: Callable[..., Any], args: Any, changes: Changes, see: See) -> Any:
+def _interpret(f: Callable[..., Any], args: Any, replacements: Replacements, visit: Visit) -> Any:
     leaves, tree = jax.tree.flatten(args)
     closed, shape = jax.make_jaxpr(
         lambda *leaves: f(*jax.tree.unflatten(tree, leaves)), return_shape=True
     )(*leaves)
-    outs = _evaluate(closed, leaves, changes, see)
+    outs = _evaluate(closed, leaves, replacements, visit)
     return jax.tree.unflatten(jax.tree.structure(shape), outs)
 
 
-def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], changes: Changes, see: See) -> list[Any]:
+def _evaluate(
+    closed: ClosedJaxpr, args: Sequence[Any], replacements: Replacements, visit: Visit
+) -> list[Any]:
     jaxpr = closed.jaxpr
     env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
 
@@ -131,32 +132,34 @@ def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], changes: Changes, see: S
 
     for eqn in jaxpr.eqns:
         with eqn.ctx.manager:
-            outs = _equation(eqn, [read(v) for v in eqn.invars], changes, see)
+            outs = _equation(eqn, [read(v) for v in eqn.invars], replacements, visit)
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _equation(eqn: Any, values: list[Any], changes: Changes, see: See) -> list[Any]:
+def _equation(eqn: Any, values: list[Any], replacements: Replacements, visit: Visit) -> list[Any]:
     label = _label(eqn)
     if label is not None:
-        value = changes[label](values[0]) if label in changes else values[0]
-        see(value, *label)
-        return [value if eqn.primitive is _hole_p else mark(value, *label)]
+        value = replacements[label](values[0]) if label in replacements else values[0]
+        visit(value, *label)
+        return [value if eqn.primitive is _placeholder_p else mark(value, *label)]
     inside = {label for jaxpr in _programs(eqn) for label in _labels(jaxpr)}
     name = eqn.primitive.name
     if inside and name in _CALLS:
-        return _evaluate(_closed(eqn.params["jaxpr"]), values, changes, see)
-    if inside & changes.keys():
+        return _evaluate(_closed(eqn.params["jaxpr"]), values, replacements, visit)
+    if inside & replacements.keys():
         if name not in _LOOPS:
-            names = sorted(name for kind, name in inside & changes.keys())
+            names = sorted(name for kind, name in inside & replacements.keys())
             raise TypeError(
-                f"{names} of this cell cannot be changed inside {name!r}, such as a function "
-                "with a derivative rule of its own. Name its result, outside it."
+                f"{names} of this cell cannot be replaced inside {name!r}, such as a function "
+                "with a custom derivative rule. Tag its result outside of it."
             )
-        run = lambda program, args: _evaluate(_closed(program), args, changes, see)
+        run = lambda program, args: _evaluate(_closed(program), args, replacements, visit)
         return _LOOPS[name](run, values, **eqn.params)
-    if inside and name in _RULES and not changes:  # the rule stays; names are read beside it
-        _evaluate(_closed(eqn.params["call_jaxpr"]), values, changes, see)
+    if (
+        inside and name in _RULES and not replacements
+    ):  # keep the rule, and evaluate the function once more for its tags
+        _evaluate(_closed(eqn.params["call_jaxpr"]), values, replacements, visit)
     bound = eqn.primitive.get_bind_params(eqn.params)  # JAX before 0.10 gives two
     functions, params = bound if isinstance(bound, tuple) else ((), bound)
     outs = eqn.primitive.bind(*functions, *values, **params)
@@ -197,7 +200,7 @@ _LOOPS: dict[str, Callable[..., list[Any]]] = {"scan": _scan, "while": _while, "
 
 
 def _label(eqn: Any) -> Label | None:
-    labelled = eqn.primitive is _name_p or eqn.primitive is _hole_p
+    labelled = eqn.primitive is _name_p or eqn.primitive is _placeholder_p
     return (eqn.params["kind"], eqn.params["name"]) if labelled else None
 
 
@@ -206,7 +209,7 @@ def _closed(program: Any) -> ClosedJaxpr:
 
 
 def _programs(eqn: Any) -> Iterator[Jaxpr]:
-    """The programs that an equation calls."""
+    """The jaxprs that an equation calls."""
     for value in eqn.params.values():
         for program in value if isinstance(value, tuple | list) else [value]:
             if isinstance(program, ClosedJaxpr | Jaxpr):
@@ -214,7 +217,7 @@ def _programs(eqn: Any) -> Iterator[Jaxpr]:
 
 
 def _labels(jaxpr: Jaxpr) -> Collection[Label]:
-    """What is named in a program, and in what it calls."""
+    """The tags in a jaxpr, and in those that it calls."""
     own = {label for eqn in jaxpr.eqns if (label := _label(eqn))}
     inner = (_labels(program) for eqn in jaxpr.eqns for program in _programs(eqn))
     return own.union(*inner)

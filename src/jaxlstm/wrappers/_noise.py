@@ -15,7 +15,7 @@ from .._containers import Static
 from .._control import alike
 from .._dtypes import wide
 from .._node import Recur, State, StepNode
-from .._tags import changed, hole
+from .._tags import placeholder, replace_tagged
 from ._step import StepWrapper, each_layer, has_products, innermost, keep, split, times
 
 
@@ -97,15 +97,15 @@ class RecurrentDropout(_RecurrentDropout, StepWrapper):
         if noise is None:
             return self.node.step(s, u, recur, None)
         drop, inner = noise
-        changes: dict[Any, Any] = {("gates", self.gate.value): lambda g: g * drop}
+        replacements: dict[Any, Any] = {("gates", self.gate.value): lambda g: g * drop}
 
         def product(h: Array, gates: str) -> Array:
             # The step is traced before it is run: `recur` is called when it is run.
-            label = ("product", str(len(changes)))
-            changes[label] = lambda h: recur(h, gates)
-            return hole(h, lambda h: self.node.recur(h, gates), label)
+            label = ("product", str(len(replacements)))
+            replacements[label] = lambda h: recur(h, gates)
+            return placeholder(h, lambda h: self.node.recur(h, gates), label)
 
-        return changed(lambda s, u: self.node.step(s, u, product, inner), changes, s, u)
+        return replace_tagged(lambda s, u: self.node.step(s, u, product, inner), replacements, s, u)
 
     def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
         node = self.node.sample(key, batch)
