@@ -9,7 +9,7 @@ import pytest
 from jax.nn import sigmoid
 
 import jaxlstm
-from networks import B, H, N, T, close, inputs, pulled, some_mask, some_reset
+from networks import B, H, N, T, close, inputs, normal_like, pulled, some_mask, some_reset
 
 XS = inputs()
 
@@ -149,3 +149,44 @@ def test_noise_that_lasts_for_the_sequence():
     ys, _ = jaxlstm.apply(node, xs, key=jax.random.key(0))
     close(ys, jnp.broadcast_to(ys[:1], ys.shape))
     assert jnp.abs(ys[0] - ys[0, 0, 0]).max() > 0.1
+
+
+class _Turned(NamedTuple):
+    m: jax.Array
+    rate: jax.Array
+
+
+class Turned(_Turned, jaxlstm.StepNode):
+    """Multiplies its state with a matrix by itself, not by `recur`."""
+
+    @property
+    def input_size(self):
+        return self.m.shape[0]
+
+    def initial_state(self, batch):
+        return jaxlstm.HiddenState(jnp.zeros((*batch, self.input_size), self.m.dtype))
+
+    def step(self, s, u, recur, noise):
+        rate = jnp.broadcast_to(self.rate, u.shape)
+        return jaxlstm.HiddenState(jnp.tanh(s.h @ self.m + rate * u))
+
+
+@pytest.mark.parametrize("batch", [(), (B,), (1, 2)])
+def test_a_matrix_of_a_step_has_its_gradient_after_the_loop(batch):
+    """Values and gradients as by `scan`, under a mask and resets too, and the second derivative."""
+    params = Turned(0.4 * inputs(1, (N, N)), 1 + inputs(2, (N,)))
+    xs = inputs(3, (T, *batch, N))
+    options = {"mask": some_mask(shape=(T, *batch)), "reset": some_reset(shape=(T, *batch))}
+    assert jaxlstm.implementations(params, xs)["deferred"] is None
+    for more in ({}, options, {**options, "reverse": True}):
+        got, expected = (
+            pulled(params, xs, implementation=way, **more) for way in ("deferred", "scan")
+        )
+        close(got, expected)
+
+    def twice(way):
+        loss = lambda p: jnp.sum(jnp.sin(jaxlstm.apply(p, xs, implementation=way, **options)[0]))
+        along = lambda p: jax.jvp(jax.grad(loss), (p,), (normal_like(p),))[1]
+        return jax.jit(along)(params)
+
+    close(twice("deferred"), twice("scan"))
