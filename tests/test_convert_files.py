@@ -256,7 +256,7 @@ BAD = {
     "other dtype": (field(["fields", "w", "array"], "float32"), "expected float32.*found float64"),
     "unknown cell": (field(["fields", "cell", "cell"], "os.system"), "a cell of jaxlstm"),
     "unknown option": (field(["fields", "cell", "options"], [["clip", 3.0]]), "options of lstm"),
-    "other cell": (field(["fields", "cell", "cell"], "gru"), "expected the shape"),
+    "other cell": (field(["fields", "cell", "cell"], "gru"), "gru with the gates 'rzn'"),
     "unknown node": (field(["node"], "Popen"), "a node of .*found Popen"),
     "no node": (lambda h, a: a.clear(), "a part of an architecture"),
     "option": (field(["fields", "cell"], {"cell": "lstm_variant", "options": [["clip", "x"]]}),

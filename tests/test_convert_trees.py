@@ -223,7 +223,7 @@ HEADERS = {
     ),
     "a network that cannot run": (
         lambda m: m.update(architecture=m["architecture"].replace('"gru"', '"mgu"')),
-        "expected the shape",
+        "expected mgu with the gates",
     ),
 }
 

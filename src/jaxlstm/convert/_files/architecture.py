@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ... import _containers, cells as _cells, wrappers
+from ... import __version__, _containers, cells as _cells, wrappers
 from ..._apply import apply
 from ..._cell import Cell, Layer, shape_of
 from ..._conv import ConvLayer
@@ -132,7 +132,8 @@ def _cell(value: Cell, known: Mapping[str, Cell]) -> Any:
     for name, cell in known.items():
         same = cell.equations is value.equations  # else options need not be those it has
         if same and with_options(cell, dict(value.options)) == value:
-            return {"cell": name, "options": [[k, _plain(v)] for k, v in value.options]}
+            options = [[k, _plain(v)] for k, v in value.options]
+            return {"cell": name, "options": options, "gates": value.gates}
     raise ValueError(
         f"the cell `{value!r}` is none of jaxlstm's own, so that a file cannot name it. Give it a "
         "name here and in `load`, `cells={'name': cell}`; or save the weights alone, "
@@ -184,8 +185,14 @@ class Reader:
     Arrays and keys are `jax.ShapeDtypeStruct` still, values those of their types that are zero.
     """
 
-    def __init__(self, file: str, known: Mapping[str, Cell]) -> None:
+    def __init__(self, file: str, known: Mapping[str, Cell], writer: str = __version__) -> None:
         self.file, self.known, self.parts = file, known, 0
+        self.advice = ""  # for what this version does not know
+        if writer != __version__:
+            self.advice = (
+                f" (this is jaxlstm {__version__}, and the file was written by {short(writer)}: "
+                "load it with that version or a newer one)"
+            )
         self.types = named_types(known)
 
     def wrong(self, at: str, expected: str, found: Any) -> FileError:
@@ -200,8 +207,10 @@ class Reader:
         under = lambda key: f"{at}.{key}" if at else str(key)
         inner = lambda v, key: self.build(v, under(key), depth + 1, inside)
         match data:
-            case {"cell": str(name), "options": list(options), **rest} if not rest:
-                return self.cell(at, name, options)
+            case {"cell": str(name), "options": list(options), **rest} if not rest.keys() - {
+                "gates"
+            }:
+                return self.cell(at, name, options, rest.get("gates"))
             case {"static": value, **rest} if not rest:
                 return _containers.Static(self.option(at, value))
             case {"array": str(dtype), "shape": list(shape), **rest} if not rest:
@@ -227,25 +236,32 @@ class Reader:
             case {"node": str(name), "fields": dict(fields), **rest} if not rest:
                 node = self.types.get(name)
                 if node is None:
-                    raise self.wrong(at, f"a node of {sorted(NODES)}", name)
+                    raise self.wrong(at, f"a node of {sorted(NODES)}{self.advice}", name)
                 self.parts += 1
                 if self.parts > PARTS:
                     raise self.wrong(at, f"an architecture of at most {PARTS} nodes", "more")
-                if tuple(fields) != node._fields:
-                    raise self.wrong(at, f"a {name} with the fields {node._fields}", tuple(fields))
+                # A field that was added later, with a default, may be missing.
+                missing = set(node._fields) - fields.keys() - node._field_defaults.keys()
+                if missing or not fields.keys() <= set(node._fields):
+                    expected = f"a {name} with the fields {node._fields}{self.advice}"
+                    raise self.wrong(at, expected, tuple(fields))
                 made = {k: self.build(v, under(k), depth + 1, True) for k, v in fields.items()}
                 return self.checked(at, node(**made)) if name in NODES else node(**made)
         raise self.wrong(at, "a part of an architecture", data)
 
-    def cell(self, at: str, name: str, options: list[Any]) -> Cell:
+    def cell(self, at: str, name: str, options: list[Any], gates: Any) -> Cell:
         if name not in self.known:
-            raise self.wrong(at, "a cell of jaxlstm, or one given as `cells=`", name)
+            expected = f"a cell of jaxlstm, or one given as `cells=`{self.advice}"
+            raise self.wrong(at, expected, name)
         pairs = all(isinstance(o, list) and len(o) == 2 and isinstance(o[0], str) for o in options)
-        told = {o[0]: self.option(at, o[1]) for o in options} if pairs else {}
+        chosen = {o[0]: self.option(at, o[1]) for o in options} if pairs else {}
         cell = self.known[name]
-        if not pairs or len(told) != len(options) or not told.keys() <= cell.defaults().keys():
-            raise self.wrong(at, f"options of {name}, of {sorted(cell.defaults())}", options)
-        return with_options(cell, told)
+        if not pairs or len(chosen) != len(options) or not chosen.keys() <= cell.defaults().keys():
+            expected = f"options of {name}, of {sorted(cell.defaults())}{self.advice}"
+            raise self.wrong(at, expected, options)
+        if gates not in (None, cell.gates):  # None in files written before they had gates
+            raise self.wrong(at, f"{name} with the gates {cell.gates!r}{self.advice}", gates)
+        return with_options(cell, chosen)
 
     def option(self, at: str, value: Any, depth: int = 0) -> Any:
         """The inverse of `_plain`."""

@@ -18,6 +18,7 @@ try:
 except ImportError:  # where an open file cannot be removed, and needs no lock
     fcntl = None
 
+from ... import __version__
 from ..._cell import Cell
 from ..._node import Node
 from .._arrays import device
@@ -93,6 +94,7 @@ def save(
     more = told(leaves)
     plain = not more and (isinstance(params, Node) or not architecture)
     metadata = {"format": FORMAT, "version": VERSIONS[0] if plain else VERSIONS[1], **more}
+    metadata["jaxlstm"] = __version__
     if architecture:
         shown = [a if is_key(a) else arrays.get(name, a) for name, a in leaves.items()]
         data = described(jax.tree.unflatten(jax.tree.structure(params), shown), known)
@@ -314,7 +316,7 @@ def _tree(
     if "architecture" not in metadata:
         raise FileError(file, None, "an architecture, or `like=` in its place", "weights alone")
     data = parsed(file, "the architecture", metadata["architecture"])
-    reader = Reader(file, known)
+    reader = Reader(file, known, metadata.get("jaxlstm", __version__))
     try:
         tree = reader.build(data)
         leaves = named_leaves(tree)
