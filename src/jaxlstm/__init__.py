@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import cells as cells, initializers as initializers, wrappers as wrappers
+from . import _export as _export, cells as cells, initializers as initializers, wrappers as wrappers
 from ._apply import apply as apply, implementations as implementations, step as step
 from ._cell import (
     Cell as Cell,

@@ -219,7 +219,7 @@ def check_memories(cell: Any, memories: Sequence[tuple[Array, Array, Any]]) -> N
     for name, (a, c, b) in zip(cell.state._fields[-len(memories) :], memories, strict=True):
         for letter, value in (("a", a), ("b", b)):
             shape = jnp.shape(value)
-            if len(shape) != c.ndim or np.broadcast_shapes(shape, c.shape) != c.shape:
+            if len(shape) != c.ndim or jnp.broadcast_shapes(shape, c.shape) != c.shape:
                 raise ValueError(
                     f"the equations of the cell {cell} must return `{letter}` of the shape of its "
                     f"memory `{name}`, {c.shape}; got {shape}.{_row(shape, c.shape)}"

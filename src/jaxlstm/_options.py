@@ -34,6 +34,14 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def at_least(size: Any, least: int) -> bool:
+    """`size >= least`; a size that is known when a program runs is taken for a large one."""
+    try:
+        return bool(size >= least)
+    except jax.errors.InconclusiveDimensionOperation:
+        return True
+
+
 def hashable(name: str, value: Any) -> None:
     """Static values are part of the key of a compiled program, so they must compare by value."""
     try:

@@ -11,6 +11,8 @@ from jaxtyping import Array
 from .._layer import for_a_loop
 from .._node import Problem, State
 
+UNKNOWN = 64  # steps in a segment where the length of a sequence is known when it runs alone
+
 
 def in_segments(run: Callable[[Problem], Any], problem: Problem) -> tuple[Array, State]:
     """`run`, storing one state a segment for the backward pass; "sqrt" takes the square root.
@@ -21,20 +23,14 @@ def in_segments(run: Callable[[Problem], Any], problem: Problem) -> tuple[Array,
     """
     reverse, time = problem.plan.reverse, problem.xs.shape[0]
     length = problem.plan.checkpoint
+    if not isinstance(time, int):
+        size = UNKNOWN if length == "sqrt" else length
+        assert size
+        return _of_whole_segments(run, problem, size)
     size = near_the_root(time) if length == "sqrt" else length
     assert size
 
-    @jax.checkpoint
-    def segment(node: Any, initial: State, s: State, part: Any) -> tuple[Array, State]:
-        xs, controls = part
-        return run(problem._replace(node=node, initial=initial, state=s, xs=xs, controls=controls))
-
-    weights, back = for_a_loop(problem.node)
-
-    def body(s: State, part: Any) -> tuple[State, Array]:
-        ys, s = segment(back(weights), problem.initial, s, part)
-        return s, ys
-
+    body = _segment(run, problem)
     whole = time // size * size
     rest = time - whole  # runs last, so it stands first where time runs from the end
     cut = slice(rest, None) if reverse else slice(whole)
@@ -59,3 +55,37 @@ def near_the_root(time: int) -> int:
     root = math.isqrt(max(time - 1, 0)) + 1
     near = sorted(range(-(-root // 2), 2 * root + 1), key=lambda size: abs(size - root))
     return next((size for size in near if time % size == 0), root)
+
+
+def _segment(run: Callable[[Problem], Any], problem: Problem) -> Callable[..., Any]:
+    """The body of a loop over segments."""
+
+    @jax.checkpoint
+    def segment(node: Any, initial: State, s: State, part: Any) -> tuple[Array, State]:
+        xs, controls = part
+        return run(problem._replace(node=node, initial=initial, state=s, xs=xs, controls=controls))
+
+    weights, back = for_a_loop(problem.node)
+
+    def body(s: State, part: Any) -> tuple[State, Array]:
+        ys, s = segment(back(weights), problem.initial, s, part)
+        return s, ys
+
+    return body
+
+
+def _of_whole_segments(run: Callable[[Problem], Any], problem: Problem, size: int) -> Any:
+    """`in_segments` of so many steps, for a symbolic time: steps after it are masked."""
+    time, batch = problem.xs.shape[0], problem.xs.shape[1 : -1 - problem.node.spatial_axes]
+    count = (time + size - 1) // size
+    at = jnp.arange(count * size).reshape(count, size)
+    xs, controls = jax.tree.map(
+        lambda a: a[jnp.minimum(at, time - 1)], (problem.xs, problem.controls)
+    )
+    valid = jnp.broadcast_to((at < time).reshape(at.shape + (1,) * len(batch)), (*at.shape, *batch))
+    mask = valid if controls.mask is None else controls.mask & valid
+    reset = None if controls.reset is None else controls.reset & valid
+    parts = xs, controls._replace(mask=mask, reset=reset)
+    reverse = problem.plan.reverse
+    state, ys = jax.lax.scan(_segment(run, problem), problem.state, parts, reverse=reverse)
+    return ys[jnp.arange(time) // size, jnp.arange(time) % size], state

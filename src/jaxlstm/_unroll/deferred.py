@@ -33,6 +33,7 @@ from .._control import over_time, stepped_from, vary_alike, where
 from .._dtypes import widened
 from .._layer import Layer, are_of_rows, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, State, StepNode
+from .._options import at_least
 from ._groups import Groups, Parts, groups_of, plus, rows, split, u_of, v_of, without_sums
 
 
@@ -71,7 +72,7 @@ def hoists(rows: int) -> bool:
     On CPU products in the loop are as fast or faster from some rows on, and take no memory and no
     pass over it (benchmarks/NOTES.md).
     """
-    return not (jax.default_backend() == "cpu" and rows >= 16)
+    return not (jax.default_backend() == "cpu" and at_least(rows, 16))
 
 
 def _without_batch(problem: Problem, axes: int) -> tuple[Array, State]:

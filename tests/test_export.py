@@ -1,0 +1,144 @@
+"""`jax.export`: sizes that are known when a program runs, and trees that are written with it."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+
+import jaxlstm
+from jaxlstm import wrappers
+from networks import CELLS, B, N, T, close, inputs, network, some_mask, some_reset
+
+# The shape checks of the tests take sizes for whole numbers.
+pytestmark = pytest.mark.usefixtures("as_users_call_it")
+SIZES = {"batch": (T, "b", N), "time": ("t", B, N), "both": ("t", "b", N)}
+
+
+def specs(shape):
+    """The shape of inputs, with letters for the sizes that are not known."""
+    return export.symbolic_shape(", ".join(map(str, shape)))
+
+
+def exported(f, params, shape, others=()):
+    shape = specs(shape)
+    rows = [jax.ShapeDtypeStruct(shape[:2], bool) for _ in others]
+    return export.export(jax.jit(f))(params, jax.ShapeDtypeStruct(shape, float), *rows)
+
+
+def pull(**options):
+    """Outputs, the last state, and all gradients."""
+
+    def f(params, xs, mask=None, reset=None):
+        run = lambda p, x: jaxlstm.apply(p, x, mask=mask, reset=reset, **options)
+        out, back = jax.vjp(run, params, xs)
+        return out, back(jax.tree.map(jnp.ones_like, out))
+
+    return jax.jit(f)
+
+
+CASES = [
+    ("both", True),
+    pytest.param("batch", None, marks=pytest.mark.slow),
+    pytest.param("time", 3, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("sizes", "checkpoint"), CASES)
+def test_sizes_may_be_known_later(sizes, checkpoint):
+    params, f = network(jaxlstm.lstm), pull(checkpoint=checkpoint)
+    program = exported(f, params, SIZES[sizes])
+    for time, batch in ((T, B), (1, 20)):
+        time, batch = (time if "t" in SIZES[sizes] else T), (batch if "b" in SIZES[sizes] else B)
+        xs = inputs(shape=(time, batch, N))
+        close(program.call(params, xs), f(params, xs), rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_of_every_cell(cell):
+    params, f = network(cell), pull(checkpoint=True)
+    program = exported(f, params, SIZES["both"])
+    close(program.call(params, inputs()), f(params, inputs()), rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reverse", [False, True])
+def test_mask_and_reset(reverse):
+    params = wrappers.learn_initial_state(network(jaxlstm.gru))
+    f = pull(checkpoint=3, reverse=reverse)
+    program = exported(f, params, SIZES["both"], "mr")
+    given = params, inputs(), some_mask(), some_reset()
+    close(program.call(*given), f(*given), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_segments_of_more_than_there_is():
+    """Steps after the last are masked, and change no state and no gradient."""
+    params, f = network(jaxlstm.lstm), pull(checkpoint=True)
+    program = exported(f, params, SIZES["time"])
+    xs = inputs(shape=(130, B, N))
+    close(program.call(params, xs), f(params, xs), rtol=1e-9)
+
+
+NETWORKS = {
+    "layer": lambda: network(jaxlstm.lstm),
+    "stack": lambda: network(jaxlstm.gru, "stack", dropout=0.25),
+    "options": lambda: network(
+        jaxlstm.cells.lstm_variant(gate=("hard_sigmoid", 0.25, 0.5), cell_clip=float("inf"))
+    ),
+    "bidirectional": lambda: network(jaxlstm.cells.minlstm, "bidirectional"),
+    "general": lambda: jaxlstm.Reverse(network(jaxlstm.cells.rhn(depth=3))),
+    "zoneout": lambda: wrappers.zoneout(network(jaxlstm.lstm), 0.1, 0.2),
+    "initial": lambda: wrappers.learn_initial_state(network(jaxlstm.cells.slstm)),
+    "norm": lambda: wrappers.layer_norm(wrappers.dense(network(jaxlstm.lstm))),
+    "window": lambda: wrappers.window(network(jaxlstm.cells.qrnn), 2),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_trees_are_written_with_the_function(name):
+    pytest.importorskip("flatbuffers")
+    params = NETWORKS[name]()
+    xs = jnp.ones((T, B, params.input_size))
+
+    def f(params, xs, state):
+        ys, state = jaxlstm.apply(params, xs, state)
+        return params, ys, state
+
+    state = jaxlstm.apply(params, xs)[1]
+    program = export.deserialize(export.export(jax.jit(f))(params, xs, state).serialize())
+    assert program.in_tree == jax.tree.structure(((params, xs, state), {}))
+    close(program.call(params, xs, state), f(params, xs, state), rtol=1e-9)
+
+
+def test_records_are_written_too():
+    pytest.importorskip("flatbuffers")
+    params = network(jaxlstm.lstm)
+    program = export.export(jax.jit(jaxlstm.record))(params, inputs())
+    found = export.deserialize(program.serialize()).call(params, inputs())
+    close(found, jaxlstm.record(params, inputs()), rtol=1e-9)
+    assert type(found[2]) is jaxlstm.Record
+
+
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState)
+def mine(s, u, v, *, option=None):
+    return (jnp.tanh(u + v)[0],)
+
+
+def test_a_cell_of_ones_own_is_written_by_name():
+    pytest.importorskip("flatbuffers")
+    params = network(mine)
+    program = export.export(jax.jit(jaxlstm.apply))(params, inputs())
+    data = program.serialize()
+    close(export.deserialize(data).call(params, inputs()), jaxlstm.apply(params, inputs()))
+    name = mine.equations.__module__.encode()
+    with pytest.raises(ValueError, match="Import that module first"):
+        export.deserialize(data.replace(name, b"x" * len(name)))
+
+
+def test_an_option_that_cannot_be_written():
+    pytest.importorskip("flatbuffers")
+    params = network(mine)._replace(cell=mine(option=1j))
+    program = export.export(jax.jit(jaxlstm.apply))(params, inputs())
+    with pytest.raises(ValueError, match="a number, a string, None, or a tuple"):
+        program.serialize()
