@@ -29,6 +29,12 @@ from ._gradient_flow import (
     state_jacobians as state_jacobians,
 )
 from ._init import init as init, lengths_to_mask as lengths_to_mask
+from ._long import (
+    bucket_length as bucket_length,
+    burn_in as burn_in,
+    segmented_loss as segmented_loss,
+    truncated_value_and_grad as truncated_value_and_grad,
+)
 from ._node import Context as Context, Node as Node, StepNode as StepNode, run as run
 from ._record import Record as Record, record as record
 from ._roles import (

@@ -1,0 +1,170 @@
+"""Training on sequences that are long: cut in time, with or without gradients across the cuts."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from . import _arguments
+from ._apply import apply
+from ._node import State
+
+Loss: TypeAlias = Callable[[Any, State, Any], tuple[Any, State]]  # (params, state, part)
+
+
+def segmented_loss(loss: Loss, steps: int) -> Loss:
+    """The sum of a loss over segments of time, whose gradient keeps one segment in memory.
+
+    `loss(params, state, part) -> (value, state)` is computed segment by segment and once more on
+    the way back, so that of a sequence only the states between segments are kept, and outputs,
+    logits and whatever else the loss makes of them never exist for all of time.  With as many
+    steps in a segment as there are segments, memory grows with the square root of time.  The
+    gradient is that of the whole sequence.
+
+    Args:
+        loss: a sum over the time of a part, and the state after it.
+        steps: of time in a segment; the last one may be shorter.
+
+    Returns:
+        `(params, state, sequence) -> (value, state)`, for a tree of arrays with time first.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+
+    def loss(params, state, part):
+        ys, state = jaxlstm.apply(params, part["xs"], state)
+        return ((ys - part["targets"]) ** 2).sum(), state
+
+    sequence = {"xs": jnp.ones((100, 2, 3)), "targets": jnp.zeros((100, 2, 5))}
+    whole = jaxlstm.segmented_loss(loss, steps=10)
+    grad = jax.value_and_grad(whole, has_aux=True)
+    (value, state), grads = jax.jit(grad)(params, params.initial_state((2,)), sequence)
+    ```
+    """
+    steps = _arguments.count("steps", steps)
+
+    def whole(params: Any, state: State, sequence: Any) -> tuple[Any, State]:
+        body = jax.checkpoint(lambda params, state, part: loss(params, state, part))
+
+        def step(state: State, part: Any) -> tuple[State, Any]:
+            value, state = body(params, state, part)
+            return state, value
+
+        state, values = _over_parts(step, state, sequence, steps)
+        return sum(jax.tree.map(jnp.sum, values)), state
+
+    return whole
+
+
+def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
+    """Truncated backpropagation through time: gradients reach back to the start of a chunk.
+
+    `loss(params, state, part) -> (value, state)` is differentiated chunk by chunk; the state goes
+    on from each chunk to the next, and no gradient goes back with it.  Williams and Peng 1990,
+    "An efficient gradient-based algorithm for on-line training of recurrent network trajectories".
+
+    Args:
+        loss: a sum over the time of a part, and the state after it.
+        steps: of time in a chunk; the last one may be shorter.
+
+    Returns:
+        `(params, state, sequence) -> ((value, state), gradients)`, sums over the chunks, for a
+        tree of arrays with time first.  With one chunk a call, it is a step of training.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+
+    def loss(params, state, xs):
+        ys, state = jaxlstm.apply(params, xs, state)
+        return (ys**2).sum(), state
+
+    grad = jax.jit(jaxlstm.truncated_value_and_grad(loss, steps=10))
+    (value, state), grads = grad(params, params.initial_state((2,)), jnp.ones((100, 2, 3)))
+    ```
+    """
+    steps = _arguments.count("steps", steps)
+
+    def grad(params: Any, state: State, sequence: Any) -> Any:
+        of_part = jax.value_and_grad(loss, has_aux=True)
+
+        def step(carry: Any, part: Any) -> Any:
+            state, total = carry
+            (value, state), grads = of_part(params, state, part)
+            return (state, jax.tree.map(jnp.add, total, grads)), value
+
+        start = jax.lax.stop_gradient(state), jax.tree.map(jnp.zeros_like, params)
+        (state, total), values = _over_parts(step, start, sequence, steps)
+        return (sum(jax.tree.map(jnp.sum, values)), jax.lax.stop_gradient(state)), total
+
+    return grad
+
+
+def burn_in(params: Any, xs: Any, state: State = None, **options: Any) -> State:
+    """The state after some steps, without gradient: where a replayed episode goes on from.
+
+    A state that was stored with older weights is run over the first steps of what is replayed,
+    and the rest is learned from.  Kapturowski et al. 2019, "Recurrent experience replay in
+    distributed reinforcement learning".
+
+    Args:
+        params: the network.
+        xs: the first steps, `(time, *batch, input)`.
+        state: what was stored; the initial one unless given.
+        options: those of `apply`.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
+    xs = jnp.ones((60, 2, 3))
+    state = jaxlstm.burn_in(params, xs[:20])
+    ys, state = jaxlstm.apply(params, xs[20:], state)
+    ```
+    """
+    return jax.lax.stop_gradient(apply(jax.lax.stop_gradient(params), xs, state, **options)[1])
+
+
+def bucket_length(time: int, *, shortest: int = 16, growth: float | int = 1.5) -> int:
+    """A length to pad sequences to, of few: a program is compiled for every length.
+
+    The smallest of `shortest` and of what grows from it by a factor: 30 lengths up to 1000 make
+    at most 12 programs, and no sequence is padded by more than a half.
+
+    Args:
+        time: the longest of the sequences in a batch.
+        shortest: the length of the first bucket.
+        growth: how much longer each bucket is than the one before.
+
+    ```python
+    time = jaxlstm.bucket_length(37)
+    assert time == 54
+    mask = jaxlstm.lengths_to_mask([37, 12, 20], time)
+    ```
+    """
+    time, length = _arguments.count("time", time, 0), _arguments.count("shortest", shortest)
+    if not 1 < growth < math.inf:
+        raise ValueError(f"`growth` must be a factor of more than 1; got {growth!r}.")
+    while length < time:
+        length = max(length + 1, math.floor(length * growth))
+    return length
+
+
+def _over_parts(body: Any, carry: Any, sequence: Any, steps: int) -> tuple[Any, list[Array]]:
+    """`body(carry, part) -> (carry, value)` over parts of time; the last may be shorter."""
+    arrays = jax.tree.leaves(sequence)
+    times = {a.shape[0] for a in arrays if a.ndim}
+    if len(times) != 1 or not all(a.ndim for a in arrays):
+        raise ValueError(
+            f"`sequence` must be a tree of arrays with one time first; got times {sorted(times)}."
+        )
+    (time,) = times
+    whole, values = time // steps * steps, []
+    if whole:
+        cut = lambda a: a[:whole].reshape(whole // steps, steps, *a.shape[1:])
+        carry, many = jax.lax.scan(body, carry, jax.tree.map(cut, sequence))
+        values.append(many)
+    if time > whole or not values:
+        carry, one = body(carry, jax.tree.map(lambda a: a[whole:], sequence))
+        values.append(one)
+    return carry, values
