@@ -75,7 +75,7 @@ def init_conv(
     dtype: Any = float,
     scheme: str | Scheme = "default",
 ) -> ConvLayer:
-    """Draws the weights of a convolutional recurrent layer: a ConvLSTM, a ConvGRU.
+    """Initializes the weights of a convolutional recurrent layer: a ConvLSTM, a ConvGRU.
 
     `kernel` has one to three sizes, one for each axis of space; `input_size` and
     `hidden_size` count channels.  Shi et al. 2015, "Convolutional LSTM network: a machine

@@ -55,7 +55,7 @@ def hidden_uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def hidden_uniform_sum(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """The sum of two draws of `hidden_uniform`: PyTorch's two biases, where a cell has one."""
+    """The sum of two samples of `hidden_uniform`: PyTorch's two biases, where a cell has one."""
     first, second = jax.random.split(key)
     return hidden_uniform(first, shape, dtype) + hidden_uniform(second, shape, dtype)
 
@@ -79,8 +79,8 @@ def glorot_joined(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 def orthogonal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """A random orthogonal matrix for each gate (Saxe, McClelland and Ganguli 2014)."""
     n, g, h = shape
-    draw = jax.nn.initializers.orthogonal()
-    each = jax.vmap(lambda k: draw(k, (n, h), dtype), out_axes=1)
+    sample = jax.nn.initializers.orthogonal()
+    each = jax.vmap(lambda k: sample(k, (n, h), dtype), out_axes=1)
     return each(jax.random.split(key, g))
 
 

@@ -33,7 +33,7 @@ def gates(record: Record, ax: Axes | None = None, *, row: Any = (), mask: Any = 
     """The gates over time: the mean over the units, and between which values half of them lie.
 
     `row` picks one of a batch, as `record.gates["f"][:, row]` would.  Steps that `mask`, as it
-    was given to `record`, leaves out are not drawn.
+    was given to `record`, excludes are not drawn.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -148,7 +148,7 @@ def compare(
 ) -> Axes:
     """Curves of several cells beside each other; of runs `(seeds, time)`, mean and range.
 
-    `steps` says where along the axis the values stand, 0, 1, 2, ... unless told.
+    `steps` is the positions of the values along the axis, by default 0, 1, 2, ...
 
     ```python
     ax = jaxlstm.plot.compare({"lstm": [[3, 2, 1], [3, 1, 1]], "gru": [[3, 2, 2], [2, 2, 1]]})

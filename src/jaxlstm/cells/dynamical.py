@@ -74,8 +74,8 @@ def cornn(s, u, recur, *, step=0.042, frequency=2.7, damping=4.7):
         z' = z + step * (tanh(W x + R_y y + R_z z + b) - frequency y - damping z)
         y' = y + step * z'
 
-    Options: `step`, `frequency` (the paper's gamma) and `damping` (its epsilon), which are
-    those of its sequential MNIST unless told.  Gates: `n`, and recurrent `y z`.  State: `y z`.
+    Options: `step`, `frequency` (the paper's gamma) and `damping` (its epsilon), by default
+    those of its sequential MNIST.  Gates: `n`, and recurrent `y z`.  State: `y z`.
     Rusch and Mishra 2021, "Coupled oscillatory recurrent neural network (coRNN): an accurate
     and (gradient) stable architecture for learning long time dependencies", arXiv:2010.00951.
     """

@@ -144,7 +144,7 @@ def projected_lstm(
         c' = f * c + i * g
         h' = projection_clip((o * tanh(c')) Q)
 
-    Options: `projection`, the width of `h`, that of `c` unless told; `projection_clip`, a
+    Options: `projection`, the width of `h`, by default that of `c`; `projection_clip`, a
     bound on `h`, as in TFLite; and those of `lstm_variant`.  Gates: `i f g o`.  State: `h c`.
     Sak, Senior and Beaufays 2014, "Long short-term memory based recurrent neural network
     architectures for large vocabulary speech recognition", arXiv:1402.1128, where it has

@@ -45,9 +45,9 @@ def slstm(s, u, v, *, heads=1):
     `log sigmoid(f) + m`, so that the normaliser is 1 however closed the first input gate is.
     """
     i, f, g, o = u + v
-    kept = jnp.where(s.n == 0, i, log_sigmoid(f) + s.m)
-    m = jnp.maximum(kept, i)
-    i, f, g, o = tag(i=exp(i - m), f=exp(kept - m), g=tanh(g), o=sigmoid(o))
+    decayed = jnp.where(s.n == 0, i, log_sigmoid(f) + s.m)
+    m = jnp.maximum(decayed, i)
+    i, f, g, o = tag(i=exp(i - m), f=exp(decayed - m), g=tanh(g), o=sigmoid(o))
     c, n = f * s.c + i * g, f * s.n + i
     return o * c / n, c, n, m
 

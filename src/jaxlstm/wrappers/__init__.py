@@ -1,7 +1,7 @@
-"""Nodes around nodes: noise inside a step, and what surrounds a layer.
+"""Wrappers: noise inside a step, and transformations of the inputs and outputs of a node.
 
-Each function takes a network, or a part of one, and gives it back wrapped.  Rates stand in the
-tree as static values.  Noise runs only when `apply` is given a key; without one, the network
+Each function takes a network, or a part of one, and returns it wrapped.  Rates are static values
+of the tree.  Noise runs only when `apply` is given a key; without one, the network
 is the expectation of the noisy one, as each paper has it.
 """
 

@@ -1,4 +1,4 @@
-"""What changes a layer without noise: its gradients, where it starts, what it looks back on."""
+"""Wrappers without noise: clipped gradients and a learned initial state."""
 
 import functools
 import numbers
@@ -100,7 +100,7 @@ class InitialState(_InitialState, StepWrapper):
 def learn_initial_state(params: Any) -> Any:
     """Makes the initial state of every layer a weight, zero at first.
 
-    It is where a sequence starts when `apply` is given no state, and after a reset.
+    It is the state at the start of a sequence, if `apply` is given none, and after a reset.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)

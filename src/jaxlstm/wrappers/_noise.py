@@ -25,7 +25,7 @@ class _Zoneout(NamedTuple):
 
 
 class Zoneout(_Zoneout, StepWrapper):
-    """A node some of whose units keep their state; see `zoneout`."""
+    """A node some of whose units keep their previous state; see `zoneout`."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ def zoneout(params: Any, hidden: float, memory: float | None = None) -> Any:
         s' = d * s + (1 - d) * cell(s, x),   d = 1 with probability `rate`, else 0
 
     Without a key, `d` is its rate.  `hidden` is the rate of the output, `memory` that of the
-    rest of the state, the same unless told.  Wraps every layer.  Krueger et al. 2016,
+    rest of the state, by default the same.  Wraps every layer.  Krueger et al. 2016,
     "Zoneout: regularizing RNNs by randomly preserving hidden activations", arXiv:1606.01305.
 
     ```python
@@ -118,7 +118,7 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
         c' = f * c + i * d(g),   d(g) = g / (1 - rate) with probability 1 - rate, else 0
 
     anew at every step; the same for the candidate of any cell.  `gate` is its letter: `n`,
-    `g` or `h`, whichever the cell has, unless told.  Wraps every layer.  Semeniuta, Severyn
+    `g` or `h`, by default whichever the cell has.  Wraps every layer.  Semeniuta, Severyn
     and Barth 2016, "Recurrent dropout without memory loss", arXiv:1603.05118.
 
     ```python
@@ -189,7 +189,7 @@ class WeightDrop(_WeightDrop, StepWrapper):
 
 
 def weight_drop(params: Any, rate: float) -> Any:
-    """DropConnect on the recurrent weights: one draw for all time and for the whole batch.
+    """DropConnect on the recurrent weights: one sample for all time and for the whole batch.
 
         R~ = R * m / (1 - rate),   m = 1 with probability 1 - rate, else 0
 
@@ -223,7 +223,7 @@ class _RecurrentNoise(NamedTuple):
 
 
 class RecurrentNoise(_RecurrentNoise, StepWrapper):
-    """A node with noise in what goes into its gates; see `recurrent_noise`."""
+    """A node with noise added to the inputs of its gates; see `recurrent_noise`."""
 
     __slots__ = ()
 
@@ -231,18 +231,18 @@ class RecurrentNoise(_RecurrentNoise, StepWrapper):
         own, inner = jax.random.split(key)
         w = innermost(self).w
         shape = (*batch, *w.shape[-2:])
-        drawn = self.std.value * jax.random.normal(own, shape, wide(w.dtype))
-        return drawn, self.node.noise(inner, batch)
+        sampled = self.std.value * jax.random.normal(own, shape, wide(w.dtype))
+        return sampled, self.node.noise(inner, batch)
 
     def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
         if noise is None:
             return self.node.step(s, u, recur, None)
-        drawn, inner = noise
-        return self.node.step(s, u + drawn, recur, inner)
+        sampled, inner = noise
+        return self.node.step(s, u + sampled, recur, inner)
 
 
 def recurrent_noise(params: Any, std: float | int) -> Any:
-    """Gaussian noise in what goes into every unit, anew at each step: private noise.
+    """Gaussian noise in the input of every gate, sampled at each step: private noise.
 
         u~ = W x + b + std * N(0, 1)
 

@@ -1,4 +1,4 @@
-"""What surrounds a layer or a network: skips, norms, and one dropout mask for all time."""
+"""Wrappers of sequences: skip connections, norms, and dropout with one mask for all time."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -20,7 +20,7 @@ from ._step import dtype_of, each_layer, has_products, keep, times
 
 
 class SequenceWrapper(Node, abstract=True):
-    """A node around a node, with its state and its sizes."""
+    """A wrapper of a node, with the state and the input size of that node."""
 
     __slots__ = ()
     node: Node
@@ -65,7 +65,7 @@ def variational_dropout(
 ) -> Any:
     """Dropout with one mask for all time: of inputs, of outputs, and of states.
 
-    The mask of the state stands before the recurrent products, not on what the cell keeps.
+    The mask of states applies to the operand of recurrent products, not to the stored state.
     Inputs and outputs are those of the network that is given, states those of every layer in
     it.  Units are scaled by `1 / (1 - rate)`.  Gal and Ghahramani 2016, "A theoretically
     grounded application of dropout in recurrent neural networks", arXiv:1512.05287.

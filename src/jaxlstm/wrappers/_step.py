@@ -1,4 +1,4 @@
-"""What the wrappers of one step have in common."""
+"""The base class of step wrappers, and what they share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from ._window import Delay
 
 
 class StepWrapper(StepNode, abstract=True):
-    """A node around a step node, which it resembles in all that a wrapper does not change."""
+    """A wrapper of a step node that forwards everything to it by default."""
 
     __slots__ = ()
     node: StepNode
@@ -102,8 +102,8 @@ def split(key: Any) -> tuple[Any, Any]:
 
 def keep(key: Any, rate: float, shape: tuple[int, ...], dtype: Any) -> Array:
     """Zero with probability `rate`, else `1 / (1 - rate)`: one on average."""
-    kept = jax.random.bernoulli(key, 1 - rate, shape)
-    return kept.astype(dtype) / jnp.asarray(1 - rate, dtype)
+    mask = jax.random.bernoulli(key, 1 - rate, shape)
+    return mask.astype(dtype) / jnp.asarray(1 - rate, dtype)
 
 
 def times(a: Array, mask: Array) -> Array:

@@ -15,7 +15,7 @@ from .._node import Recur, State, StepNode
 
 
 class _Delay(NamedTuple):
-    of: Array  # without elements: its shape (0, inputs, features) and its dtype say all
+    of: Array  # empty: only its shape (0, inputs, features) and its dtype matter
 
 
 class Delay(_Delay, StepNode):
@@ -33,15 +33,15 @@ class Delay(_Delay, StepNode):
         return HiddenState(jnp.zeros((*batch, width), wide(self.of.dtype)))
 
     def step(self, s: State, u: Any, recur: Recur, noise: Any) -> HiddenState:
-        kept = s.h.shape[-1] - u.shape[-1]
-        return HiddenState(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :kept]], -1))
+        older = s.h.shape[-1] - u.shape[-1]
+        return HiddenState(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :older]], -1))
 
 
 def window(params: Any, size: int) -> Stack:
     """The network with the newest `size` inputs at each step, the newest first, then older.
 
     A causal convolution of width `size` over the inputs, as in the QRNN: the rows of `w` are
-    its kernel.  The network must be drawn for `size` times as many features.
+    its kernel.  The network must be initialized with `size` times as many features.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.cells.qrnn, 2 * 3, 5)

@@ -90,8 +90,8 @@ def described(value: Any, known: Mapping[str, Cell]) -> Any:
     """
     types = {node: name for name, node in named_types(known).items()}
 
-    def told(value: Any, depth: int, inside: bool = False) -> Any:
-        inner = lambda value: told(value, depth + 1, inside)
+    def describe(value: Any, depth: int, inside: bool = False) -> Any:
+        inner = lambda value: describe(value, depth + 1, inside)
         if value is None:
             return None
         if depth > DEPTH:
@@ -104,7 +104,7 @@ def described(value: Any, known: Mapping[str, Cell]) -> Any:
             fields = zip(value._fields, value, strict=True)
             return {
                 "node": types[type(value)],
-                "fields": {k: told(v, depth + 1, True) for k, v in fields},
+                "fields": {k: describe(v, depth + 1, True) for k, v in fields},
             }
         if is_key(value) and not inside:
             return {"key": implementation("a leaf", value), "shape": list(value.shape)}
@@ -125,7 +125,7 @@ def described(value: Any, known: Mapping[str, Cell]) -> Any:
             "`load(path, like=...)`."
         )
 
-    return told(value, 0)
+    return describe(value, 0)
 
 
 def _cell(value: Cell, known: Mapping[str, Cell]) -> Any:

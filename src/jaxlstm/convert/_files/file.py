@@ -274,8 +274,8 @@ def load(
             _check_leaves(file, metadata, tensors, named_leaves(like))
         content = head + f.read(size - len(head))
     if len(content) != size:
-        said = f"{len(content)}: it changed while it was read"
-        raise FileError(file, None, f"{size} bytes", said)
+        actual = f"{len(content)}: it changed while it was read"
+        raise FileError(file, None, f"{size} bytes", actual)
     try:
         raw = {name: entry["data"] for name, entry in deserialize(content)}
     except Exception as e:  # JSON that Python takes and safetensors does not, such as -0
@@ -301,8 +301,8 @@ def _check_version(file: str, metadata: Mapping[str, str]) -> None:
     if found != FORMAT:
         raise FileError(file, None, "a file that `jaxlstm.convert.save` wrote", f"format {found}")
     if version not in VERSIONS:
-        said = f"version {' or '.join(VERSIONS)}"
-        raise FileError(file, None, said, f"version {short(version)}")
+        expected = f"version {' or '.join(VERSIONS)}"
+        raise FileError(file, None, expected, f"version {short(version)}")
 
 
 def _tree(
@@ -323,8 +323,8 @@ def _tree(
     except (FileError, MemoryError):
         raise
     except Exception as e:  # options are another's data, and a cell may refuse them in any way
-        said = short(f"{type(e).__name__}: {e}")
-        raise FileError(file, None, "an architecture that can be built", said) from None
+        actual = short(f"{type(e).__name__}: {e}")
+        raise FileError(file, None, "an architecture that can be built", actual) from None
     if metadata["version"] == VERSIONS[0] and not reader.runs(tree):
         raise FileError(file, None, "a network, of a file of version 1", type(tree).__name__)
     expected = _check_leaves(file, metadata, tensors, leaves)

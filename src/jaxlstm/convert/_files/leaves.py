@@ -125,8 +125,8 @@ def check(
         found[name] = f"keys of {implementation_}"
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            said = wanted.get(name, "no number, string or keys")
-            raise FileError(file, name, said, found.get(name, "none of this name"))
+            expected = wanted.get(name, "no number, string or keys")
+            raise FileError(file, name, expected, found.get(name, "none of this name"))
 
 
 def wrapped(name: str, data: np.ndarray) -> Any:

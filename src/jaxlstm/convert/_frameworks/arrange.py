@@ -36,14 +36,14 @@ Arranged: TypeAlias = Entry | Chain | Pair
 
 def prefixes(of: Framework, tree: Any, prefix: str | Sequence[str]) -> list[str]:
     """The modules that are meant, in the order of running; a list of weights is such an order."""
-    told = [prefix] if isinstance(prefix, str) else prefix
-    if not isinstance(told, (list, tuple)) or not all(isinstance(p, str) for p in told):
+    wanted = [prefix] if isinstance(prefix, str) else prefix
+    if not isinstance(wanted, (list, tuple)) or not all(isinstance(p, str) for p in wanted):
         raise TypeError(f"`prefix` must be a name or a list of names; got {prefix!r}.")
-    if not told:
+    if not wanted:
         raise ValueError("`prefix` must name a module; got an empty list.")
-    if len(told) == 1 and not of.parts(told[0]) and isinstance(tree, (list, tuple)) and tree:
+    if len(wanted) == 1 and not of.parts(wanted[0]) and isinstance(tree, (list, tuple)) and tree:
         return [str(k) for k in range(len(tree))]
-    return [*told]
+    return [*wanted]
 
 
 def arranged(
@@ -66,8 +66,8 @@ def arranged(
         if parts in names:
             raise ValueError(f"two arrays have the one name `{of.said(keys)}`.")
         names[parts] = keys
-    told = prefixes(of, tree, prefix)
-    found = [_below(of, names, one) for one in told]
+    wanted = prefixes(of, tree, prefix)
+    found = [_below(of, names, one) for one in wanted]
     for entry in itertools.chain.from_iterable(found):
         for keys in entry.keys.values():
             if not hasattr(arrays[keys], "shape"):
@@ -77,8 +77,8 @@ def arranged(
         check(entry, arrays)
     seen = [keys for entries in found for entry in entries for keys in entry.keys.values()]
     if len(set(seen)) < len(seen):
-        raise ValueError(f"the prefixes {told} name some arrays twice.")
-    return [_arrange(of, one, entries) for one, entries in zip(told, found)], arrays
+        raise ValueError(f"the prefixes {wanted} name some arrays twice.")
+    return [_arrange(of, one, entries) for one, entries in zip(wanted, found)], arrays
 
 
 def _below(
@@ -118,7 +118,7 @@ def _below(
     if unread:
         raise ValueError(
             f"{unread[:8]}{below} belong to no recurrent layer of {of.name}. Name the layers "
-            "with `prefix=`, so that nothing is left out in silence."
+            "with `prefix=`, so that nothing is omitted silently."
         )
     return [Entry(path, keys) for path, keys in found.items()]
 

@@ -32,8 +32,8 @@ PLAIN = {
 
 def plain(cell: Cell) -> Cell:
     """The cell with the usual activations, if its activations are all that is unusual in it."""
-    told = {k: v for k, v in cell.defaults().items() if k in ACTIVATIONS}
-    return PLAIN.get(cell(**told), cell) if told else cell
+    chosen = {k: v for k, v in cell.defaults().items() if k in ACTIVATIONS}
+    return PLAIN.get(cell(**chosen), cell) if chosen else cell
 
 
 class Part(NamedTuple):
@@ -108,22 +108,22 @@ def decode(
     for part in table.parts:
         if part.name not in arrays:
             continue
-        a, said = arrays[part.name], names[part.name]
+        a, label = arrays[part.name], names[part.name]
         a = _from_flat(part, a, hidden) if table.flat else a
         expected = 1 if part.roles in ("b", "d") else 2
         if a.ndim != expected:
-            raise ValueError(f"`{said}` must have {expected} axes; got shape {a.shape}.")
+            raise ValueError(f"`{label}` must have {expected} axes; got shape {a.shape}.")
         a = a.T if table.rows and a.ndim == 2 else a
         if not part.gates:
             extra[part.roles] = a
             continue
         if a.shape[-1] != len(part.gates) * hidden:
             raise ValueError(
-                f"`{said}` must hold {len(part.gates)} gates ({part.gates}) of {hidden} units, "
+                f"`{label}` must hold {len(part.gates)} gates ({part.gates}) of {hidden} units, "
                 f"{len(part.gates) * hidden} in all; got shape {arrays[part.name].shape}."
             )
         if part.roles == "bd" and a.shape[0] != 2:
-            raise ValueError(f"`{said}` must hold two biases, a row each; got shape {a.shape}.")
+            raise ValueError(f"`{label}` must hold two biases, a row each; got shape {a.shape}.")
         a = a.reshape(*a.shape[:-1], len(part.gates), hidden)
         for role, piece in _split(part.roles, a, hidden):
             for k, gate in enumerate(part.gates):
@@ -192,12 +192,12 @@ def _to_flat(part: Part, a: np.ndarray) -> np.ndarray:
     return np.concatenate([block.T.reshape(block.shape) for block in blocks], 1)
 
 
-def _check_shapes(table: Table, said: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _check_shapes(table: Table, shapes: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """One matrix a gate, all of one shape."""
     for role in ("w", "r"):
         if len({row.shape for row in found[role].values()}) > 1:
-            names = [name for name, shape in said.items() if len(shape) == 2]
-            kernels = {name: said[name] for name in names}
+            names = [name for name, shape in shapes.items() if len(shape) == 2]
+            kernels = {name: shapes[name] for name in names}
             raise ValueError(f"the weights of all gates must have one shape; got {kernels}.")
 
 

@@ -54,7 +54,7 @@ COMMON = {
 PEEPHOLES = ("pi", "po", "pf")  # in the order of `P`
 
 
-class Said(NamedTuple):
+class Spec(NamedTuple):
     """What the attributes of an operator say of one direction."""
 
     operator: str
@@ -94,8 +94,8 @@ def checked(operator: str, attributes: Mapping[str, Any], name: str, version: in
             kinds[k] is list and any(type(one) is not inner for one in value)
         )
         if not fits:
-            said = kinds[k].__name__
-            raise ValueError(f"`{name}`: `{k}` must be of type {said}; got {value!r}.")
+            expected = kinds[k].__name__
+            raise ValueError(f"`{name}`: `{k}` must be of type {expected}; got {value!r}.")
         if k in flags and value not in (0, 1):
             raise ValueError(f"`{name}`: a {operator} has a {k} of 0 or 1; got {value}.")
     if told["direction"] not in DIRECTIONS:
@@ -145,22 +145,22 @@ def _activation(name: str, given: Mapping[str, Iterator[float]], where: str) -> 
     return ours if told == list(numbers.values()) else (ours, *told)
 
 
-def cell_of(said: Said, peephole: bool) -> Cell:
+def cell_of(spec: Spec, peephole: bool) -> Cell:
     """The cell that computes the operator, the plainest of its kind."""
-    told = dict(zip(OPTIONS[said.operator], said.activations))
-    more: dict[str, Any] = {"clip": said.clip}
-    if said.operator == "LSTM":
-        base = coupled_input_lstm if said.coupled else lstm_variant
+    told = dict(zip(OPTIONS[spec.operator], spec.activations))
+    more: dict[str, Any] = {"clip": spec.clip}
+    if spec.operator == "LSTM":
+        base = coupled_input_lstm if spec.coupled else lstm_variant
         more["peephole"] = peephole
-    elif said.operator == "GRU":
-        base = gru_variant if said.reset_after else gru_reset_before_variant
+    elif spec.operator == "GRU":
+        base = gru_variant if spec.reset_after else gru_reset_before_variant
     else:
         base = rnn_variant
     cell = base(**told, **more)
     return PLAIN.get(cell, cell)
 
 
-def said_of(cell: Cell) -> Said:
+def spec_of(cell: Cell) -> Spec:
     """What attributes make an operator compute this cell."""
     variant = {plain: cell for cell, plain in PLAIN.items()}.get(cell, cell)
     options = {**variant.defaults(), **dict(variant.options)}
@@ -182,15 +182,15 @@ def said_of(cell: Cell) -> Said:
             f"ONNX has no operator that computes `{cell!r}`. It has RNN, GRU and LSTM, and {why}."
         )
     after, coupled = base == gru_variant, base == coupled_input_lstm
-    return Said(operator, tuple(told), options["clip"], after, coupled)
+    return Spec(operator, tuple(told), options["clip"], after, coupled)
 
 
-def attributes_of(said: Sequence[Said]) -> dict[str, Any]:
+def attributes_of(specs: Sequence[Spec]) -> dict[str, Any]:
     """The attributes of an operator of one or two directions."""
     titles = {ours: title for title, (ours, _) in ACTIVATIONS.items()}
     names: list[str] = []
     given: dict[str, list[float]] = {"alpha": [], "beta": []}
-    for one in said:
+    for one in specs:
         for told in one.activations:
             ours, *numbers = (told,) if isinstance(told, str) else told
             names.append(titles[str(ours)])
@@ -198,24 +198,24 @@ def attributes_of(said: Sequence[Said]) -> dict[str, Any]:
             full = [*numbers, *list(defaults.values())[len(numbers) :]]
             for k, value in zip(defaults, full, strict=True):
                 given[k].append(float(value))
-    operator = said[0].operator
+    operator = specs[0].operator
     found: dict[str, Any] = {}
-    if names != DEFAULTS[operator] * len(said):
+    if names != DEFAULTS[operator] * len(specs):
         found["activations"] = names
         found |= {f"activation_{k}": values for k, values in given.items() if values}
-    if said[0].clip is not None:
-        found["clip"] = float(said[0].clip)
+    if specs[0].clip is not None:
+        found["clip"] = float(specs[0].clip)
     if operator == "GRU":
-        found["linear_before_reset"] = int(said[0].reset_after)
-    if said[0].coupled:
+        found["linear_before_reset"] = int(specs[0].reset_after)
+    if specs[0].coupled:
         found["input_forget"] = 1
     return found
 
 
-def table(said: Said, cell: Cell) -> Table:
+def table(spec: Spec, cell: Cell) -> Table:
     """How ONNX stores the cell: gates are rows, and there are two biases."""
-    letters = LETTERS[said.operator]
-    inside = "n" if said.reset_after else ""
+    letters = LETTERS[spec.operator]
+    inside = "n" if spec.reset_after else ""
     parts = (
         Part("W", "w", letters),
         Part("R", "r", letters),

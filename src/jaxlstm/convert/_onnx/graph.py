@@ -296,5 +296,5 @@ def read(onnx: Any, source: str | os.PathLike[str] | bytes | Any) -> tuple[Any, 
     except OSError:
         raise
     except Exception as e:  # of protobuf, or of a textual format
-        said = "the bytes" if isinstance(source, (bytes, bytearray, memoryview)) else f"`{source}`"
-        raise ValueError(f"{said} are no model of ONNX: {e or type(e).__name__}") from None
+        what = "the bytes" if isinstance(source, (bytes, bytearray, memoryview)) else f"`{source}`"
+        raise ValueError(f"{what} are no model of ONNX: {e or type(e).__name__}") from None

@@ -100,11 +100,11 @@ class Node(NamedTuple):
         time = lengths[layout] if lengths is not None and len(lengths) == 3 else None
         found = self.known(ref).array
         if time is None or any(n is not time and n != time for n in found.flat):
-            said = "unknown" if time is None or isinstance(time, Size) else time
+            length = "unknown" if time is None or isinstance(time, Size) else time
             raise ValueError(
                 f"{label} has sequence lengths as constants, which are no part of a network: "
                 f"{found.tolist() if found.size < 9 else '...'}, where the sequence has length "
-                f"{said}. Remove that input of the node, and pass `mask=` to `apply`."
+                f"{length}. Remove that input of the node, and pass `mask=` to `apply`."
             )
 
     def _lengths(self, x: Ref) -> Any:
@@ -153,8 +153,8 @@ class Node(NamedTuple):
         if axes.groups == kept:
             return None
         names = {time[0]: "time", batch[0]: "batch", sides: "direction", units: "unit"}
-        said = axes.groups and [[names[n] for n in group] for group in axes.groups]
-        return f"the axes of the one reach the other as {said}"
+        reached = axes.groups and [[names[n] for n in group] for group in axes.groups]
+        return f"the axes of the one reach the other as {reached}"
 
 
 def recurrent(model: Model) -> tuple[dict[str, Op], list[Op]]:

@@ -16,7 +16,7 @@ from ..._init import lengths_to_mask
 from .._extra import extra
 from .._frameworks.network import stacked
 from .._frameworks.table import array, decode, device
-from .cells import DIRECTIONS, LETTERS, PEEPHOLES, Said, activations, cell_of, checked, table
+from .cells import DIRECTIONS, LETTERS, PEEPHOLES, Spec, activations, cell_of, checked, table
 from .graph import Model
 from .nodes import Node, chain
 
@@ -85,9 +85,9 @@ def operator(
     coupled, after = bool(told.get("input_forget")), bool(told.get("linear_before_reset"))
     layers = []
     for k, functions in enumerate(activations(kind, told, sides, name)):
-        said = Said(kind, functions, told.get("clip"), after, coupled)
+        spec = Spec(kind, functions, told.get("clip"), after, coupled)
         side = {role: a[k] for role, a in arrays.items()}
-        layers.append(_layer(said, side, names, sum_biases))
+        layers.append(_layer(spec, side, names, sum_biases))
     if sides == 2:
         return Operator(Bidirectional(*layers), told["layout"])
     return Operator(
@@ -121,15 +121,15 @@ def _check_shapes(
 
 
 def _layer(
-    said: Said, arrays: Mapping[str, np.ndarray], names: Mapping[str, str], sums: bool
+    spec: Spec, arrays: Mapping[str, np.ndarray], names: Mapping[str, str], sums: bool
 ) -> Layer:
     """One direction."""
-    cell = cell_of(said, "P" in arrays)
+    cell = cell_of(spec, "P" in arrays)
     parts = {"W": arrays["W"], "R": arrays["R"]}
     names = {**names, **dict.fromkeys(("Wb", "Rb"), names["B"])}
     if "B" in arrays:
         parts["Wb"], parts["Rb"] = np.split(arrays["B"], 2)
-    layer = decode(table(said, cell), parts, {k: names[k] for k in parts}, sums)
+    layer = decode(table(spec, cell), parts, {k: names[k] for k in parts}, sums)
     if "P" not in arrays:
         return layer
     if arrays["P"].dtype != layer.w.dtype:

@@ -50,8 +50,8 @@ class Values:
             except ValueError as e:  # whoever asked may know better
                 answer = e
             except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as e:
-                said = f"`{question[1].name}` is made by a node that is broken: {e}."
-                answer = ValueError(said)
+                message = f"`{question[1].name}` is made by a node that is broken: {e}."
+                answer = ValueError(message)
             else:
                 if asked in running:
                     answer = ValueError(f"`{asked[1].name}` is made from itself: a cycle.")
@@ -96,7 +96,7 @@ class Values:
         op, k = scope.makers[name]
         if op.kind in ("Shape", "Size") and not op.domain:
             return (yield from self._sized(op))
-        said = f"`{name}`, which a node `{op.kind}` makes of constants, cannot be computed"
+        message = f"`{name}`, which a node `{op.kind}` makes of constants, cannot be computed"
         if op not in self.made:
             args: list[Known | None] = []
             for i in range(len(op.inputs)):
@@ -110,10 +110,10 @@ class Values:
             except (TooMuch, MemoryError):
                 raise
             except Exception as e:  # what is broken may break in any way
-                raise ValueError(f"{said}: {e or type(e).__name__}.") from None
+                raise ValueError(f"{message}: {e or type(e).__name__}.") from None
             self.made[op] = made
         if k >= len(self.made[op]):
-            raise ValueError(f"{said}: it has no output {k}.")
+            raise ValueError(f"{message}: it has no output {k}.")
         return self.made[op][k]
 
     def _sized(self, op: Op) -> Answer:

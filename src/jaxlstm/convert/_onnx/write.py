@@ -14,7 +14,7 @@ from .._extra import extra
 from .._files.file import replace
 from .._frameworks.network import stacked
 from .._frameworks.table import encode
-from .cells import LETTERS, PEEPHOLES, Said, attributes_of, said_of, table
+from .cells import LETTERS, PEEPHOLES, Spec, attributes_of, spec_of, table
 
 OPSET, IR = 14, 8  # the opset that gave the recurrent operators their layout
 
@@ -75,17 +75,17 @@ class _Builder:
     def level(self, k: int, level: Any, xs: str, ys: str) -> str:
         """Adds the nodes of one level; returns the name of its output."""
         direction, layers = _sides(level)
-        said = [said_of(layer.cell) for layer in layers]
-        kinds = {one._replace(activations=()) for one in said}
+        specs = [spec_of(layer.cell) for layer in layers]
+        kinds = {one._replace(activations=()) for one in specs}
         shapes = {(layer.w.shape[0], layer.w.shape[2], str(layer.w.dtype)) for layer in layers}
         if len(kinds) > 1 or len(shapes) > 1:
             raise ValueError(
                 "both directions of a level must be one operator of ONNX, with one clip, one "
                 f"size and one dtype; got {[layer.cell for layer in layers]} of {sorted(shapes)}."
             )
-        _check_numbers(layers[0], attributes_of(said))
-        arrays = _arrays(layers, said)
-        kind, width = said[0].operator, layers[0].w.shape[-1]
+        _check_numbers(layers[0], attributes_of(specs))
+        arrays = _arrays(layers, specs)
+        kind, width = specs[0].operator, layers[0].w.shape[-1]
         fields = ("h", "c") if kind == "LSTM" else ("h",)
         names = ["", "", ""]
         if self.lengths:
@@ -104,15 +104,17 @@ class _Builder:
         while not inputs[-1] or (kind != "LSTM" and len(inputs) > 6):
             inputs.pop()
         outputs = [f"y.{k}", *(f"state.{k}.{field}" for field in fields)]
-        told = {"hidden_size": width, "direction": direction, **attributes_of(said)}
-        self.add(kind, inputs, outputs, name=f"layers.{k}", **told)
+        attributes = {"hidden_size": width, "direction": direction, **attributes_of(specs)}
+        self.add(kind, inputs, outputs, name=f"layers.{k}", **attributes)
         self.constant(f"shape.{k}", np.asarray([0, 0, len(layers) * width]))
         self.add("Transpose", [f"y.{k}"], [f"rows.{k}"], perm=[0, 2, 1, 3])
         self.add("Reshape", [f"rows.{k}", f"shape.{k}"], [ys])
         return ys
 
-    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **told: Any) -> None:
-        self.nodes.append(self.onnx.helper.make_node(kind, inputs, outputs, **told))
+    def add(
+        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> None:
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, outputs, **attributes))
 
     def constant(self, name: str, a: np.ndarray) -> None:
         self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(a), name))
@@ -144,7 +146,7 @@ def _check(levels: Sequence[Any]) -> None:
     layers = [layer for level in levels for layer in _sides(level)[1]]
     dtypes = set()
     for layer in layers:
-        said_of(layer.cell)
+        spec_of(layer.cell)
         gates, recurrent = len(layer.cell.gates), len(layer.cell.recurrent)
         inputs, hidden = layer.w.shape[0], layer.w.shape[-1]
         found = {"w": layer.w, "r": layer.r, **(layer.weights or {})}
@@ -163,10 +165,10 @@ def _check(levels: Sequence[Any]) -> None:
                     f"`{name}` of `{layer.cell!r}` must be an array; got a {type(a).__name__}. "
                     "`to_onnx` runs outside of `jit` and other transformations."
                 )
-        told = {name: a.shape for name, a in found.items()}
-        if told != shapes:
+        actual = {name: a.shape for name, a in found.items()}
+        if actual != shapes:
             raise ValueError(
-                f"the weights of `{layer.cell!r}` must have the shapes {shapes}; got {told}."
+                f"the weights of `{layer.cell!r}` must have the shapes {shapes}; got {actual}."
             )
         dtypes |= {str(a.dtype) for a in found.values()}
     if len(dtypes) > 1 or not dtypes <= {"float16", "float32", "float64"}:
@@ -177,12 +179,14 @@ def _check(levels: Sequence[Any]) -> None:
     stacked(levels)
 
 
-def _check_numbers(layer: Layer, told: Mapping[str, Any]) -> None:
+def _check_numbers(layer: Layer, attributes: Mapping[str, Any]) -> None:
     """ONNX holds the numbers of an operator as float32."""
-    numbers = [told[k] for k in ("clip",) if k in told]
-    numbers += [v for k in ("activation_alpha", "activation_beta") for v in told.get(k, ())]
-    if not told.get("clip", 1) > 0:
-        raise ValueError(f"`{layer.cell!r}`: ONNX has no `clip` of {told['clip']}, only positive.")
+    numbers = [attributes[k] for k in ("clip",) if k in attributes]
+    numbers += [v for k in ("activation_alpha", "activation_beta") for v in attributes.get(k, ())]
+    if not attributes.get("clip", 1) > 0:
+        raise ValueError(
+            f"`{layer.cell!r}`: ONNX has no `clip` of {attributes['clip']}, only positive."
+        )
     lost = [v for v in numbers if float(str(np.float32(v))) != v or not np.isfinite(v)]
     if lost and layer.w.dtype == "float64":
         raise ValueError(
@@ -208,26 +212,26 @@ def _sides(level: Any) -> tuple[str, list[Layer]]:
     return direction, layers
 
 
-def _arrays(layers: Sequence[Layer], said: Sequence[Said]) -> dict[str, np.ndarray]:
+def _arrays(layers: Sequence[Layer], specs: Sequence[Spec]) -> dict[str, np.ndarray]:
     """`W`, `R`, `B` and `P`, directions first."""
-    sides = [_side(layer, one) for layer, one in zip(layers, said)]
+    sides = [_side(layer, one) for layer, one in zip(layers, specs)]
     if any("P" in side for side in sides):  # a direction without peepholes has those of zero
         zeros = np.zeros(3 * layers[0].w.shape[-1], layers[0].w.dtype)
         sides = [{"P": zeros, **side} for side in sides]
     return {role: np.stack([side[role] for side in sides]) for role in sides[0]}
 
 
-def _side(layer: Layer, said: Said) -> dict[str, np.ndarray]:
+def _side(layer: Layer, spec: Spec) -> dict[str, np.ndarray]:
     cell = layer.cell
     hidden, zeros = layer.w.shape[-1], np.zeros(layer.w.shape[-1], layer.w.dtype)
-    whole = table(said, cell)
-    lacking = [gate for gate in LETTERS[said.operator] if gate not in cell.gates]
+    whole = table(spec, cell)
+    lacking = [gate for gate in LETTERS[spec.operator] if gate not in cell.gates]
     parts = tuple(
         p._replace(gates="".join(g for g in p.gates if g in cell.gates)) for p in whole.parts
     )
     raw = encode(whole._replace(parts=parts), layer)
     if lacking:  # `input_forget` reads no forget gate, and its rows must be there
-        at = LETTERS[said.operator].index(lacking[0]) * hidden
+        at = LETTERS[spec.operator].index(lacking[0]) * hidden
         raw = {k: np.insert(a, [at] * hidden, 0, axis=0) for k, a in raw.items()}
     found = {"W": raw["W"], "R": raw["R"], "B": np.concatenate([raw["Wb"], raw["Rb"]])}
     peepholes = {k: np.asarray(a) for k, a in (layer.weights or {}).items()}
