@@ -7,7 +7,7 @@ WORKERS ?= auto
 JAX ?= jax
 FLOOR = $(shell sed -n 's/.*"jax>=\([0-9.]*\)".*/jax==\1/p' pyproject.toml)
 
-.PHONY: help demo test test-slow test-slow-tenth sweep package test-all test-floor test-peers bench bench-gpu notebooks docs lint types format clean
+.PHONY: help demo test test-slow test-slow-tenth sanitize sweep package test-all test-floor test-peers bench bench-gpu notebooks docs lint types format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ TENTH ?= today
 test-slow-tenth: $(VENV)/.ready ## a tenth of them, another each day: TENTH=0 to 9
 	$(LAWS) -m slow --tenth $(TENTH) --ignore=tests/test_notebooks.py
 	$(OTHERS) -m slow --tenth $(TENTH)
+
+sanitize: $(VENV)/.ready ## the kernel for the CPU under ThreadSanitizer and AddressSanitizer
+	$(BIN)/python -m pytest -m slow tests/test_native_compiler.py -k sanitizers
 
 sweep: $(VENV)/.ready ## random networks beside the oracle, others each day: MINUTES=60
 	XLA_FLAGS='$(FASTEST)' $(PYTEST) -m slow tests/test_random_networks.py -k sweep --minutes $(MINUTES)

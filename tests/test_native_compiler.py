@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm
+from jaxlstm._unroll import native
 from jaxlstm._unroll.native import _compiler
 from networks import compiler_here
 
@@ -64,6 +65,7 @@ def scripted(tmp_path, monkeypatch, small):
     """A compiler that is a script; where it makes something, it counts it in `count`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(_compiler, "_registered", set())
+    monkeypatch.setattr(_compiler, "_threads", [])
 
     copies = f'echo made >> "{tmp_path}/count"; cp {shlex.quote(str(small))} "$out"'
 
@@ -302,6 +304,7 @@ def test_another_version_of_a_compiler_is_another_library(scripted, monkeypatch)
 
 
 no_functions = types.SimpleNamespace(**dict.fromkeys(_compiler.NAMES))
+no_functions.threads_of = lambda other: 0
 
 
 def test_one_registration_for_threads_at_once(scripted, monkeypatch):
@@ -353,34 +356,205 @@ static int sometimes(pthread_t* t, const pthread_attr_t* a, void* (*f)(void*), v
 """
 
 
-@pytest.mark.parametrize("allowed", [0, 1, 2, 10])
-def test_fewer_threads_than_were_asked_for(tmp_path, allowed):
-    """Each thread that there is does its part, and the caller does its own alone if it must."""
-    (tmp_path / "try.cc").write_text(
-        REFUSING % allowed
-        + """
+def program(tmp_path, code, *flags):
+    """What a program around the kernel's threads says."""
+    (tmp_path / "try.cc").write_text(code)
+    here, made = Path(_compiler.__file__).parent, str(tmp_path / "try")
+    told = ["-std=c++17", "-O1", "-pthread", f"-I{here}", *flags, "try.cc", "-o", made]
+    subprocess.run([*_compiler.compiler(), *told], cwd=tmp_path, check=True)
+    return subprocess.run([made], capture_output=True, text=True, check=True).stdout
+
+
+STEPS = """
 #include "threads.h"
 #include <cstdio>
-int main() {
-  { Team unused(3); }
-  may_begin = AGAIN;
-  Team team(4);
-  std::atomic<int> done{0}, parts{0};
-  int size = team.size();
-  Barrier barrier(size);
-  team.run([&](int thread) { done++; barrier.wait(); parts += 1 << thread; });
-  std::printf("%d %d %d", size, (int)done, (int)parts);
+#include <sys/wait.h>
+// Every part of every step once, and none before all of the step before it.
+static bool right(int threads, int members, int steps, int parts, int work = 0) {
+  std::vector<std::atomic<int>> done(members * (steps + 1));
+  std::atomic<bool> good{true};
+  in_steps(threads, members, steps, parts, [&](long member, int part, long step) {
+    auto* row = &done[member * (steps + 1)];
+    if (step && row[step - 1] != parts) good = false;
+    for (volatile int i = 0; i < work; i++) {}
+    row[step]++;
+  });
+  for (int i = 0; i < members * (steps + 1); i++)
+    if (done[i] != (i % (steps + 1) < steps ? parts : 0)) good = false;
+  return good;
 }
-""".replace("AGAIN", str(allowed))
-    )
-    here, made = Path(_compiler.__file__).parent, str(tmp_path / "try")
-    command = [*_compiler.compiler(), "-std=c++17", "-pthread", f"-I{here}", "try.cc", "-o", made]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    said = subprocess.run([made], capture_output=True, text=True, check=True).stdout
-    size, done, parts = map(int, said.split())
-    assert done == size
-    assert parts == 2**size - 1
-    assert size == min(allowed, 3) + 1
+"""
+
+
+@pytest.mark.parametrize("granted", [0, 1, 10])
+def test_fewer_threads_than_were_asked_for(tmp_path, granted):
+    """What they do not do is done by those that there are, and by the caller if it must."""
+    code = """
+int main() {
+  bool good = true;
+  for (int turn = 0; turn < 20; turn++)
+    good = good && right(4, 1, 50, 4) && right(4, 3, 20, 1) && right(3, 2, 10, 2);
+  std::printf("%d", good);
+}
+"""
+    assert program(tmp_path, REFUSING % granted + STEPS + code) == "1"
+
+
+def test_several_calls_at_once_and_children_of_fork(tmp_path):
+    code = """
+int main() {
+  std::atomic<bool> good{true};
+  auto some = [&] {
+    for (int turn = 0; turn < 30; turn++)
+      if (!right(3, 1, 30, 3, 200)) good = false;
+  };
+  std::thread a(some), b(some);
+  some(), a.join(), b.join();
+  for (int turn = 0; turn < 5; turn++) {
+    pid_t child = fork();
+    if (!child) _exit(right(4, 2, 30, 2, 200) && right(1, 1, 9, 2) ? 0 : 1);
+    int status = 1;
+    waitpid(child, &status, 0);
+    if (status) good = false;
+    some();
+  }
+  std::printf("%d", (int)good);
+}
+"""
+    assert program(tmp_path, STEPS + code) == "1"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")
+def test_no_more_threads_than_the_process_may_use(tmp_path):
+    code = """
+int main() {
+  std::printf("%d ", allowed());
+  setenv("JAXLSTM_THREADS", "1", 1);
+  std::printf("%d ", allowed());
+  setenv("JAXLSTM_THREADS", "many", 1);
+  try { allowed(); } catch (const std::invalid_argument& e) { std::printf("%s", e.what()); }
+}
+"""
+    few, one, said = program(tmp_path, STEPS + code).split(" ", 2)
+    assert 1 <= int(few) <= len(os.sched_getaffinity(0))
+    assert one == "1"
+    assert said == "the environment variable JAXLSTM_THREADS must be a whole number from 1."
+
+
+def test_a_number_of_threads_that_is_none_is_an_error_of_the_call(monkeypatch):
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 3, 6, dtype=jnp.float32)
+    run = lambda: jaxlstm.apply(params, jnp.ones((4, 2, 3), jnp.float32), implementation="native")
+    expected = run()[0]
+    monkeypatch.setenv("JAXLSTM_THREADS", "0")
+    with pytest.raises(
+        (ValueError, jax.errors.JaxRuntimeError), match="JAXLSTM_THREADS must be a whole number"
+    ):
+        jax.block_until_ready(run())
+    monkeypatch.setenv("JAXLSTM_THREADS", "1")
+    assert (run()[0] == expected).all()
+
+
+# By sanitizers: `make sanitize`.
+
+CALLS = """
+#include <cmath>
+#include <cstdio>
+#include <deque>
+struct Call {
+  std::deque<XLA_FFI_Buffer> buffers;
+  std::deque<std::vector<int64_t>> dims;
+  std::deque<std::vector<float>> numbers;
+  std::vector<void*> args, rets;
+  std::vector<std::vector<float>*> made;
+  std::vector<float>* add(std::vector<void*>& to, std::vector<int64_t> shape, float scale) {
+    long size = 1;
+    for (auto n : shape) size *= n;
+    auto& a = numbers.emplace_back(size);
+    for (long i = 0; i < size; i++) a[i] = scale * std::sin(0.37f * i + 0.01f * i * i);
+    auto& d = dims.emplace_back(shape);
+    XLA_FFI_Buffer b{};
+    b.struct_size = sizeof b, b.data = a.data(), b.rank = d.size(), b.dims = d.data();
+    to.push_back(&buffers.emplace_back(b));
+    return &a;
+  }
+  std::vector<float>* flags(std::vector<int64_t> shape, int every, bool rare) {
+    auto* a = add(args, shape, 0);
+    for (size_t i = 0; i < a->size(); i++) ((uint8_t*)a->data())[i] = (i % every == 0) == rare;
+    return a;
+  }
+  void result(std::vector<int64_t> shape) { made.push_back(add(rets, shape, NAN)); }
+  void run(XLA_FFI_Error* (*f)(XLA_FFI_CallFrame*)) {
+    XLA_FFI_CallFrame frame{};
+    frame.args.args = args.data(), frame.rets.rets = rets.data();
+    if (f(&frame)) std::printf("failed ");
+  }
+};
+// A layer of LSTM forwards and backwards, with masks and resets: the sum of all that it gives.
+static double all_of_it(long m, long t, long n, long in, long h) {
+  double sum = 0;
+  for (bool back : {false, true}) {
+    Call call;
+    auto a = [&](std::vector<int64_t> shape) { call.add(call.args, shape, 0.3f); };
+    auto state = [&] { a({m, n, h}), a({m, n, h}); };
+    *(int32_t*)call.add(call.args, {1}, 0)->data() = 1;
+    a({m, t, n, in}), a({m, in, 4, h});
+    if (!back) a({m, 4, h}), a({m, h, 4, h}), a({m, 4, h}), state(), state();
+    else a({m, h, 4, h}), a({m, t, n, h}), a({m, t, n, h}), a({m, t, n, 4, h}), a({m, t, n, h}),
+         state();
+    call.flags({m, t, n}, 5, false), call.flags({m, t, n}, 7, true);
+    auto two = [&](std::vector<int64_t> s) { call.result(s), call.result(s); };
+    if (!back) call.result({m, t, n, h}), two({m, n, h}), two({m, t, n, h}),
+         call.result({m, t, n, 4, h});
+    else call.result({m, t, n, in}), call.result({m, in, 4, h}), call.result({m, 4, h}),
+         call.result({m, h, 4, h}), call.result({m, 4, h}), two({m, n, h}), two({m, n, h});
+    call.run(back ? ::back : residuals);
+    for (auto* a : call.made)
+      for (float x : *a) sum += std::abs(x);
+  }
+  return sum;
+}
+int main() {
+  bool good = true;
+  long sizes[][5] = {{1, 20, 7, 5, 130}, {3, 9, 4, 3, 37}, {2, 300, 1, 9, 70}, {1, 40, 1, 3, 300}};
+  for (auto& s : sizes) {
+    setenv("JAXLSTM_THREADS", "1", 1);
+    double alone = all_of_it(s[0], s[1], s[2], s[3], s[4]);
+    unsetenv("JAXLSTM_THREADS");
+    double several[3];
+    std::vector<std::thread> callers;
+    for (double& each : several)
+      callers.emplace_back([&each, &s] { each = all_of_it(s[0], s[1], s[2], s[3], s[4]); });
+    for (auto& caller : callers) caller.join();
+    for (double each : several) good = good && std::abs(each - alone) < 1e-4 * alone;
+  }
+  std::printf("%d", good);
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["thread", "address,undefined"])
+def test_sanitizers_find_nothing_in_calls_at_once(tmp_path, kind):
+    """Odd sizes, members, masks and resets, several calls at once on threads that they share."""
+    try:
+        assert program(tmp_path, "int main() {}", f"-fsanitize={kind}") == ""
+    except subprocess.CalledProcessError:
+        pytest.skip("this compiler or machine has no such sanitizer")
+    sources = []
+    cell = jaxlstm.lstm
+    made = lambda text: sources.append(text) or "jaxlstm_none"
+    params = jaxlstm.init(jax.random.key(0), cell, 3, 5, dtype=jnp.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "register", made)
+        run = lambda: jaxlstm.apply(
+            params, jnp.ones((4, 2, 3), jnp.float32), implementation="native"
+        )
+        jax.clear_caches()
+        jax.make_jaxpr(run)()
+        jax.clear_caches()
+    text = _compiler._text(sources[0]) + CALLS
+    flags = [f"-I{jax.ffi.include_dir()}", "-g", "-fno-sanitize-recover=all", f"-fsanitize={kind}"]
+    assert program(tmp_path, text, *flags) == "1"
 
 
 SHIMS = {

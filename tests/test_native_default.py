@@ -211,8 +211,39 @@ def test_an_ensemble():
         ((one, xs), (None, 0)),
     ):
         f = lambda way, axes=axes: jax.vmap(both(way), axes)
-        assert kernels(f(None), *args) >= 2
+        assert kernels(f(None), *args) == 3
         close(jax.jit(f(None))(*args), jax.jit(f("scan"))(*args), rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_ensembles_of_ensembles(count):
+    """And one of data inside of them, which are rows of each member."""
+    keys = jax.random.split(jax.random.key(0), (count, 3))
+    many = jax.vmap(jax.vmap(lambda k: jaxlstm.init(k, jaxlstm.gru, 4, 5, dtype=F32)))(keys)
+    xs = inputs(3, 2, *SHAPE, 4)
+
+    def grad(params, xs, way):
+        mean = lambda p, x: jnp.mean(jax.vmap(lambda x: loss(p, x, implementation=way))(x))
+        return jax.value_and_grad(mean, (0, 1))(params, xs)
+
+    def all_of_them(params, xs, way=None):
+        each = jax.vmap(functools.partial(grad, way=way))
+        return jax.vmap(each, (0, None))(params, xs)
+
+    assert kernels(all_of_them, many, xs) == 2
+    assert "while" not in jax.jit(all_of_them).lower(many, xs).as_text()
+    run = jax.jit(all_of_them, static_argnums=2)
+    close(run(many, xs, None), run(many, xs, "scan"), rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (4,), (20,)], ids=str)
+def test_one_step(batch):
+    params, x = network(layers=2), inputs(*batch, 4)
+    state = normal_like(params.initial_state(batch), 7)
+    step = lambda way: jaxlstm.apply(params, x[None], state, implementation=way)
+    assert kernels(lambda: jaxlstm.step(params, x, state)) == 2
+    y, last = jaxlstm.step(params, x, state)
+    close((y[None], last), step("scan"), rtol=5e-6, atol=1e-6)
 
 
 # Where it is not taken.
@@ -231,10 +262,14 @@ def test_one_program_for_every_platform():
             )  # fmt: skip
 
 
-def test_what_is_exported_runs_anywhere():
+def test_what_is_exported_runs_anywhere(as_users_call_it):
     params, xs = network(), inputs()
     exported = jax.export.export(jax.jit(both()), platforms=("cpu", "cuda", "tpu"))(params, xs)
     assert "custom_call @jaxlstm_" not in str(exported.mlir_module())
+    close(exported.call(params, xs), jax.jit(both("scan"))(params, xs), rtol=5e-6, atol=1e-6)
+    time, rows = jax.export.symbolic_shape("time, rows")
+    of_any = jax.ShapeDtypeStruct((time, rows, 4), F32)
+    exported = jax.export.export(jax.jit(both()))(params, of_any)
     close(exported.call(params, xs), jax.jit(both("scan"))(params, xs), rtol=5e-6, atol=1e-6)
     with pytest.raises(NotImplementedError, match="`native` cannot be exported"):
         jax.export.export(jax.jit(both("native")))(params, xs)

@@ -85,7 +85,9 @@ def apply(
             run, raises `NotImplementedError` with the reason for one, an
             `ExceptionGroup` for several.  `None` works everywhere: on one CPU device with a C++
             compiler it runs a kernel that is compiled once per cell, otherwise loops compiled by
-            XLA.  The environment variable `JAXLSTM_KERNEL=off` disables the kernel.
+            XLA.  The environment variable `JAXLSTM_KERNEL=off` disables the kernel, and
+            `JAXLSTM_THREADS` limits its threads, of which there are at most as many as the process
+            may use.
 
     Returns:
         `(ys, state)`: the outputs of the last layer (forward and backward joined, if

@@ -135,7 +135,7 @@ def _of_this_machine(problem: Problem) -> str | None:
 def by_default(problem: Problem) -> bool:
     """Whether `implementation=None` is traced as what may become the kernel."""
     config: Any = jax.config
-    if not switched_on() or config.jax_disable_jit or problem.xs.shape[0] == 1:
+    if not switched_on() or config.jax_disable_jit:
         return False
     if jax.default_backend() != "cpu" or any(shared(problem.xs)) or _of_its_kind(problem):
         return False
@@ -179,23 +179,28 @@ def _target(name: str, named: bool, *cell: Any) -> str | None:
 
 
 def _kernel(name: str, named: bool, groups: Groups, p: Layer, call: Any, *args: Any) -> Kernel:
-    """`call(target, *args)`, as it is handed to JAX."""
+    """`call(target, *args)`, whose arrays have an axis of members, as it is handed to JAX."""
     tree = jax.tree.structure(args)
     flat = lambda target, *a: jax.tree.leaves(call(target, *jax.tree.unflatten(tree, a)))
     return Kernel(flat, functools.partial(_target, name, named, p.cell, groups), named)
 
 
 def _call(target: str, results: Any, *args: Any) -> Any:
-    leaves = jax.tree.leaves(results)
-    call = jax.ffi.ffi_call(target, leaves, vmap_method="sequential")
+    call = jax.ffi.ffi_call(target, jax.tree.leaves(results))
     # JAX takes the results for such as vary over no mesh axis.
     made = vary_alike(list(call(*vary_alike(jax.tree.leaves(args), args))), args)
     return jax.tree.unflatten(jax.tree.structure(results), made)
 
 
+def _members(args: Any) -> int:
+    """Of arrays whose first axis is that of members, or of length 1 where they have one for all."""
+    return max((a.shape[0] for a in jax.tree.leaves(args) if a.shape[0] != 1), default=1)
+
+
 def _flags(controls: Controls, rows: int) -> list[Array]:
     """None goes as an array of no steps."""
-    return [jnp.zeros((0, rows), bool) if a is None else a for a in (controls.mask, controls.reset)]
+    none = jnp.zeros((1, 0, rows), bool)
+    return [none if a is None else a for a in (controls.mask, controls.reset)]
 
 
 def _like(*shape: int) -> jax.ShapeDtypeStruct:
@@ -217,16 +222,16 @@ def _rows_of_residuals(kept: Residuals) -> Residuals:
 
 
 def _forward(keep: bool, loop: Loop, target: str, job: Job) -> Any:
-    p, (time, rows, _) = job.node, job.xs.shape
-    groups, hidden = loop.groups, p.w.shape[-1]
-    of = lambda *shape: p.cell.state(*[_like(*shape, rows, hidden)] * len(job.state))
-    results: Any = (_like(time, rows, hidden), of())
+    p, (_, time, rows, _) = job.node, job.xs.shape
+    n, groups, hidden = _members(job), loop.groups, p.w.shape[-1]
+    of = lambda *shape: p.cell.state(*[_like(n, *shape, rows, hidden)] * len(job.state))
+    results: Any = (_like(n, time, rows, hidden), of())
     if keep:
-        part = lambda gates: _like(time, rows, len(gates), hidden) if gates else None
+        part = lambda gates: _like(n, time, rows, len(gates), hidden) if gates else None
         (v,) = groups.v
         results = (*results, of(time), Parts(part(groups.sums), part(groups.u), (part(v),)))
     ys, last, *kept = _call(
-        target, results, jnp.int32(loop.reverse), job.xs, p.w, p.b, p.r, p.recurrent_bias,
+        target, results, jnp.int32([loop.reverse]), job.xs, p.w, p.b, p.r, p.recurrent_bias,
         job.state, job.initial, _flags(job.controls, rows),
     )  # fmt: skip
     return (last, ys), *kept
@@ -289,12 +294,13 @@ def _call_back(
     dlast, dys = cotangents
     p, xs, controls = kept.job.node, kept.job.xs, kept.job.controls
     weights = (p.w, p.b, p.r, p.recurrent_bias)
-    like = lambda a, asked=True: _like(*(a.shape if asked else (0, *a.shape[1:])))
+    n = _members((kept, cotangents))
+    like = lambda a, asked=True: _like(n, *(a.shape[1:] if asked else (0, *a.shape[2:])))
     states = jax.tree.map(like, (dlast, dlast))
     results = (like(xs, of_inputs), [like(a, of_weights) for a in weights], *states)
-    args = (xs, p.w, p.r, kept.before, kept.parts, dys, dlast, _flags(controls, dys.shape[1]))
+    args = (xs, p.w, p.r, kept.before, kept.parts, dys, dlast, _flags(controls, dys.shape[2]))
     dxs, (dw, db, dr, dother), dstate, dinitial = _call(
-        target, results, jnp.int32(loop.reverse), *args
+        target, results, jnp.int32([loop.reverse]), *args
     )
     dnode = p._replace(w=dw, b=db, r=dr, recurrent_bias=dother) if of_weights else None
     return Tangents(dnode, dinitial, dstate, dxs if of_inputs else None, None)

@@ -21,6 +21,7 @@ import time
 from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -34,6 +35,7 @@ _ADVICE = "Name another by the environment variable CXX, or run by another imple
 
 _lock = threading.Lock()
 _registered: set[str] = set()
+_threads: list[int] = []  # of the first library, for all of them
 _failures: dict[tuple[str, ...], str] = {}  # of compilers, in this process
 
 
@@ -84,6 +86,7 @@ def register(equations: str) -> str:
         with _lock:
             if prefix not in _registered:
                 library = _library(name, command, text)
+                _share_threads(library)
                 for function in NAMES:
                     capsule = jax.ffi.pycapsule(getattr(library, function))
                     jax.ffi.register_ffi_target(f"{prefix}_{function}", capsule, platform="cpu")
@@ -95,6 +98,15 @@ def register(equations: str) -> str:
         _failures[command] = str(error)
         raise
     return prefix
+
+
+def _share_threads(library: Any) -> None:
+    function = library.threads_of
+    function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    if _threads:
+        function(_threads[0])
+    else:
+        _threads.append(function(None))
 
 
 def _text(equations: str) -> str:

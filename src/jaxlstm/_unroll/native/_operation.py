@@ -20,9 +20,12 @@ NO_ROWS = -1  # in place of the axis that rows have
 
 
 class Kernel(NamedTuple):
-    """What computes an operation on the CPU: a call of a library that is made when it is needed."""
+    """What computes an operation on the CPU: a call of a library that is made when it is needed.
 
-    call: Callable[..., list[Any]]  # (target, *operands) -> results
+    Of arrays with an axis of members first: `call(target, *operands)`, and so are its results.
+    """
+
+    call: Callable[..., list[Any]]
     target: Callable[[], str | None]  # its name; None where there is none and nobody named it
     named: bool  # then it computes the operation, or its lowering fails
 
@@ -30,13 +33,28 @@ class Kernel(NamedTuple):
 class Operation(NamedTuple):
     """All that JAX needs to know of it.  `operands` and `results` say which axis has the rows."""
 
-    plain: Callable[..., list[Any]]
+    plain: Callable[..., list[Any]]  # of one member
     operands: tuple[int, ...]
     results: tuple[int, ...]
     kernel: Kernel | None = None
     # The transpose of what is linear in all operands but the first `known` ones.
     back: Callable[..., list[Any]] | None = None
     known: int = 0
+    # Which operands have an axis of members, first; None where there is but one.
+    members: tuple[bool, ...] | None = None
+
+    def by_kernel(self, target: str, *args: Any) -> list[Any]:
+        assert self.kernel
+        own = self.members or (False,) * len(args)
+        outs = self.kernel.call(target, *[a if m else a[None] for a, m in zip(args, own)])
+        return outs if self.members else [a[0] for a in outs]
+
+    def by_loops(self, *args: Any) -> list[Any]:
+        return (self.each(self.plain) if self.members else self.plain)(*args)
+
+    def each(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        assert self.members
+        return jax.vmap(f, in_axes=[0 if m else None for m in self.members])
 
 
 def computed(plain: Callable[..., Any], kernel: Kernel, rows: Any, made: Any, *args: Any) -> Any:
@@ -101,22 +119,25 @@ def _run(*args: Any, operation: Operation) -> Any:
 
 @_bound.def_abstract_eval
 def _shapes(*args: Any, operation: Operation) -> Any:
-    kernel = operation.kernel
-    f = functools.partial(kernel.call, "shapes alone") if kernel else operation.plain
+    by_kernel = functools.partial(operation.by_kernel, "of which only the shapes count")
+    f = by_kernel if operation.kernel else operation.by_loops
     return jax.make_jaxpr(f)(*args).out_avals
 
 
 def _jvp(primals: Any, tangents: Any, *, operation: Operation) -> Any:
     given = tuple(map(ad.instantiate_zeros, tangents))
-    return jax.jvp(operation.plain, tuple(primals), given)
+    return jax.jvp(operation.by_loops, tuple(primals), given)
 
 
 def _transpose(cotangents: Any, *args: Any, operation: Operation) -> Any:
-    known, back = operation.known, operation.back
+    known, back, members = operation.known, operation.back, operation.members
     if back is None:
         raise NotImplementedError("only what is linear has a transpose.")
     given = [ad.instantiate_zeros(c) for c in cotangents]
-    return [None] * known + back(args[:known], given)
+    if members:
+        axes = [0 if m else None for m in members[:known]]
+        back = jax.vmap(back, in_axes=(axes, [0] * len(given)))
+    return [None] * known + back(list(args[:known]), given)
 
 
 def _batch(args: Any, axes: Any, *, operation: Operation) -> Any:
@@ -126,13 +147,17 @@ def _batch(args: Any, axes: Any, *, operation: Operation) -> Any:
     size = mapped[0][0].shape[mapped[0][1]]
     rowless = lambda at, axis: at == NO_ROWS and axis is not None
     if NO_ROWS in operation.results or any(map(rowless, operation.operands, axes)):
-        return _members(args, axes, size, operation)
-    given = list(zip(args, axes, operation.operands, strict=True))
+        return _as_members(args, axes, size, operation)
+    own = operation.members or (False,) * len(args)
+    after = lambda at, member: NO_ROWS if at == NO_ROWS else at + member
+    operands = map(after, operation.operands, own)
+    given = list(zip(args, axes, operands, strict=True))
     rows = [_as_rows(a, axis, at, size) for a, axis, at in given]
     outs = _bound.bind(*rows, operation=operation)
     had = next(_rows_of(a, axis, at) for a, axis, at in given if at != NO_ROWS)
     apart = lambda a, at: a.reshape(*a.shape[:at], size, had, *a.shape[at + 1 :])
-    return list(map(apart, outs, operation.results)), list(operation.results)
+    results = [at + bool(operation.members) for at in operation.results]
+    return list(map(apart, outs, results)), results
 
 
 def _rows_of(a: Any, axis: int | None, at: int) -> int:
@@ -150,32 +175,33 @@ def _as_rows(a: Any, axis: int | None, at: int, size: int) -> Any:
     return a.reshape(*a.shape[:at], size * a.shape[at + 1], *a.shape[at + 2 :])
 
 
-def _members(args: Any, axes: Any, size: int, operation: Operation) -> Any:
+def _as_members(args: Any, axes: Any, size: int, operation: Operation) -> Any:
     """Several of one operation, each with its own weights or with its own gradients of them."""
-    plain, operands, results, kernel, back, known = operation
-    first = [None if axis is None else 0 for axis in axes]
     args = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(args, axes)]
-    if back:  # what it is linear in is every member's own
-        fill = lambda a: jnp.broadcast_to(a, (size, *a.shape))
-        args = [
-            fill(a) if i >= known and n is None else a for i, (a, n) in enumerate(zip(args, first))
-        ]
-        first[known:] = [0] * (len(args) - known)
-        back = functools.partial(_each_back, back, tuple(first[:known]))
-    if kernel:
-        call = kernel.call
-        each = lambda target, *a: jax.vmap(functools.partial(call, target), in_axes=first)(*a)
-        kernel = kernel._replace(call=each)
-    several = Operation(
-        jax.vmap(plain, in_axes=first), (NO_ROWS,) * len(operands), (NO_ROWS,) * len(results),
-        kernel, back, known,
-    )  # fmt: skip
-    return _bound.bind(*args, operation=several), [0] * len(results)
+    new = [axis is not None for axis in axes]
+    had = operation.members
+    if operation.back:  # what it is linear in is every member's own
+        for i in range(operation.known, len(args)):
+            if not new[i]:
+                args[i], new[i] = jnp.broadcast_to(args[i], (size, *args[i].shape)), True
+    if not had:
+        outs = _bound.bind(*args, operation=operation._replace(members=tuple(new)))
+        return outs, [0] * len(outs)
+    # Members of members are members.
+    count = next(a.shape[n] for a, n, m in zip(args, new, had) if m)
 
+    def joined(a: Any, new: bool, own: bool) -> Any:
+        if not (new or own):
+            return a
+        a = a if new else a[None]
+        a = a if own else a[:, None]
+        a = jnp.broadcast_to(a, (size, count, *a.shape[2:]))
+        return a.reshape(size * count, *a.shape[2:])
 
-def _each_back(back: Any, axes: Any, known: Any, cotangents: Any) -> Any:
-    of = lambda known, cotangents: back(known, cotangents)
-    return jax.vmap(of, in_axes=(list(axes), 0))(list(known), list(cotangents))
+    given = list(map(joined, args, new, had))
+    both = tuple(map(bool.__or__, new, had))
+    outs = _bound.bind(*given, operation=operation._replace(members=both))
+    return [a.reshape(size, count, *a.shape[1:]) for a in outs], [0] * len(outs)
 
 
 def _on_each_device(args: Any, axes: Any, operation: Operation) -> Any:
@@ -197,18 +223,18 @@ def _lower_plain(ctx: Any, *args: Any, operation: Operation) -> Any:
             f"`native` runs on the CPU; this program is made for {platforms}. Leave "
             "`implementation` out: then the program has the kernel where it can, and else a loop."
         )
-    return mlir.lower_fun(operation.plain, multiple_results=True)(ctx, *args)
+    return mlir.lower_fun(operation.by_loops, multiple_results=True)(ctx, *args)
 
 
 def _lower_on_cpu(ctx: Any, *args: Any, operation: Operation) -> Any:
-    kernel, f = operation.kernel, operation.plain
+    kernel, f = operation.kernel, operation.by_loops
     if kernel and kernel.named and ctx.module_context.lowering_parameters.for_export:
         raise NotImplementedError(
             "`native` cannot be exported: its kernel is of this machine alone. Leave "
             "`implementation` out: then what is exported has a loop, which runs anywhere."
         )
     if kernel and (kernel.named or _stands_alone(ctx.module_context)) and (name := kernel.target()):
-        f = functools.partial(kernel.call, name)
+        f = functools.partial(operation.by_kernel, name)
     return mlir.lower_fun(f, multiple_results=True)(ctx, *args)
 
 

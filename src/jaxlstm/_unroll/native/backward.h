@@ -6,69 +6,89 @@ namespace {
 
 void run_backward(XLA_FFI_CallFrame* frame) {
   Buffers given(frame);
-  bool reverse = *(int32_t*)given.arg().data;
+  Part reversed = given.in();
   auto& x = given.arg();
-  long time = x.dims[0], batch = x.dims[1], input = x.dims[2];
-  const float *xs = (float*)x.data, *w = given.in();
+  long time = x.dims[1], batch = x.dims[2], input = x.dims[3];
+  Part all_xs = Buffers::part(x, 4), all_w = given.in();
   auto& recurrent = given.arg();
-  long hidden = recurrent.dims[0];
-  const float* r = (float*)recurrent.data;
-  Fields before, dlast, dstate, dinitial;
-  for (auto& s : before) s = given.in();
-  Gates gates{{}, hidden};
+  long hidden = recurrent.dims[1];
+  Part all_r = Buffers::part(recurrent, 4);
+  Part all_before[FIELDS], all_gates[3] = {}, all_dlast[FIELDS], all_dstate[FIELDS], all_dinitial[FIELDS];
+  for (auto& s : all_before) s = given.in();
   for (int g = 0; g < 3; g++)
-    if (Gates::count(g)) gates.base[g] = given.in();
-  const float* dys = given.in();
-  for (auto& s : dlast) s = given.in();
-  const uint8_t *mask = given.flags(), *reset = given.flags();
-  float *dxs = given.wanted(), *dw = given.wanted(), *db = given.wanted();
-  float *dr = given.wanted(), *drecurrent_b = given.wanted();
-  for (auto& s : dstate) s = given.result();
-  for (auto& s : dinitial) s = given.result();
+    if (Gates::count(g)) all_gates[g] = given.in();
+  Part all_dys = given.in();
+  for (auto& s : all_dlast) s = given.in();
+  Part all_mask = given.flags(), all_reset = given.flags();
+  Part all_dxs = given.wanted(), all_dw = given.wanted(), all_db = given.wanted();
+  Part all_dr = given.wanted(), all_dother_b = given.wanted();
+  long members = ((XLA_FFI_Buffer*)frame->rets.rets[given.out])->dims[0];
+  for (auto& s : all_dstate) s = given.result();
+  for (auto& s : all_dinitial) s = given.result();
 
   // The gates' cotangents stay in the cache: after a block of steps they are multiplied into those
-  // of the weights and of the inputs.  They have two places in turn, since a thread may still read
-  // the one when another writes the next.
+  // of the weights and of the inputs.  They have two places in turn, since another part may still be
+  // made of the one when the next is written.
   long block = std::max(1L, std::min(time, 256 / std::max(batch, 1L)));
-  Team team(threads_for(batch * hidden * hidden * OF_H, hidden, time));
-  int threads = team.size();
-  long rows = block * batch, most = Share::most(hidden, threads);
-  size_t turn = Gates::size(rows, most), to_inputs = dxs ? lines(Packed::size(hidden, input)) : 0;
-  size_t each = OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most);
-  Room room(threads * (each + 2 * turn) + OF_X * to_inputs);
-  float *place = room.begin(), *turns = place + threads * each;
-  float* inputs = turns + 2 * threads * turn;
-  Barrier barrier(threads);
+  Plan plan(members, batch * hidden * hidden * OF_H, hidden, time);
+  int parts = plan.parts;
+  long rows = block * batch, most = Share::most(hidden, parts);
+  size_t turn = Gates::size(rows, most);
+  size_t to_inputs = all_dxs.data ? lines(Packed::size(hidden, input)) : 0;
+  size_t each =
+      OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most);
+  size_t of_member = parts * (each + 2 * turn) + OF_X * to_inputs;
+  Room room(members * of_member);
+  float* place = room.begin();
 
-  team.run([=, &barrier](int thread) {
-    auto share = [&](int i) { return Share(time, batch, hidden, reverse, i, threads); };
+  // Step 0 packs. Then a step has the products of the one before it in this order, which is the later
+  // one in time, and the cotangents of its own gates; the last has products alone.
+  in_steps(plan.threads, members, time + 2, parts, [=](long member, int part, long number) {
+    bool reverse = *(int32_t*)reversed.of(member);
+    const float *xs = all_xs.of(member), *w = all_w.of(member), *r = all_r.of(member);
+    Fields before, dlast, dstate, dinitial;
+    for (int f = 0; f < FIELDS; f++) {
+      before[f] = all_before[f].of(member), dlast[f] = all_dlast[f].of(member);
+      dstate[f] = all_dstate[f].of(member), dinitial[f] = all_dinitial[f].of(member);
+    }
+    Gates gates{{all_gates[0].of(member), all_gates[1].of(member), all_gates[2].of(member)}, hidden};
+    const float* dys = all_dys.of(member);
+    const uint8_t *mask = all_mask.flags(member), *reset = all_reset.flags(member);
+    float *dxs = all_dxs.of(member), *dw = all_dw.of(member), *db = all_db.of(member);
+    float *dr = all_dr.of(member), *dother_b = all_dother_b.of(member);
+    float *own = place + member * of_member, *turns = own + parts * each;
+    float* inputs = turns + 2 * parts * turn;
+
+    auto share = [&](int i) { return Share(time, batch, hidden, reverse, i, parts); };
     auto cotangents = [&](long n, int of) {
-      Scratch scratch(turns + (n / block % 2 * threads + of) * turn);
+      Scratch scratch(turns + (n / block % 2 * parts + of) * turn);
       return Gates::in(scratch, rows, share(of).units());
     };
-    Share mine = share(thread);
-    Scratch scratch(place + thread * each);
+    Share mine = share(part);
+    Scratch scratch(own + part * each);
     float *columns = scratch.take(Packed::size(rows, mine.units())), *totals = scratch.take(most);
     Packed to_h[OF_H + 1], to_x[OF_X + 1];  // C++ has no empty array
-    for (int i = 0; i < OF_H; i++) {
-      to_h[i] = scratch.packed(hidden, mine.units());
-      to_h[i].pack({r + mine.from * RECURRENT * hidden + FROM_H[i] * hidden, 1, RECURRENT * hidden});
-    }
-    for (int i = 0; i < OF_X && dxs; i++) {
-      to_x[i] = Packed(inputs + i * to_inputs, hidden, input);
-      if (i % threads == thread) to_x[i].pack({w + FROM_X[i] * hidden, 1, GATES * hidden});
-    }
-    mine.start(nullptr, 0, dinitial, dlast, dstate);
-    for (auto* s : dinitial) mine.clear(s, batch);
-    if (dr) {
-      mine.clear(dw, input * GATES), mine.clear(db, GATES);
-      mine.clear(dr, hidden * RECURRENT), mine.clear(drecurrent_b, RECURRENT);
+    for (int i = 0; i < OF_H; i++) to_h[i] = scratch.packed(hidden, mine.units());
+    for (int i = 0; i < OF_X && dxs; i++) to_x[i] = Packed(inputs + i * to_inputs, hidden, input);
+
+    if (number == 0) {
+      for (int i = 0; i < OF_H; i++)
+        to_h[i].pack({r + mine.from * RECURRENT * hidden + FROM_H[i] * hidden, 1, RECURRENT * hidden});
+      for (int i = part; i < OF_X && dxs; i += parts)
+        to_x[i].pack({w + FROM_X[i] * hidden, 1, GATES * hidden});
+      mine.start(nullptr, 0, dinitial, dlast, dstate);
+      for (auto* s : dinitial) mine.clear(s, batch);
+      if (dr) {
+        mine.clear(dw, input * GATES), mine.clear(db, GATES);
+        mine.clear(dr, hidden * RECURRENT), mine.clear(dother_b, RECURRENT);
+      }
+      return;
     }
 
     // A block's part of the cotangents of the weights: `before`, transposed, times those of the
     // gates, of these units.
     auto to_weights = [&](long n, long first, long count) {
-      Gates dgates = cotangents(n, thread);
+      Gates dgates = cotangents(n, part);
       for (int i = 0; i < SLOTS; i++) {
         Packed panel(columns, count, mine.units());
         panel.pack(dgates.from(i, 0));
@@ -85,49 +105,29 @@ void run_backward(XLA_FFI_CallFrame* frame) {
         };
         if (i < OF_X) add(xs, input, dw, db, FROM_X[i], GATES);
         int h = h_of_slot(i);
-        if (h >= 0) add(before[0], hidden, dr, drecurrent_b, FROM_H[h], RECURRENT);
+        if (h >= 0) add(before[0], hidden, dr, dother_b, FROM_H[h], RECURRENT);
       }
     };
-    // And its part of the inputs' cotangents: of some rows, over the units of every thread.
+    // And its part of the inputs' cotangents: of some rows, over all units.
     auto to_xs = [&](long n, long first, long count) {
-      long from = count * thread / threads, to = count * (thread + 1) / threads;
+      long from = count * part / parts, to = count * (part + 1) / parts;
       float* at = dxs + (first * batch + from) * input;
       std::memset(at, 0, 4 * (to - from) * input);
-      for (int j = 0; j < threads; j++)
+      for (int j = 0; j < parts; j++)
         for (int i = 0; i < OF_X; i++)
           to_x[i].part(share(j).from, share(j).units())
               .add_to(to - from, cotangents(n, j).from(i, from), at, input);
     };
+    auto begin_of = [&](long n) { return n / block * block; };
+    auto first_of = [&](long n) {
+      long begin = begin_of(n), steps = std::min(block, time - begin);
+      return reverse ? time - begin - steps : begin;
+    };
 
-    for (long n = time - 1; n >= 0; n--) {
-      long t = mine.step(n), begin = n / block * block, steps = std::min(block, time - begin);
-      long first = reverse ? time - begin - steps : begin;
-      Gates dgates = cotangents(n, thread);
-      for (long row = 0; row < batch; row++) {
-        bool held = mask && !mask[t * batch + row];
-        long at = (t * batch + row) * hidden;
-        const float* z[SLOTS];
-        float* dz[SLOTS];
-        for (int i = 0; i < SLOTS; i++) {
-          z[i] = gates.at(i, t * batch + row);
-          dz[i] = dgates.at(i, (t - first) * batch + row) - mine.from;
-        }
-        mine.vectors([&](int u, int lanes) {
-          V old[FIELDS], gate[SLOTS], ds[FIELDS], out[FIELDS + SLOTS] = {};
-          for (int f = 0; f < FIELDS; f++) ds[f] = load(dstate[f] + row * hidden + u, lanes);
-          ds[0] += load(dys + at + u, lanes);
-          if (!held) {
-            for (int f = 0; f < FIELDS; f++) old[f] = load(before[f] + at + u, lanes);
-            for (int i = 0; i < SLOTS; i++) gate[i] = load(z[i] + u, lanes);
-            backward(old, gate, ds, out);
-          }
-          for (int f = 0; f < FIELDS; f++)
-            store(dstate[f] + row * hidden + u, held ? ds[f] : out[f], lanes);
-          for (int i = 0; i < SLOTS; i++) store(dz[i] + u, out[FIELDS + i], lanes);
-        });
-      }
-      barrier.wait();
-      for (int j = 0; j < threads; j++)
+    if (number > 1) {
+      long n = time + 1 - number, t = mine.step(n), begin = begin_of(n), first = first_of(n);
+      long steps = std::min(block, time - begin);
+      for (int j = 0; j < parts; j++)
         for (int i = 0; i < OF_H; i++)
           to_h[i].part(share(j).from, share(j).units())
               .add_to(batch, cotangents(n, j).from(slot_of_h(i), (t - first) * batch),
@@ -141,6 +141,33 @@ void run_backward(XLA_FFI_CallFrame* frame) {
             }
       if (n == begin && dr) to_weights(n, first, steps * batch);
       if (n == begin && dxs) to_xs(n, first, steps * batch);
+    }
+    if (number > time) return;
+
+    long n = time - number, t = mine.step(n), first = first_of(n);
+    Gates dgates = cotangents(n, part);
+    for (long row = 0; row < batch; row++) {
+      bool held = mask && !mask[t * batch + row];
+      long at = (t * batch + row) * hidden;
+      const float* z[SLOTS];
+      float* dz[SLOTS];
+      for (int i = 0; i < SLOTS; i++) {
+        z[i] = gates.at(i, t * batch + row);
+        dz[i] = dgates.at(i, (t - first) * batch + row) - mine.from;
+      }
+      mine.vectors([&](int u, int lanes) {
+        V old[FIELDS], gate[SLOTS], ds[FIELDS], out[FIELDS + SLOTS] = {};
+        for (int f = 0; f < FIELDS; f++) ds[f] = load(dstate[f] + row * hidden + u, lanes);
+        ds[0] += load(dys + at + u, lanes);
+        if (!held) {
+          for (int f = 0; f < FIELDS; f++) old[f] = load(before[f] + at + u, lanes);
+          for (int i = 0; i < SLOTS; i++) gate[i] = load(z[i] + u, lanes);
+          backward(old, gate, ds, out);
+        }
+        for (int f = 0; f < FIELDS; f++)
+          store(dstate[f] + row * hidden + u, held ? ds[f] : out[f], lanes);
+        for (int i = 0; i < SLOTS; i++) store(dz[i] + u, out[FIELDS + i], lanes);
+      });
     }
   });
 }

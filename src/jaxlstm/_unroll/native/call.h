@@ -73,21 +73,46 @@ struct Share {
   }
 };
 
+// An array with an axis of members first, be it of one that all of them have.
+struct Part {
+  char* data;
+  long stride;
+  float* of(long member) const { return data ? (float*)(data + member * stride) : nullptr; }
+  const uint8_t* flags(long member) const {
+    return data ? (const uint8_t*)(data + member * stride) : nullptr;
+  }
+};
+
 struct Buffers {
   XLA_FFI_CallFrame* frame;
   int next = 0, out = 0;
   explicit Buffers(XLA_FFI_CallFrame* frame) : frame(frame) {}
-  XLA_FFI_Buffer& arg() { return *(XLA_FFI_Buffer*)frame->args.args[next++]; }
-  float* in() { return (float*)arg().data; }
-  XLA_FFI_Buffer& ret() { return *(XLA_FFI_Buffer*)frame->rets.rets[out++]; }
-  float* result() { return (float*)ret().data; }
-  float* wanted() {  // what nobody wants is asked for as an array of no rows
-    auto& b = ret();
-    return b.dims[0] ? (float*)b.data : nullptr;
+  static Part part(const XLA_FFI_Buffer& b, long size) {
+    long one = size;
+    for (int i = 1; i < b.rank; i++) one *= b.dims[i];
+    return {(char*)b.data, b.dims[0] == 1 ? 0 : one};
   }
-  const uint8_t* flags() {  // None comes as an array of no steps
+  XLA_FFI_Buffer& arg() { return *(XLA_FFI_Buffer*)frame->args.args[next++]; }
+  XLA_FFI_Buffer& ret() { return *(XLA_FFI_Buffer*)frame->rets.rets[out++]; }
+  Part in() { return part(arg(), 4); }
+  Part result() { return part(ret(), 4); }
+  Part wanted() {  // what nobody wants is asked for as an array of no rows
+    auto& b = ret();
+    return b.dims[1] ? part(b, 4) : Part{nullptr, 0};
+  }
+  Part flags() {  // None comes as an array of no steps
     auto& b = arg();
-    return b.dims[0] ? (const uint8_t*)b.data : nullptr;
+    return b.dims[1] ? part(b, 1) : Part{nullptr, 0};
+  }
+};
+
+// How the work of a call is shared out: members first, and then the units of each.
+struct Plan {
+  int threads, parts;
+  Plan(long members, long work, long units, long time) {
+    threads = threads_for(members * work, members * units, time);
+    parts = std::max<long>(1, std::min<long>(threads / std::max(members, 1L), panels(units)));
+    threads = std::max<long>(1, std::min<long>(threads, members * parts));
   }
 };
 

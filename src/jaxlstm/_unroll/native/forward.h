@@ -7,135 +7,168 @@ namespace {
 // With `keep`, what the way back needs of every step is a result too.
 void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   Buffers given(frame);
-  bool reverse = *(int32_t*)given.arg().data;
+  Part reversed = given.in();
   auto& x = given.arg();
-  long time = x.dims[0], batch = x.dims[1], input = x.dims[2];
-  const float* xs = (float*)x.data;
+  long time = x.dims[1], batch = x.dims[2], input = x.dims[3];
+  Part all_xs = Buffers::part(x, 4);
   auto& weight = given.arg();
-  long hidden = weight.dims[2];
-  const float *w = (float*)weight.data, *b = given.in(), *r = given.in(), *recurrent_b = given.in();
-  Fields state, initial, last, before;
-  for (auto& s : state) s = given.in();
-  for (auto& s : initial) s = given.in();
-  const uint8_t *mask = given.flags(), *reset = given.flags();
-  float* ys = given.result();
-  for (auto& s : last) s = given.result();
-  Gates kept{{}, hidden};
+  long hidden = weight.dims[3];
+  Part all_w = Buffers::part(weight, 4), all_b = given.in(), all_r = given.in(), all_other_b = given.in();
+  Part all_state[FIELDS], all_initial[FIELDS], all_last[FIELDS], all_before[FIELDS], all_kept[3] = {};
+  for (auto& s : all_state) s = given.in();
+  for (auto& s : all_initial) s = given.in();
+  Part all_mask = given.flags(), all_reset = given.flags();
+  auto& y = given.ret();
+  long members = y.dims[0];
+  Part all_ys = Buffers::part(y, 4);
+  for (auto& s : all_last) s = given.result();
   if (keep) {
-    for (auto& s : before) s = given.result();
+    for (auto& s : all_before) s = given.result();
     for (int g = 0; g < 3; g++)
-      if (Gates::count(g)) kept.base[g] = given.result();
+      if (Gates::count(g)) all_kept[g] = given.result();
   }
 
   // Inputs are multiplied for several steps at once, so that there are rows enough; what comes
   // of it is used before it leaves the cache.
   long ahead = std::max(1L, std::min(time, 48 / std::max(batch, 1L)));
-  Team team(threads_for(batch * hidden * (input * OF_X + hidden * OF_H), hidden, time));
-  int threads = team.size();
-  long rows = ahead * batch, most = Share::most(hidden, threads);
-  size_t each = Gates::size(rows, most) + OF_X * lines(Packed::size(input, most)) +
-                OF_H * lines(Packed::size(hidden, most)) + lines(SLOTS * most);
-  Room room(threads * each + (keep ? 0 : 2 * FIELDS * lines(batch * hidden)));
+  Plan plan(members, batch * hidden * (input * OF_X + hidden * OF_H), hidden, time);
+  int parts = plan.parts;
+  // For few rows a matrix is as fast as it lies, and packing it would take longer than its use.
+  bool pack_x = time * batch > FEW, pack_h = pack_x && batch > 2;
+  long rows = ahead * batch, most = Share::most(hidden, parts);
+  size_t each = Gates::size(rows, most) + (pack_x ? OF_X * lines(Packed::size(input, most)) : 0) +
+                (pack_h ? OF_H * lines(Packed::size(hidden, most)) : 0) + lines(SLOTS * most);
+  size_t turn = keep ? 0 : FIELDS * lines(batch * hidden);
+  Room room(members * (parts * each + 2 * turn));
   float* place = room.begin();
-  Fields turns[2];
-  if (!keep) {
-    Scratch shared(place + threads * each);
-    for (auto& turn : turns)
-      for (auto& s : turn) s = shared.take(batch * hidden);
-  }
-  Barrier barrier(threads);
+  struct Begun {
+    long base = 0, until = 0;  // the step that the gates begin with, and up to which they are
+  };
+  std::vector<Begun> all_begun(members * parts);
+  Begun* begun_of = all_begun.data();
 
-  team.run([=, &barrier](int thread) {
-    Share mine(time, batch, hidden, reverse, thread, threads);
-    Scratch scratch(place + thread * each);
+  // Step 0 packs; then come those of time; a last one is for what each leaves to the next.
+  in_steps(plan.threads, members, time + 2, parts, [=](long member, int part, long number) {
+    bool reverse = *(int32_t*)reversed.of(member);
+    const float *xs = all_xs.of(member), *w = all_w.of(member), *b = all_b.of(member);
+    const float *r = all_r.of(member), *other_b = all_other_b.of(member);
+    Fields state, initial, last, before;
+    for (int f = 0; f < FIELDS; f++) {
+      state[f] = all_state[f].of(member), initial[f] = all_initial[f].of(member);
+      last[f] = all_last[f].of(member), before[f] = keep ? all_before[f].of(member) : nullptr;
+    }
+    const uint8_t *mask = all_mask.flags(member), *reset = all_reset.flags(member);
+    float* ys = all_ys.of(member);
+    Gates kept{{all_kept[0].of(member), all_kept[1].of(member), all_kept[2].of(member)}, hidden};
+    float* own = place + member * (parts * each + 2 * turn);
+
+    Share mine(time, batch, hidden, reverse, part, parts);
+    Scratch scratch(own + part * each);
     Gates gates = Gates::in(scratch, rows, mine.units());
     Packed of_x[OF_X + 1], of_h[OF_H + 1];  // C++ has no empty array
-    for (int i = 0; i < OF_X; i++) {
-      of_x[i] = scratch.packed(input, mine.units());
-      of_x[i].pack({w + FROM_X[i] * hidden + mine.from, GATES * hidden, 1});
-    }
-    for (int i = 0; i < OF_H; i++) {
-      of_h[i] = scratch.packed(hidden, mine.units());
-      of_h[i].pack({r + FROM_H[i] * hidden + mine.from, RECURRENT * hidden, 1});
-    }
+    for (int i = 0; i < OF_X && pack_x; i++) of_x[i] = scratch.packed(input, mine.units());
+    for (int i = 0; i < OF_H && pack_h; i++) of_h[i] = scratch.packed(hidden, mine.units());
     float* biases = scratch.take(SLOTS * mine.units());
-    for (int u = 0; u < mine.units(); u++) {
-      float* bias = biases + u;
-      for (int i = 0; i < SLOTS; i++) bias[i * mine.units()] = 0;
-      for (int i = 0; i < OF_X; i++)
-        bias[i * mine.units()] += b[FROM_X[i] * hidden + mine.from + u];
-      for (int i = 0; i < OF_H; i++)
-        bias[slot_of_h(i) * mine.units()] += recurrent_b[FROM_H[i] * hidden + mine.from + u];
-    }
-
+    auto x_lies = [&](int i) { return Matrix{w + FROM_X[i] * hidden + mine.from, GATES * hidden, 1}; };
+    auto h_lies = [&](int i) {
+      return Matrix{r + FROM_H[i] * hidden + mine.from, RECURRENT * hidden, 1};
+    };
+    Begun& begun = begun_of[member * parts + part];
     auto before_step = [&](long n, float** at) {
       for (int f = 0; f < FIELDS; f++)
-        at[f] = keep ? before[f] + mine.step(n) * batch * hidden : turns[n % 2][f];
+        at[f] = keep ? before[f] + mine.step(n) * batch * hidden
+                     : own + parts * each + n % 2 * turn + f * lines(batch * hidden);
     };
     Fields s, next;
-    if (time) {  // else there is no state before a step, nor room for one
-      before_step(0, s);
-      mine.start(reset, mine.step(0), initial, state, s);
-    }
-    barrier.wait();
 
-    long base = 0, begun = 0;  // the step that the gates begin with, and up to which they are
-    for (long n = 0; n < time; n++) {
-      long t = mine.step(n);
-      if (n == begun) {
-        long steps = std::min(ahead, time - n);
-        base = reverse ? t - steps + 1 : t;
-        begun = n + steps;
-        for (int i = 0; i < SLOTS; i++)
-          for (long row = 0; row < steps * batch; row++)
-            std::memcpy(gates.at(i, row), biases + i * mine.units(), 4 * mine.units());
+    if (number == 0) {
+      for (int i = 0; i < OF_X && pack_x; i++) of_x[i].pack(x_lies(i));
+      for (int i = 0; i < OF_H && pack_h; i++) of_h[i].pack(h_lies(i));
+      for (int u = 0; u < mine.units(); u++) {
+        float* bias = biases + u;
+        for (int i = 0; i < SLOTS; i++) bias[i * mine.units()] = 0;
         for (int i = 0; i < OF_X; i++)
-          of_x[i].add_to(steps * batch, {xs + base * batch * input, input, 1}, gates.at(i, 0),
-                         gates.stride(i));
+          bias[i * mine.units()] += b[FROM_X[i] * hidden + mine.from + u];
+        for (int i = 0; i < OF_H; i++)
+          bias[slot_of_h(i) * mine.units()] += other_b[FROM_H[i] * hidden + mine.from + u];
       }
-      before_step(n, s);
-      for (int i = 0; i < OF_H; i++)
-        of_h[i].add_to(batch, {s[0], hidden, 1}, gates.at(slot_of_h(i), (t - base) * batch),
-                       gates.stride(slot_of_h(i)));
+      if (time) {  // else there is no state before a step, nor room for one
+        before_step(0, s);
+        mine.start(reset, mine.step(0), initial, state, s);
+      } else {
+        mine.start(nullptr, 0, initial, state, last);
+      }
+      return;
+    }
 
-      float* const* after = last;
-      if (n + 1 < time) before_step(n + 1, next), after = next;
-      for (long row = 0; row < batch; row++) {
-        bool held = mask && !mask[t * batch + row];
-        bool anew = reset && n + 1 < time && reset[mine.step(n + 1) * batch + row];
-        const float* z[SLOTS];
-        float* to_keep[SLOTS];
-        for (int i = 0; i < SLOTS; i++) {
-          z[i] = gates.at(i, (t - base) * batch + row) - mine.from;
-          if (keep) to_keep[i] = kept.at(i, t * batch + row);
-        }
-        mine.vectors([&](int u, int lanes) {
-          V old[FIELDS], gate[SLOTS], fresh[FIELDS];
-          for (int f = 0; f < FIELDS; f++) old[f] = load(s[f] + row * hidden + u, lanes);
-          for (int i = 0; i < SLOTS; i++) {
-            gate[i] = load(z[i] + u, lanes);
-            const float* bias = biases + i * mine.units() - mine.from;
-            if (keep) store(to_keep[i] + u, held ? load(bias + u, lanes) : gate[i], lanes);
-          }
-          forward(old, gate, fresh);
-          for (int f = 0; f < FIELDS; f++) {
-            if (held) fresh[f] = old[f];
-            store(after[f] + row * hidden + u,
-                  anew ? load(initial[f] + row * hidden + u, lanes) : fresh[f], lanes);
-          }
-          store(ys + (t * batch + row) * hidden + u, fresh[0], lanes);
-        });
-      }
-      barrier.wait();
-      // A held step is kept for the way back as one from the initial state, whose inputs are zero:
-      // the state may be NaN, which times a cotangent of zero is NaN.
-      for (long row = 0; keep && mask && row < batch; row++)
-        if (!mask[t * batch + row])
+    long n = number - 1, t = mine.step(n);
+    // A held step is kept for the way back as one from the initial state, whose inputs are zero: the
+    // state may be NaN, which times a cotangent of zero is NaN.
+    if (keep && mask && n) {
+      before_step(n - 1, s);
+      for (long row = 0; row < batch; row++)
+        if (!mask[mine.step(n - 1) * batch + row])
           for (int f = 0; f < FIELDS; f++)
             std::memcpy(s[f] + row * hidden + mine.from, initial[f] + row * hidden + mine.from,
                         4 * mine.units());
     }
-    if (!time) mine.start(nullptr, 0, initial, state, last);
+    if (n == time) return;
+
+    if (n == begun.until) {
+      long steps = std::min(ahead, time - n);
+      begun.base = reverse ? t - steps + 1 : t;
+      begun.until = n + steps;
+      for (int i = 0; i < SLOTS; i++)
+        for (long row = 0; row < steps * batch; row++)
+          std::memcpy(gates.at(i, row), biases + i * mine.units(), 4 * mine.units());
+      for (int i = 0; i < OF_X; i++) {
+        Matrix rows_of_x{xs + begun.base * batch * input, input, 1};
+        if (pack_x)
+          of_x[i].add_to(steps * batch, rows_of_x, gates.at(i, 0), gates.stride(i));
+        else
+          add_as_it_lies(steps * batch, input, mine.units(), rows_of_x, x_lies(i), gates.at(i, 0),
+                         gates.stride(i));
+      }
+    }
+    before_step(n, s);
+    long first = (t - begun.base) * batch;
+    for (int i = 0; i < OF_H; i++) {
+      int slot = slot_of_h(i);
+      if (pack_h)
+        of_h[i].add_to(batch, {s[0], hidden, 1}, gates.at(slot, first), gates.stride(slot));
+      else
+        add_as_it_lies(batch, hidden, mine.units(), {s[0], hidden, 1}, h_lies(i),
+                       gates.at(slot, first), gates.stride(slot));
+    }
+
+    float* const* after = last;
+    if (n + 1 < time) before_step(n + 1, next), after = next;
+    for (long row = 0; row < batch; row++) {
+      bool held = mask && !mask[t * batch + row];
+      bool anew = reset && n + 1 < time && reset[mine.step(n + 1) * batch + row];
+      const float* z[SLOTS];
+      float* to_keep[SLOTS];
+      for (int i = 0; i < SLOTS; i++) {
+        z[i] = gates.at(i, first + row) - mine.from;
+        if (keep) to_keep[i] = kept.at(i, t * batch + row);
+      }
+      mine.vectors([&](int u, int lanes) {
+        V old[FIELDS], gate[SLOTS], fresh[FIELDS];
+        for (int f = 0; f < FIELDS; f++) old[f] = load(s[f] + row * hidden + u, lanes);
+        for (int i = 0; i < SLOTS; i++) {
+          gate[i] = load(z[i] + u, lanes);
+          const float* bias = biases + i * mine.units() - mine.from;
+          if (keep) store(to_keep[i] + u, held ? load(bias + u, lanes) : gate[i], lanes);
+        }
+        forward(old, gate, fresh);
+        for (int f = 0; f < FIELDS; f++) {
+          if (held) fresh[f] = old[f];
+          store(after[f] + row * hidden + u,
+                anew ? load(initial[f] + row * hidden + u, lanes) : fresh[f], lanes);
+        }
+        store(ys + (t * batch + row) * hidden + u, fresh[0], lanes);
+      });
+    }
   });
 }
 

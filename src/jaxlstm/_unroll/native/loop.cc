@@ -3,9 +3,11 @@
 // Before this file stands what `_source.py` makes of the cell: the counts and places of its
 // gates, and `forward` and `backward`, its equations and their transposed derivative.
 //
-// Every thread has some of the units: it packs the columns of w and r that make their gates, and
-// does all of time for them. After each step the threads wait for each other, since the next
-// product needs all of h.
+// The units of a member are shared out in parts: each packs the columns of w and r that make its
+// gates, and a step of time is begun when all parts of the one before it are done, since its product
+// needs all of h. Any thread may do any part.
+#include <string>
+
 #include "backward.h"
 #include "forward.h"
 
@@ -15,24 +17,32 @@ namespace {
 template <class F>
 XLA_FFI_Error* handled(XLA_FFI_CallFrame* frame, F run) {
   if (asked(frame)) return nullptr;
-  const char* said;
+  std::string said;
+  auto code = XLA_FFI_Error_Code_RESOURCE_EXHAUSTED;
   try {
     return run(), nullptr;
+  } catch (const std::invalid_argument& error) {
+    said = error.what(), code = XLA_FFI_Error_Code_INVALID_ARGUMENT;
   } catch (const std::bad_alloc&) {
-    said = "implementation=\"native\" found no memory for what it keeps of the weights.";
+    said = "found no memory for what the kernel keeps of the weights.";
   } catch (...) {
-    said = "implementation=\"native\" failed.";
+    said = "the kernel failed.";
   }
   XLA_FFI_Error_Create_Args args{};
   args.struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE;
-  args.message = said;
-  args.errc = XLA_FFI_Error_Code_RESOURCE_EXHAUSTED;
+  args.message = said.c_str();
+  args.errc = code;
   return frame->api->XLA_FFI_Error_Create(&args);
 }
 
 }  // namespace
 
 extern "C" {
+// All libraries of a process have the threads of one.
+void* threads_of(void* other) {
+  if (other) Pool::shared() = (Pool*)other;
+  return Pool::shared().load();
+}
 XLA_FFI_Error* values(XLA_FFI_CallFrame* frame) {
   return handled(frame, [=] { run_forward(frame, false); });
 }

@@ -149,6 +149,43 @@ struct Packed {
   }
 };
 
+constexpr long FEW = 8;  // rows, of all steps, for which a matrix is not packed
+
+// c (n, columns) += a (n, rows) b, of which b (rows, columns) is multiplied as it lies.
+static void add_as_it_lies(long n, long rows, int columns, Matrix a, Matrix b, float* c, long ldc) {
+  constexpr int DEEP = 8;
+  for (long k = 0; k < rows; k += DEEP) {
+    int deep = std::min<long>(DEEP, rows - k);
+    const float* at = b.at + k * b.by_row;
+    for (int j = 0; j < columns; j += LANES) {
+      int lanes = std::min(LANES, columns - j);
+      if (deep == DEEP && lanes == LANES) {
+        V row[DEEP];
+        for (int u = 0; u < DEEP; u++) row[u] = load(at + u * b.by_row + j);
+        for (long i = 0; i < n; i++) {
+          const float* x = a.at + i * a.by_row + k * a.by_column;
+          float* to = c + i * ldc + j;
+          V even = load(to), odd = x[a.by_column] * row[1];
+          even += x[0] * row[0];
+          for (int u = 2; u < DEEP; u += 2) {
+            even += x[u * a.by_column] * row[u];
+            odd += x[(u + 1) * a.by_column] * row[u + 1];
+          }
+          store(to, even + odd);
+        }
+      } else {
+        for (long i = 0; i < n; i++) {
+          float* to = c + i * ldc + j;
+          V sum = load(to, lanes);
+          for (int u = 0; u < deep; u++)
+            sum += a.at[i * a.by_row + (k + u) * a.by_column] * load(at + u * b.by_row + j, lanes);
+          store(to, sum, lanes);
+        }
+      }
+    }
+  }
+}
+
 // Room for packed matrices, kept from call to call: fresh pages cost more than a small product.
 class Room {
   struct Kept {

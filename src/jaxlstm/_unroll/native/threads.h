@@ -1,160 +1,273 @@
-// Threads that share out the units, and their barrier.
+// Threads that share out the work of a call: steps in a chain, each of parts that run at once.
+//
+// No thread is waited for that has not begun: whoever comes first takes the next part, be it another
+// thread's own. So on a machine that is busy with other work a call takes what one thread takes, and
+// not what the slowest of several does.
 #pragma once
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
 #include "product.h"
 
-class alignas(64) Barrier {
-  const int count;
-  std::atomic<int> waiting{0}, round{0};
-
- public:
-  explicit Barrier(int count) : count(count) {}
-  void wait() {
-    if (count == 1) return;
-    int now = round.load(std::memory_order_relaxed);
-    if (waiting.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
-      waiting.store(0, std::memory_order_relaxed);
-      round.store(now + 1, std::memory_order_release);
-      return;
-    }
-    for (int i = 0; round.load(std::memory_order_acquire) == now; i++)
-      if (i > 4096) std::this_thread::yield();  // somebody else has our core
-  }
-};
-
-// How many threads: no more than cores, than panels of units, or than the work of a step fills.
-static inline int threads_for(long work, int units, int time) {
-  int cores = std::max(1u, std::thread::hardware_concurrency());
-#ifdef __linux__
-  cpu_set_t set;
-  if (!sched_getaffinity(0, sizeof set, &set)) cores = CPU_COUNT(&set);
+static inline void pause_a_little() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
 #endif
-  if (work * time < 1 << 21) return 1;  // starting a thread would take as long
-  return (int)std::max(1L, std::min({(long)cores, (long)panels(units), work >> 16}));
 }
 
-// Each thread gets cores of its own while it works.  Else a new one may begin on its maker's core, or
-// its maker be moved to its core, and they share it for milliseconds, each waiting for the other in
-// every step.
-class Cores {
-#ifdef __linux__
-  cpu_set_t allowed;
-  int here, threads;
-  bool known;
+typedef std::chrono::steady_clock Clock;
+constexpr std::chrono::microseconds PATIENCE{500};  // with a thread that has begun a part
 
-  // Every so many of the allowed cores, for thread 0 among them the one that it is on.
-  cpu_set_t of(int thread) const {
-    cpu_set_t some;
-    CPU_ZERO(&some);
-    for (int core = 0, at = 0; core < CPU_SETSIZE; core++)
-      if (CPU_ISSET(core, &allowed) && (at++ + threads - here) % threads == thread)
-        CPU_SET(core, &some);
-    return some;
+// A chain of steps. A part of a step is begun when all of the step before it is done.
+class Chain {
+  static constexpr int SPINS = 400;  // some ten microseconds
+  struct alignas(64) Claim {
+    std::atomic<long> next{0};  // the step of which this part is not begun
+  };
+  const long count;
+  const int parts;
+  std::vector<Claim> claims;
+  alignas(64) std::atomic<long> done{0};  // parts, of all steps
+  alignas(64) std::atomic<int> asleep{0};
+  std::mutex lock;
+  std::condition_variable bell;
+
+  // True if that took more than patience.
+  bool wait_for(long enough) {
+    for (int i = 0; i < SPINS; i++) {
+      if (done.load(std::memory_order_acquire) >= enough) return false;
+      pause_a_little();
+    }
+    auto begun = Clock::now();
+    std::unique_lock<std::mutex> hold(lock);
+    asleep.fetch_add(1);
+    bell.wait(hold, [&] { return done.load() >= enough; });
+    asleep.fetch_sub(1);
+    return Clock::now() - begun > PATIENCE;
+  }
+  void add_done(long enough) {
+    if (done.fetch_add(1) + 1 < enough || !asleep.load()) return;
+    { std::lock_guard<std::mutex> hold(lock); }  // who looked before has gone to sleep
+    bell.notify_all();
   }
 
  public:
-  explicit Cores(int threads) : here(0), threads(threads) {
-    int now = sched_getcpu();
-    known = threads > 1 && now >= 0 && !sched_getaffinity(0, sizeof allowed, &allowed) &&
-            CPU_COUNT(&allowed) >= threads;
-    if (!known) return;
-    for (int core = 0; core < now; core++) here += !!CPU_ISSET(core, &allowed);
-    here %= threads;
-    cpu_set_t mine = of(0);
-    known = !sched_setaffinity(0, sizeof mine, &mine);  // a sandbox may refuse it
+  std::atomic<bool> begun{false};
+  Chain(long count, int parts) : count(count), parts(parts), claims(parts) {}
+  bool finished() const { return done.load(std::memory_order_acquire) >= count * parts; }
+
+  // Takes part in it to its end, or until `leave`: `f(part, step)`.  Calls `late` where another
+  // thread took too long.
+  template <class Leave, class Late, class F>
+  void join(int thread, Leave leave, Late late, F f) {
+    for (long step; (step = done.load(std::memory_order_acquire) / parts) < count && !leave();) {
+      for (int k = 0; k < parts; k++) {
+        int part = (thread + k) % parts;
+        long expected = step;
+        if (!claims[part].next.compare_exchange_strong(expected, step + 1)) continue;
+        f(part, step);
+        add_done((step + 1) * parts);
+      }
+      if (wait_for((step + 1) * parts)) late();
+    }
   }
-  ~Cores() {
-    if (known) sched_setaffinity(0, sizeof allowed, &allowed);
+  // Waits as long as another thread goes on with it.
+  void watch() const {
+    long before = -1, now;
+    for (int i = 0; !finished() && i < 4 * SPINS; i++) {
+      if ((now = done.load(std::memory_order_relaxed)) != before) i = 0, before = now;
+      pause_a_little();
+    }
   }
-  void give(int thread, pthread_attr_t* made) const {
-    if (!known) return;
-    cpu_set_t some = of(thread);
-    pthread_attr_setaffinity_np(made, sizeof some, &some);
-  }
-#else
- public:
-  explicit Cores(int) {}
-  void give(int, pthread_attr_t*) const {}
-#endif
 };
 
-// Threads that are there before the work is shared out, since there may be fewer than were asked
-// for: a machine may refuse any.  All of them treat numbers below the normal ones as XLA has told
-// the first to: as zero.
-class Team {
-  struct Member {
-    Team* team;
-    int thread;
-  };
-  typedef void Job(const void*, int);
-  std::vector<Member> members;
-  std::vector<pthread_t> others;
-  std::atomic<bool> begun{false};
-  Job* job = nullptr;
-  const void* work = nullptr;
-  unsigned mode = 0;
-  Cores cores;
+// What several threads are handed.  It lives as long as one of them may look at it.
+struct Job {
+  std::function<void(Job&, int)> run;
+  unsigned mode = 0;  // of the caller, for numbers below the normal ones: XLA takes them for zero
+  int seats = 0;      // for threads that have not come
+  int next = 1;
+  std::atomic<bool> crowded{false};  // the processors have other work to do
+  std::vector<std::unique_ptr<Chain>> chains;
+};
 
-  static void* member(void* self) {
-    auto [team, thread] = *(Member*)self;
-    while (!team->begun.load(std::memory_order_acquire)) std::this_thread::yield();
-#if defined(__x86_64__)
-    __builtin_ia32_ldmxcsr(team->mode);
-#endif
-    if (team->job) team->job(team->work, thread);
+// The threads of a process, but for those that call.  They sleep between calls.
+class Pool {
+  std::mutex lock;
+  std::condition_variable bell;
+  std::shared_ptr<Job> open;  // with seats
+  int threads = 0;
+  bool busy = false;
+  Clock::time_point rest{};  // alone until then
+  const pid_t process = getpid();
+
+  static void* member(void* pool) {
+    ((Pool*)pool)->serve();
     return nullptr;
   }
-  template <class F>
-  static void call(const void* f, int thread) {
-    F own = *(const F*)f;
-    own(thread);
-  }
-  bool add(int thread) {
-    pthread_t one;
-    pthread_attr_t made;
-    bool there = false;
-    if (!pthread_attr_init(&made)) {
-      cores.give(thread, &made);
-      there = !pthread_create(&one, &made, member, &members[thread]);
-      pthread_attr_destroy(&made);
+  void serve() {
+    for (;;) {
+      std::shared_ptr<Job> job;
+      int thread;
+      {
+        std::unique_lock<std::mutex> hold(lock);
+        bell.wait(hold, [&] { return open && open->seats > 0; });
+        job = open;
+        job->seats--;
+        thread = job->next++;
+      }
+#if defined(__x86_64__)
+      __builtin_ia32_ldmxcsr(job->mode);
+#endif
+      job->run(*job, thread);
     }
-    there = there || !pthread_create(&one, nullptr, member, &members[thread]);
-    if (there) others.push_back(one);
-    return there;
   }
-  void finish() {
-    begun.store(true, std::memory_order_release);
-    if (job) job(work, 0);
-    for (auto& thread : others) pthread_join(thread, nullptr);
-    others.clear();
+  void grow(int wanted) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the threads of others
+    while (threads < wanted) {
+      pthread_t one;
+      if (pthread_create(&one, nullptr, member, this)) break;  // the machine may refuse it
+      pthread_detach(one);
+      threads++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+  // Whether the others are this call's: else another has them, or the machine is busy.
+  bool open_to_others(const std::shared_ptr<Job>& job, int others) {
+    std::lock_guard<std::mutex> hold(lock);
+    if (busy || Clock::now() < rest) return false;
+    grow(others);
+    busy = true;
+#if defined(__x86_64__)
+    job->mode = __builtin_ia32_stmxcsr();
+#endif
+    job->seats = std::min(others, threads);
+    open = job;
+    return true;
   }
 
  public:
-  explicit Team(int count) : cores(count) {
-#if defined(__x86_64__)
-    mode = __builtin_ia32_stmxcsr();
-#endif
-    for (int i = 0; i < count; i++) members.push_back({this, i});
-    others.reserve(count);
-    for (int i = 1; i < count && add(i); i++) {
-    }
+  // That of all libraries of a process; in a child of `fork`, which has no threads yet, a new one.
+  static std::atomic<Pool*>& shared() {
+    static std::atomic<Pool*> one{new Pool};
+    return one;
   }
-  ~Team() { finish(); }  // where no work came
-  Team(const Team&) = delete;
-  int size() const { return others.size() + 1; }
+  static Pool& here() {
+    Pool* found = shared().load();
+    if (found->process == getpid()) return *found;
+    auto* made = new Pool;
+    if (shared().compare_exchange_strong(found, made)) return *made;
+    delete made;  // another thread of this process was first
+    return *found;
+  }
 
-  template <class F>
-  void run(F f) {
-    work = &f, job = call<F>;
-    finish();
-    job = nullptr;
+  // Calls the job here, and by so many others as come.  It returns when its chains are done.
+  void run(const std::shared_ptr<Job>& job, int others) {
+    if (!open_to_others(job, others)) return job->run(*job, 0);
+    bell.notify_all();
+    job->run(*job, 0);
+    std::lock_guard<std::mutex> hold(lock);
+    job->seats = 0;  // who has not come need not
+    open = nullptr;
+    busy = false;
+    if (job->crowded.load()) rest = Clock::now() + 40 * PATIENCE;
   }
 };
+
+// What a group of processes may use of the processors, by its quota; 0 if it has none.
+static inline int quota() {
+  static const int found = [] {
+    double least = 0;
+    auto take = [&](const char* name, bool two) {
+      std::FILE* file = std::fopen(name, "r");
+      if (!file) return;
+      double quota = 0, period = 100000;
+      if (two ? std::fscanf(file, "%lf %lf", &quota, &period) >= 1
+              : std::fscanf(file, "%lf", &quota) == 1) {
+        double share = quota / period;
+        if (share > 0 && (least == 0 || share < least)) least = share;
+      }
+      std::fclose(file);
+    };
+    take("/sys/fs/cgroup/cpu.max", true);                   // "max" is no number
+    take("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", false);     // -1 is none
+    return least > 0 ? std::max(1, (int)(least + 0.5)) : 0;
+  }();
+  return found;
+}
+
+// How many threads a process may use: of its processors, by its quota, and by JAXLSTM_THREADS.
+static inline int allowed() {
+  int count = std::max(1u, std::thread::hardware_concurrency());
+#ifdef __linux__
+  cpu_set_t set;
+  if (!sched_getaffinity(0, sizeof set, &set)) count = CPU_COUNT(&set);
+  if (int most = quota()) count = std::min(count, most);
+#endif
+  const char* told = std::getenv("JAXLSTM_THREADS");
+  if (!told || !*told) return count;
+  char* end = nullptr;
+  long number = std::strtol(told, &end, 10);
+  if (*end || number < 1)
+    throw std::invalid_argument("the environment variable JAXLSTM_THREADS must be a whole number from 1.");
+  return (int)std::min<long>(count, number);
+}
+
+// How many threads: no more than are allowed, than panels of units, or than the work of a step fills.
+static inline int threads_for(long work, long units, long time) {
+  int most = allowed();
+  if (work * time < 1 << 21) return 1;  // waking a thread would take as long
+  return (int)std::max(1L, std::min({(long)most, (long)panels(units), work >> 16}));
+}
+
+// Runs `f(member, part, step)` for all members, each of which is a chain of steps.
+template <class F>
+static void in_steps(int threads, long members, long count, int parts, F f) {
+  if (threads == 1) {
+    for (long member = 0; member < members; member++)
+      for (long step = 0; step < count; step++)
+        for (int part = 0; part < parts; part++) f(member, part, step);
+    return;
+  }
+  auto job = std::make_shared<Job>();
+  for (long i = 0; i < members; i++) job->chains.push_back(std::make_unique<Chain>(count, parts));
+  job->run = [f, members, parts](Job& job, int thread) {
+    auto leave = [&] { return thread && job.crowded.load(std::memory_order_relaxed); };
+    auto late = [&] {
+      if (!thread) job.crowded.store(true);
+    };
+    auto join = [&](long member) {
+      job.chains[member]->join(thread, leave, late,
+                               [&](int part, long step) { f(member, part, step); });
+    };
+    for (long i = 0; i < members && !leave(); i++) {  // its own first
+      long member = (thread + i) % members;
+      if (parts > 1 ? i == 0 : !job.chains[member]->begun.exchange(true)) join(member);
+    }
+    for (long i = 0; i < members && !leave(); i++) {  // then what is left of those of others
+      auto& chain = *job.chains[(thread + i) % members];
+      if (parts == 1) chain.watch();
+      if (!chain.finished()) join((thread + i) % members);
+    }
+  };
+  Pool::here().run(job, threads - 1);
+}
