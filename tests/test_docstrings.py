@@ -62,7 +62,8 @@ def test_it_runs(code, tmp_path, monkeypatch):
         importlib.import_module("matplotlib.pyplot").close("all")
 
 
-FUNCTIONS = [name for name, f in vars(jaxlstm).items() if inspect.isfunction(f)]
+PUBLIC = {name: f for name, f in vars(jaxlstm).items() if not name.startswith("_")}
+FUNCTIONS = [name for name, f in PUBLIC.items() if inspect.isfunction(f)]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
