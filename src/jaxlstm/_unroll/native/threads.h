@@ -33,11 +33,11 @@ static inline void pause_a_little() {
 }
 
 typedef std::chrono::steady_clock Clock;
-constexpr std::chrono::microseconds PATIENCE{500};  // with a thread that has begun a part
+constexpr std::chrono::microseconds PATIENCE{500};  // with a thread that is late with its part
 
 // A chain of steps. A part of a step is begun when all of the step before it is done.
 class Chain {
-  static constexpr int SPINS = 400;  // some ten microseconds
+  static constexpr int SPINS = 2000;  // some fifty microseconds
   struct alignas(64) Claim {
     std::atomic<long> next{0};  // the step of which this part is not begun
   };
@@ -49,10 +49,10 @@ class Chain {
   std::mutex lock;
   std::condition_variable bell;
 
-  // True if that took more than patience.
-  bool wait_for(long enough) {
+  // How long that took, asleep.
+  Clock::duration wait_for(long enough) {
     for (int i = 0; i < SPINS; i++) {
-      if (done.load(std::memory_order_acquire) >= enough) return false;
+      if (done.load(std::memory_order_acquire) >= enough) return Clock::duration::zero();
       pause_a_little();
     }
     auto begun = Clock::now();
@@ -60,7 +60,7 @@ class Chain {
     asleep.fetch_add(1);
     bell.wait(hold, [&] { return done.load() >= enough; });
     asleep.fetch_sub(1);
-    return Clock::now() - begun > PATIENCE;
+    return Clock::now() - begun;
   }
   void add_done(long enough) {
     if (done.fetch_add(1) + 1 < enough || !asleep.load()) return;
@@ -74,10 +74,11 @@ class Chain {
   bool finished() const { return done.load(std::memory_order_acquire) >= count * parts; }
 
   // Takes part in it to its end, or until `leave`: `f(part, step)`.  Calls `late` where another
-  // thread took too long.
+  // thread took too long, beside what this one's own part took.
   template <class Leave, class Late, class F>
   void join(int thread, Leave leave, Late late, F f) {
     for (long step; (step = done.load(std::memory_order_acquire) / parts) < count && !leave();) {
+      auto begun = Clock::now();
       for (int k = 0; k < parts; k++) {
         int part = (thread + k) % parts;
         long expected = step;
@@ -85,7 +86,8 @@ class Chain {
         f(part, step);
         add_done((step + 1) * parts);
       }
-      if (wait_for((step + 1) * parts)) late();
+      auto own = Clock::now() - begun, waited = wait_for((step + 1) * parts);
+      if (waited > PATIENCE && waited > own) late();
     }
   }
   // Waits as long as another thread goes on with it.
