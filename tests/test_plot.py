@@ -120,7 +120,7 @@ def test_a_picture_is_of_one_layer():
 def test_what_cannot_be_drawn_says_so():
     with pytest.raises(ValueError, match="row=0"):
         plot.heatmap(SEEN.states.c)
-    with pytest.raises(ValueError, match=r"jaxlstm\.named"):
+    with pytest.raises(ValueError, match=r"jaxlstm\.tag"):
         plot.gates(SEEN._replace(gates={}))
     with pytest.raises(ValueError, match="one step of time"):
         plot.heatmap(SEEN.states.c[:0], row=0)

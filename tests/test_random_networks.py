@@ -255,7 +255,7 @@ def sequence(node, xs, state, backward, touch=lambda a: a):
         case "Bidirectional":
             yf, sf = go(node.forward, xs, state[0])
             yb, sb = go(node.backward, xs, state[1], backward=not backward)
-            return np.concatenate([yf, yb], -1), (sf, sb)
+            return np.concatenate([yf, yb], -1), jaxlstm.BidirectionalState(sf, sb)
         case "SequenceDropout":
             return go(node.node, xs, state)
         case "Residual":
@@ -295,7 +295,8 @@ def chosen(node, forward, backward, turned):
             return go(node.node, forward, backward, turned=not turned)
         case "Bidirectional":
             one = go(node.forward, forward[0], backward[0])
-            return one, go(node.backward, forward[1], backward[1], turned=not turned)
+            other = go(node.backward, forward[1], backward[1], turned=not turned)
+            return jaxlstm.BidirectionalState(one, other)
         case "SequenceDropout" | "Residual" | "Dense" | "Highway" | "LayerNorm":
             return go(node.node, forward, backward)
     return backward if turned else forward

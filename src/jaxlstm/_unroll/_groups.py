@@ -202,5 +202,5 @@ def rows(names: str, groups: Iterable[tuple[str, Any]], missing: Array | None = 
     }  # fmt: skip
     if not found:
         assert missing is not None
-        return jnp.repeat(missing[..., None, :], len(names), axis=-2)
+        return jnp.concatenate([missing[..., None, :]] * len(names), -2)
     return jnp.moveaxis(jnp.concatenate([found.get(name, missing)[None] for name in names]), 0, -2)

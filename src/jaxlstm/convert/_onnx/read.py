@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._apply import apply
 from ..._cell import Layer
-from ..._containers import Bidirectional, Reverse
+from ..._containers import Bidirectional, BidirectionalState, Reverse
 from ..._init import lengths_to_mask
 from .._extra import extra
 from .._frameworks.network import stacked
@@ -55,7 +55,7 @@ class Operator(NamedTuple):
                 for z, a in zip(side, (h, c))
             ]
             sides[k] = type(side)(*rows)
-        return tuple(sides) if isinstance(self.params, Bidirectional) else sides[0]
+        return BidirectionalState(*sides) if isinstance(self.params, Bidirectional) else sides[0]
 
 
 def operator(
