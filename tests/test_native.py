@@ -89,6 +89,57 @@ def test_most_gated_cells_run():
     assert {name: reason(CELLS[name]) for name in names} == dict.fromkeys(names)
 
 
+def _cell(f):
+    """An LSTM with one gate, whose candidate is `f(z)`."""
+
+    @jaxlstm.gated_cell("fz", jaxlstm.LSTMState)
+    def of_one_gate(s, u, v):
+        f_, z = u + v
+        c = jax.nn.sigmoid(f_) * s.c + f(z)
+        return jnp.tanh(c), c
+
+    return of_one_gate
+
+
+# Each is other equations if it is traced for one unit.
+NOT_OF_ONE_UNIT = {
+    "norm": lambda z: z / (1 + jnp.linalg.norm(z, axis=-1, keepdims=True)),
+    "mean": lambda z: z - z.mean(-1, keepdims=True),
+    "neighbours": lambda z: jnp.roll(z, 1, -1),
+    "turned": lambda z: z[..., ::-1],
+    "cumulative": lambda z: jnp.cumsum(z, -1),
+    "halves": lambda z: jnp.concatenate([jnp.tanh(z[..., :2]), z[..., 2:]], -1),
+    "first": lambda z: z[..., :1] * jnp.ones_like(z),
+    "rates": lambda z: z * jnp.broadcast_to(jnp.arange(z.shape[-1], dtype=z.dtype), z.shape),
+    "mask": lambda z: jnp.where(np.broadcast_to(np.arange(z.shape[-1]) % 2, z.shape), z, -z),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OF_ONE_UNIT)
+def test_units_that_differ_or_see_each_other_are_found(name):
+    params = network(_cell(NOT_OF_ONE_UNIT[name]))
+    xs, state = some(params)
+    assert reason(params.cell).startswith(("`native` needs a cell", "`native` has no"))
+    close(pulled(None, params, xs, state), pulled("scan", params, xs, state), rtol=3e-6, atol=1e-6)
+
+
+def test_equations_may_know_how_many_units_there_are():
+    cell = _cell(lambda z: z / z.shape[-1] ** 0.5)
+    for hidden in (5, 16):
+        params = network(cell, hidden)
+        xs, state = some(params)
+        got, expected = (pulled(n, params, xs, state) for n in ("native", "scan"))
+        close(got, expected, rtol=3e-6, atol=1e-6)
+
+
+def test_zero_keeps_its_sign():
+    one = lambda zero, z: jnp.clip(1 / (zero * abs(z)), -1, 1)
+    params = network(_cell(lambda z: one(0.0, z) - one(-0.0, z)))
+    xs, state = some(params)
+    got, expected = (jaxlstm.apply(params, xs, state, implementation=n) for n in ("native", "scan"))
+    close(got, expected, rtol=3e-6, atol=1e-6)
+
+
 # Sizes at the ends of panels, tiles and blocks, of one thread and of two: each with one of the two
 # cells, with the other in the slow suite.
 SIZES = [

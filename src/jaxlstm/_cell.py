@@ -90,7 +90,6 @@ class Cell:
     ) = ()  # initial biases that are not zero; None: no bias
     weights: tuple[tuple[str, Weight], ...] = ()
     sizes: tuple[str, ...] = ()  # of the state's fields, in words; `hidden` by default
-    pointwise: bool = True  # given the products, units are independent
     options: tuple[tuple[str, Any], ...] = ()  # those that differ from the defaults
     arguments: ClassVar[tuple[str, ...]] = ()  # that the equations take by position
 
@@ -434,13 +433,11 @@ def gated_cell(
     bias: Biases = None,
     weights: Mapping[str, Weight] | None = None,
     sizes: Sequence[str] = (),
-    pointwise: bool = True,
 ) -> Callable[[Callable[..., Any]], Gated]:
     """Makes a cell of `equations(s, u, v) -> s'`, where `v = h r` is its only product.
 
     `gates` names the rows of `u`, `recurrent` those of `v` (by default the same);
-    `recurrent_bias` adds a bias to `v`.  The rest is as for `linear_cell`.  `pointwise` is False if
-    units depend on each other beyond the product, as in a layer norm.
+    `recurrent_bias` adds a bias to `v`.  The rest is as for `linear_cell`.
 
     ```python
     @jaxlstm.gated_cell("h", jaxlstm.HiddenState)
@@ -450,7 +447,7 @@ def gated_cell(
     ```
     """
     data = {"recurrent": recurrent, "recurrent_bias": recurrent_bias, "bias": bias}
-    data |= {"weights": weights, "sizes": sizes, "pointwise": pointwise}
+    data |= {"weights": weights, "sizes": sizes}
     return _decorator(Gated, gates, state, **data)
 
 
@@ -479,5 +476,5 @@ def general_cell(
     ```
     """
     data = {"recurrent": recurrent, "recurrent_bias": recurrent_bias, "bias": bias}
-    data |= {"weights": weights, "sizes": sizes, "pointwise": False}
+    data |= {"weights": weights, "sizes": sizes}
     return _decorator(General, gates, state, **data)

@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
+from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
+
+from ._jaxpr import CALLS, called, closed, evaluate
 
 _name_p = Primitive("jaxlstm_name")
 _name_p.def_impl(lambda x, **_: x)
@@ -122,19 +124,9 @@ def _interpret(f: Callable[..., Any], args: Any, replacements: Replacements, vis
 
 
 def _evaluate(
-    closed: ClosedJaxpr, args: Sequence[Any], replacements: Replacements, visit: Visit
+    program: ClosedJaxpr | Jaxpr, args: Sequence[Any], replacements: Replacements, visit: Visit
 ) -> list[Any]:
-    jaxpr = closed.jaxpr
-    env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
-
-    def read(v: Any) -> Any:
-        return v.val if isinstance(v, Literal) else env[v]
-
-    for eqn in jaxpr.eqns:
-        with eqn.ctx.manager:
-            outs = _equation(eqn, [read(v) for v in eqn.invars], replacements, visit)
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+    return evaluate(program, args, lambda eqn, vs: _equation(eqn, vs, replacements, visit))
 
 
 def _equation(eqn: Any, values: list[Any], replacements: Replacements, visit: Visit) -> list[Any]:
@@ -145,8 +137,9 @@ def _equation(eqn: Any, values: list[Any], replacements: Replacements, visit: Vi
         return [value if eqn.primitive is _placeholder_p else mark(value, *label)]
     inside = {label for jaxpr in _programs(eqn) for label in _labels(jaxpr)}
     name = eqn.primitive.name
-    if inside and name in _CALLS:
-        return _evaluate(_closed(eqn.params["jaxpr"]), values, replacements, visit)
+    program = called(eqn)
+    if inside and program is not None and name in CALLS:
+        return _evaluate(program, values, replacements, visit)
     if inside & replacements.keys():
         if name not in _LOOPS:
             names = sorted(name for kind, name in inside & replacements.keys())
@@ -154,20 +147,14 @@ def _equation(eqn: Any, values: list[Any], replacements: Replacements, visit: Vi
                 f"{names} of this cell cannot be replaced inside {name!r}, such as a function "
                 "with a custom derivative rule. Tag its result outside of it."
             )
-        run = lambda program, args: _evaluate(_closed(program), args, replacements, visit)
+        run = lambda program, args: _evaluate(program, args, replacements, visit)
         return _LOOPS[name](run, values, **eqn.params)
-    if (
-        inside and name in _RULES and not replacements
-    ):  # keep the rule, and evaluate the function once more for its tags
-        _evaluate(_closed(eqn.params["call_jaxpr"]), values, replacements, visit)
+    if inside and program is not None and not replacements:
+        _evaluate(program, values, replacements, visit)  # for its tags; the rule is kept
     bound = eqn.primitive.get_bind_params(eqn.params)  # JAX before 0.10 gives two
     functions, params = bound if isinstance(bound, tuple) else ((), bound)
     outs = eqn.primitive.bind(*functions, *values, **params)
     return outs if eqn.primitive.multiple_results else [outs]
-
-
-_CALLS = ("jit", "pjit", "closed_call", "checkpoint", "remat2")
-_RULES = ("custom_jvp_call", "custom_vjp_call")
 
 
 def _scan(run: Any, values: list[Any], **params: Any) -> list[Any]:
@@ -204,16 +191,12 @@ def _label(eqn: Any) -> Label | None:
     return (eqn.params["kind"], eqn.params["name"]) if labelled else None
 
 
-def _closed(program: Any) -> ClosedJaxpr:
-    return program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ())
-
-
 def _programs(eqn: Any) -> Iterator[Jaxpr]:
     """The jaxprs that an equation calls."""
     for value in eqn.params.values():
         for program in value if isinstance(value, tuple | list) else [value]:
             if isinstance(program, ClosedJaxpr | Jaxpr):
-                yield _closed(program).jaxpr
+                yield closed(program).jaxpr
 
 
 def _labels(jaxpr: Jaxpr) -> Collection[Label]:

@@ -1,13 +1,15 @@
 """What the equations of a step do with `u` and `v`: of most gates they take only the sum."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
+from .._jaxpr import called, evaluate, moved
 from .._layer import are_of_rows, take
 from .._node import Problem, StepNode
 
@@ -93,7 +95,8 @@ def groups_of(problem: Problem) -> Groups | None:
         rest = iter(vs)
         return node.step(s, u, lambda h, gates: next(rest), noise)
 
-    jaxpr = jax.make_jaxpr(given)(u, products, node, s, noise).jaxpr
+    program = jax.make_jaxpr(given)(u, products, node, s, noise)
+    jaxpr = program.jaxpr
     first = len(jax.tree.leaves((u, products)))
     weights = jaxpr.invars[first : first + len(jax.tree.leaves(node))]
     used = {id(x) for equation in jaxpr.eqns for x in equation.invars} | {*map(id, jaxpr.outvars)}
@@ -103,52 +106,48 @@ def groups_of(problem: Problem) -> Groups | None:
         return None
     apart: set[str] = set()
     if node.gates:
-        apart = _apart(jaxpr, [(node.gates, u), *zip(calls, products, strict=True)])
+        apart = _apart(program, [(node.gates, u), *zip(calls, products, strict=True)])
     return group(node.gates, tuple(calls), tuple(operands), own, apart)
 
 
-def _apart(jaxpr: Any, given: list[tuple[str, Any]]) -> set[str]:
+def _apart(program: ClosedJaxpr, operands: list[tuple[str, Any]]) -> set[str]:
     """The gates of whose `u` and `v` a program uses more than the sum; they come first in it."""
-    # An entry is known by the place of its gate in the alphabet, and its unit.
-    numbered = lambda names, a: np.broadcast_to(
-        np.array([[ord(g)] for g in names]) * a.shape[-1] + np.arange(a.shape[-1]), a.shape
-    )
-    entries = {id(x): numbered(*pair) for x, pair in zip(jaxpr.invars, given, strict=False)}
-    hidden = given[0][1].shape[-1]
-    of_v = {id(x) for x in jaxpr.invars[1 : len(given)]}
-    apart: set[int] = set()
-    for equation in jaxpr.eqns:
-        names = [id(x) for x in equation.invars if id(x) in entries]
-        moved = [entries[n] for n in names]
-        if (move := _MOVES.get(equation.primitive.name)) and names:
-            outs = map(id, equation.outvars)
-            new = dict(zip(outs, move(moved[0], **equation.params), strict=True))
-            entries |= new
-            of_v |= new.keys() if names[0] in of_v else set()
-        elif not (
-            equation.primitive.name == "add"
-            and len(names) == 2
-            and len(of_v.intersection(names)) == 1
-            and np.array_equal(moved[0], moved[1])
-        ):
-            apart |= {int(i) // hidden for a in moved for i in np.unique(a)}
-    apart |= {int(i) // hidden for x in jaxpr.outvars for i in np.unique(entries.get(id(x), []))}
-    return set(map(chr, apart))
+    # An entry of `u` or of a product is followed as a number: which of these arrays it is of, its
+    # gate, its unit.  Zero is every other value.
+    letters = sorted({g for names, _ in operands for g in names})
+    hidden = operands[0][1].shape[-1]
+    size = len(letters) * hidden
+    apart: set[str] = set()
 
+    def entries(index: int, names: str, a: Any) -> np.ndarray:
+        rows = np.array([[letters.index(g)] for g in names]) * hidden + np.arange(hidden)
+        return np.broadcast_to(1 + index * size + rows, a.shape)
 
-def _slice(a: np.ndarray, start_indices: Any, limit_indices: Any, strides: Any) -> list[np.ndarray]:
-    strides = strides or [1] * a.ndim
-    return [a[tuple(map(slice, start_indices, limit_indices, strides))]]
+    def use(a: np.ndarray) -> None:
+        apart.update(letters[i] for i in np.unique((a[a > 0] - 1) % size // hidden))
 
+    def rule(eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
+        if not any(a.any() for a in values):
+            return [np.broadcast_to(0, v.aval.shape) for v in eqn.outvars]
+        if (program := called(eqn)) is not None:
+            return evaluate(program, values, rule, none)
+        if (outs := moved(eqn, values)) is not None:
+            return outs
+        if eqn.primitive.name == "add":
+            (a, of_a), (b, of_b) = (((x - 1) % size, (x - 1) // size) for x in values)
+            # The entry of `u` and that of one product, of the same gate and unit.
+            sums = (a == b) & ((of_a == 0) != (of_b == 0)) & (values[0] > 0) & (values[1] > 0)
+            values = [np.where(sums, 0, x) for x in values]
+        for a in values:
+            use(a)
+        return [np.broadcast_to(0, v.aval.shape) for v in eqn.outvars]
 
-_MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
-    "slice": _slice,
-    "split": lambda a, sizes, axis: np.split(a, np.cumsum(sizes)[:-1], axis),
-    "squeeze": lambda a, dimensions: [a.squeeze(dimensions)],
-    "transpose": lambda a, permutation: [a.transpose(permutation)],
-    "jaxlstm_name": lambda a, **_: [a],
-    "name": lambda a, **_: [a],
-}
+    none = lambda value: np.broadcast_to(0, np.shape(value))
+    rest = [np.broadcast_to(0, v.aval.shape) for v in program.jaxpr.invars[len(operands) :]]
+    first = [entries(i, *pair) for i, pair in enumerate(operands)]
+    for out in evaluate(program, [*first, *rest], rule, none):
+        use(out)
+    return apart
 
 
 def split(groups: Groups, u: Any, vs: list[Array]) -> Parts:

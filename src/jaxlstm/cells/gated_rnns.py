@@ -49,7 +49,6 @@ def ran(s, u, v, *, activation="tanh"):
     recurrent="z",
     recurrent_bias=True,
     weights={"m": Weight("hidden hidden", orthogonal_stack)},
-    pointwise=False,
 )
 def minimal_rnn(s, u, v, *, m):
     """Minimal recurrent network: a latent input, and a gate between it and the state.

@@ -38,7 +38,6 @@ def lstm_1997(s, u, v):
         **{name: Weight("... hidden", hidden_uniform) for name in ("pi", "pf", "po")},
         "q": Weight("hidden hidden", orthogonal_stack),
     },
-    pointwise=False,
 )
 def residual_lstm(s, u, v, *, pi, pf, po, q):
     """Residual LSTM: past the memory cell the input goes straight to the output gate.
@@ -92,7 +91,6 @@ def janet(s, u, v, *, beta=1.0):
         "b_c": Weight("... hidden", zeros),
         "b_z": Weight("gates ... hidden", by_gate(0.0, 1.0, 0.0, 0.0)),
     },
-    pointwise=False,
 )
 def layer_norm_lstm(s, u, v, *, a_u, a_v, a_c, b_c, b_z, epsilon=1e-5):
     """LSTM with layer normalisation, of Ba, Kiros and Hinton, as in Haste.

@@ -129,7 +129,6 @@ def coupled_forget_lstm(
     bias={"f": 1.0},
     weights={**OPTIONAL, "q": Weight("hidden projection", orthogonal_stack)},
     sizes=("projection", "hidden"),
-    pointwise=False,
 )
 def projected_lstm(
     s, u, v, *, q, projection=None, projection_clip=None, peephole=False, gate="sigmoid",
@@ -167,7 +166,6 @@ def projected_lstm(
         "q": Weight("hidden projection", orthogonal_stack, when="projection"),
     },
     sizes=("projection", "hidden"),
-    pointwise=False,
 )
 def gate_norm_lstm(
     s, u, v, *, a, b_z, q=None, projection=None, projection_clip=None, peephole=False,

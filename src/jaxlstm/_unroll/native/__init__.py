@@ -60,7 +60,9 @@ def run(problem: Problem) -> tuple[Array, State]:
     assert isinstance(node, Layer)
     named = problem.plan.implementation is not None
     if named:
-        _target("values", True, node.cell, groups)  # now, so that another may run in its place
+        _target(
+            "values", True, node.cell, groups, node.w.shape[-1]
+        )  # now, so that another may run in its place
     hoist = hoists(math.prod(xs.shape[1:-1]))
     loop = Loop(groups, problem.plan.reverse, hoist)
     f = functools.partial(_run, _engine(named), loop)
@@ -104,10 +106,10 @@ def _of_its_kind(problem: Problem) -> str | None:
         what = node.cell if isinstance(node, Layer) else type(node).__name__
         return f"needs a layer of a gated cell; this is {what}."
     cell = node.cell
-    if not (cell.pointwise and not cell.sizes and not node.weights):
+    if cell.sizes or node.weights:
         return (
-            "needs a cell whose units see each other in `v = h r` alone, whose states are as "
-            f"wide as its gates and which has no further weights; {cell} is none."
+            "needs a cell whose states are as wide as its gates and which has no further weights; "
+            f"{cell} is none."
         )
     if node.r.shape[0] != node.r.shape[-1]:
         return f"has no block-diagonal weights; those of {cell} are."
@@ -118,7 +120,7 @@ def _of_its_kind(problem: Problem) -> str | None:
     groups = groups_of(problem)
     assert groups is not None
     try:
-        source(cell, groups)
+        source(cell, groups, node.w.shape[-1])
     except NotImplementedError as reason:
         return str(reason)
     return None
@@ -129,7 +131,7 @@ def _of_this_machine(problem: Problem) -> str | None:
     node, groups = problem.node, groups_of(problem)
     assert isinstance(node, Layer)
     assert groups is not None
-    return reason_for(source(node.cell, groups))
+    return reason_for(source(node.cell, groups, node.w.shape[-1]))
 
 
 def by_default(problem: Problem) -> bool:
@@ -182,7 +184,8 @@ def _kernel(name: str, named: bool, groups: Groups, p: Layer, call: Any, *args: 
     """`call(target, *args)`, whose arrays have an axis of members, as it is handed to JAX."""
     tree = jax.tree.structure(args)
     flat = lambda target, *a: jax.tree.leaves(call(target, *jax.tree.unflatten(tree, a)))
-    return Kernel(flat, functools.partial(_target, name, named, p.cell, groups), named)
+    cell = p.cell, groups, p.w.shape[-1]
+    return Kernel(flat, functools.partial(_target, name, named, *cell), named)
 
 
 def _call(target: str, results: Any, *args: Any) -> Any:

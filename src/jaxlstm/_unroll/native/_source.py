@@ -1,44 +1,49 @@
 """A gated cell's equations in C++: as JAX traces them, operation by operation.
 
-Equations are traced for one unit, so every value in them is a few numbers: a gate each, at most.
-An array of such numbers becomes an array of names of C++ variables; what only moves numbers
-(slices, reshapes) moves names, and what computes makes a line for each number.
+The kernel computes each unit by itself, and all alike.  Whether equations are such is seen here:
+they are traced as they are, for all units, and every number is followed as an expression in the
+values of one unit.  What only moves numbers (slices, reshapes) moves expressions, and what
+computes makes a new one, which equal operands share.  If each unit's results are the same
+expressions in that unit's own values, they are the equations of one unit, and are written out.
 """
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
 from ..._cell import Cell
+from ..._jaxpr import called, evaluate, moved
 from .._groups import Groups, Parts, u_of, v_of
 
 
 @functools.cache
-def source(cell: Cell, groups: Groups) -> str:
+def source(cell: Cell, groups: Groups, hidden: int) -> str:
     """The counts and places of a cell's gates, and its equations forwards and backwards.
 
     Traced the same wherever it is first asked for: outside any mesh, with numbers of 32 bits.
+    `NotImplementedError` says what the kernel cannot take.
     """
     nowhere = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
     with nowhere, jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        return _source(cell, groups)
+        return _source(cell, groups, hidden)
 
 
-def _source(cell: Cell, groups: Groups) -> str:
-    given = dict(cell.options)
-    state = [jax.ShapeDtypeStruct((1,), jnp.float32)] * len(cell.state._fields)
-    part = lambda gates: jax.ShapeDtypeStruct((len(gates), 1), jnp.float32) if gates else None
+def _source(cell: Cell, groups: Groups, hidden: int) -> str:
+    options = dict(cell.options)
+    state = [jax.ShapeDtypeStruct((hidden,), jnp.float32)] * len(cell.state._fields)
+    part = lambda gates: jax.ShapeDtypeStruct((len(gates), hidden), jnp.float32) if gates else None
     (apart,) = groups.v
     parts = Parts(part(groups.sums), part(groups.u), (part(apart),))
 
     def forward(s: Any, parts: Parts) -> Any:
         u, v = u_of(groups, parts), v_of(groups, parts, 0)
-        return tuple(cell.equations(cell.state(*s), u, v, **given))
+        return tuple(cell.equations(cell.state(*s), u, v, **options))
 
     def backward(s: Any, parts: Parts, d: Any) -> Any:
         ds, dparts = jax.vjp(forward, s, parts)[1](d)
@@ -72,29 +77,131 @@ def _source(cell: Cell, groups: Groups) -> str:
 
 def _function(name: str, traced: ClosedJaxpr, arguments: list[str]) -> list[str]:
     """A function of these arguments that writes its results to `out`, one after the other."""
-    body: list[str] = []
+    first = traced.jaxpr.invars[0].aval.shape[-1]
+    unit = _Unit(first)
     taken = iter(arguments)
-    args = [_array([next(taken) for _ in range(v.aval.size)], v.aval) for v in traced.jaxpr.invars]
-    outs = [str(x) for a in _evaluate(traced, args, body) for x in a.ravel()]
+    args = []
+    for v in traced.jaxpr.invars:
+        rows = [unit.argument(next(taken)) for _ in range(v.aval.size // first)]
+        args.append(np.stack(rows).reshape(v.aval.shape))
+    outs = evaluate(traced, args, unit.rule, unit.constant)
+    results = [unit.result(row) for a in outs for row in a.reshape(-1, a.shape[-1])]
     letters = sorted({a[0] for a in arguments}, key="szd".index)
     pointers = ", ".join(f"const V* {letter}" for letter in letters)
-    writes = [f"out[{i}] = {x};" for i, x in enumerate(outs)]
-    inside = [f"  {line}" for line in body + writes]
+    writes = [f"out[{i}] = {x};" for i, x in enumerate(results)]
+    inside = [f"  {line}" for line in unit.lines + writes]
     return [f"static inline void {name}({pointers}, V* out) {{", *inside, "}"]
 
 
-def _array(values: list[str], aval: Any) -> np.ndarray:
-    return np.array(values, dtype=object).reshape(aval.shape)
+class _Unit:
+    """The program of one unit, as it is found in a program for all of them.
 
+    A number is followed as two: which expression it is, and of whose values.  Both are in one
+    integer, so that arrays of them can be moved as arrays of numbers are.  The second is 0 for
+    constants, 1 for the first unit and so on, and one more than the last for what is made of
+    several units.
+    """
 
-def _number(value: Any) -> np.ndarray:
-    """Constants as C++ writes them."""
-    a = np.asarray(value)
-    if a.dtype == bool:
-        text = lambda x: f"(M{{}} - {int(x)})"
-    else:
-        text = lambda x: f"all({_literal(float(x))})"
-    return np.array([text(x) for x in a.ravel()], dtype=object).reshape(a.shape)
+    def __init__(self, units: int) -> None:
+        self.units, self.owners = units, units + 2
+        self.names: list[str] = []  # of the expressions, in C++
+        self.lines: list[str] = []
+        self.known: dict[Any, int] = {}
+
+    def argument(self, name: str) -> np.ndarray:
+        """A value that every unit has."""
+        self.names.append(name)
+        return (len(self.names) - 1) * self.owners + np.arange(1, self.units + 1)
+
+    def constant(self, value: Any) -> np.ndarray:
+        a = np.asarray(value)
+        truth = a.dtype == bool
+        bits = a.astype(np.float32).view(np.uint32)  # so that 0 and -0 differ
+        distinct, inverse = np.unique(bits.ravel(), return_inverse=True)
+        ids = []
+        for x in distinct.view(np.float32):
+            text = f"(M{{}} - {int(x)})" if truth else f"all({_literal(float(x))})"
+            ids.append(self.expression(text, lambda text=text: text))
+        return (np.array(ids)[inverse] * self.owners).reshape(a.shape)
+
+    def expression(self, key: Any, name: Callable[[], str]) -> int:
+        if key not in self.known:
+            self.known[key] = len(self.names)
+            self.names.append(name())
+        return self.known[key]
+
+    def computed(self, operation: str, kind: str, *values: np.ndarray) -> np.ndarray:
+        """The expressions of an operation, number by number."""
+        table = np.stack([a.ravel() for a in np.broadcast_arrays(*values)])
+        ids, owners = np.divmod(table, self.owners)
+        key = np.zeros(ids.shape[1], int)
+        for row in ids:  # one number for each combination of operands, however many there are
+            key = np.unique(key * len(self.names) + row, return_inverse=True)[1]
+        _, at, inverse = np.unique(key, return_index=True, return_inverse=True)
+        made = []
+        for operands in ids[:, at].T:
+            text = _COMPUTED[operation](*(self.names[i] for i in operands))
+            made.append(self.expression((kind, text), functools.partial(self.line, kind, text)))
+        last = owners.max(0)
+        several = ((owners != 0) & (owners != last)).any(0)
+        owner = np.where(several, self.units + 1, last)
+        return (np.array(made)[inverse] * self.owners + owner).reshape(
+            np.broadcast_shapes(*(a.shape for a in values))
+        )
+
+    def line(self, kind: str, text: str) -> str:
+        name = f"x{len(self.lines)}"
+        self.lines.append(f"{kind} {name} = {text};")
+        return name
+
+    def rule(self, eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
+        name, out = eqn.primitive.name, eqn.outvars[0].aval
+        if (program := called(eqn)) is not None:
+            return evaluate(program, values, self.rule, self.constant)
+        if name == "convert_element_type":
+            name = _conversion(
+                eqn.invars[0].aval.dtype, out.dtype, not (values[0] % self.owners).any()
+            )
+            if name == "copy":
+                return values
+        if (outs := moved(eqn, values)) is not None:
+            return outs
+        if name == "integer_pow":
+            return [self.power(values[0], eqn.params["y"])]
+        if name == "reduce_sum":
+            return [self.sum(values[0], eqn.params["axes"])]
+        if name not in _COMPUTED:
+            raise NotImplementedError(f"has no {name!r} in C++ yet, which the equations call.")
+        kind = "M" if out.dtype == bool else "V"
+        return [np.broadcast_to(self.computed(name, kind, *values), out.shape)]
+
+    def power(self, a: np.ndarray, y: int) -> np.ndarray:
+        one = np.broadcast_to(self.constant(1.0), a.shape)
+        product = a if y else one
+        for _more in range(abs(y) - 1):
+            product = self.computed("mul", "V", product, a)
+        return product if y >= 0 else self.computed("div", "V", one, product)
+
+    def sum(self, a: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        rows = np.moveaxis(a, axes, range(len(axes)))
+        shape = rows.shape[len(axes) :]
+        total, *rest = np.split(rows.reshape(-1, *shape), rows.size // math.prod(shape))
+        for row in rest:
+            total = self.computed("add", "V", total, row)
+        return total.reshape(shape)
+
+    def result(self, row: np.ndarray) -> str:
+        """The name of what all units compute, each of its own values."""
+        ids, owners = np.divmod(row, self.owners)
+        own = (owners == 0) | (owners == np.arange(1, self.units + 1))
+        if len(row) != self.units or not own.all():
+            raise NotImplementedError(
+                "needs a cell whose units see each other in `v = h r` alone; the equations combine "
+                "values of several units."
+            )
+        if (ids != ids[0]).any():
+            raise NotImplementedError("needs a cell that computes the same for every unit.")
+        return self.names[ids[0]]
 
 
 def _literal(x: float) -> str:
@@ -103,7 +210,7 @@ def _literal(x: float) -> str:
     return '__builtin_nanf("")' if np.isnan(x) else f"{'-' if x < 0 else ''}__builtin_inff()"
 
 
-# What computes, number by number.
+# What computes, number by number, from the names of its operands.
 _COMPUTED: dict[str, Callable[..., str]] = {
     "add": lambda a, b: f"{a} + {b}",
     "add_any": lambda a, b: f"{a} + {b}",
@@ -136,96 +243,7 @@ _COMPUTED: dict[str, Callable[..., str]] = {
 }
 
 
-def _power(a: np.ndarray, y: int, **_: Any) -> np.ndarray:
-    one = np.full_like(a, "all(1.0f)")
-    product = one if y == 0 else a
-    for _more in range(abs(y) - 1):
-        product = "(" + product + " * " + a + ")"
-    return product if y >= 0 else "(" + one + " / " + product + ")"
-
-
-def _pad(a: np.ndarray, value: np.ndarray, padding_config: Any) -> np.ndarray:
-    shape = [low + n + high for n, (low, high, _) in zip(a.shape, padding_config, strict=True)]
-    out = np.full(shape, value.item(), dtype=object)
-    out[tuple(slice(c[0], c[0] + n) for n, c in zip(a.shape, padding_config, strict=True))] = a
-    return out
-
-
-def _broadcast(a: np.ndarray, shape: Any, broadcast_dimensions: Any, **_: Any) -> np.ndarray:
-    inside = [a.shape[broadcast_dimensions.index(i)] if i in broadcast_dimensions else 1
-              for i in range(len(shape))]  # fmt: skip
-    return np.broadcast_to(a.reshape(inside), shape)
-
-
-def _sum(a: np.ndarray, axes: Any, **_: Any) -> np.ndarray:
-    total = np.moveaxis(a, axes, range(len(axes)))
-    total = total.reshape(-1, *total.shape[len(axes) :])
-    out = total[0]
-    for row in total[1:]:
-        out = "(" + out + " + " + row + ")"
-    return np.asarray(out, dtype=object)
-
-
-# What moves names, or writes an expression by itself.
-_MOVED: dict[str, Callable[..., Any]] = {
-    "slice": lambda a, start_indices, limit_indices, strides: a[
-        tuple(map(slice, start_indices, limit_indices, strides or [1] * a.ndim))
-    ],
-    "split": lambda a, sizes, axis: np.split(a, np.cumsum(sizes)[:-1], axis),
-    "squeeze": lambda a, dimensions: a.squeeze(tuple(dimensions)),
-    "reshape": lambda a, new_sizes, **_: a.reshape(new_sizes),
-    "expand_dims": lambda a, dimensions: np.expand_dims(a, tuple(dimensions)),
-    "transpose": lambda a, permutation: a.transpose(permutation),
-    "concatenate": lambda *a, dimension: np.concatenate(a, dimension),
-    "stack": lambda *a, axis: np.stack(a, axis),
-    "unstack": lambda a, axis: list(np.moveaxis(a, axis, 0)),
-    "broadcast_in_dim": _broadcast,
-    "pad": _pad,
-    "reduce_sum": _sum,
-    "integer_pow": _power,
-    "stop_gradient": lambda a: a,
-    "copy": lambda a: a,
-    "jaxlstm_name": lambda a, **_: a,
-}
-
-
-def _evaluate(traced: ClosedJaxpr, args: list[np.ndarray], body: list[str]) -> list[np.ndarray]:
-    env = dict(zip(traced.jaxpr.invars, args, strict=True))
-    env |= dict(zip(traced.jaxpr.constvars, map(_number, traced.consts), strict=True))
-    for eqn in traced.jaxpr.eqns:
-        values = [_number(v.val) if isinstance(v, Literal) else env[v] for v in eqn.invars]
-        env |= dict(zip(eqn.outvars, _computed(eqn, values, body), strict=True))
-    return [_number(v.val) if isinstance(v, Literal) else env[v] for v in traced.jaxpr.outvars]
-
-
-def _conversion(value: np.ndarray, old: Any, new: Any) -> str:
-    constant = all(x.startswith("all(") for x in value.ravel())
-    if old == new or (new == np.float32 and constant):
+def _conversion(old: Any, new: Any, constant: bool) -> str:
+    if old == new or (new == np.float32 and constant and old.kind != "b"):
         return "copy"
     return "as number" if (old, new) == (bool, np.float32) else f"conversion of {old} to {new}"
-
-
-def _computed(eqn: Any, values: list[np.ndarray], body: list[str]) -> list[np.ndarray]:
-    name = eqn.primitive.name
-    for key in ("jaxpr", "call_jaxpr"):
-        if key in eqn.params and name not in ("scan", "while"):
-            inner = eqn.params[key]
-            inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
-            return _evaluate(inner, values, body)
-    if name == "convert_element_type":
-        name = _conversion(values[0], *(v.aval.dtype for v in (eqn.invars[0], eqn.outvars[0])))
-        if name == "copy":
-            return values
-    if name in _MOVED:
-        out = _MOVED[name](*values, **eqn.params)
-        return out if eqn.primitive.multiple_results else [out]
-    if name not in _COMPUTED:
-        raise NotImplementedError(f"has no {name!r} in C++ yet, which the equations call.")
-    shape = eqn.outvars[0].aval.shape
-    kind = "M" if eqn.outvars[0].aval.dtype == bool else "V"
-    made = []
-    for row in zip(*(np.broadcast_to(v, shape).ravel() for v in values), strict=True):
-        variable = f"x{len(body)}"
-        body.append(f"{kind} {variable} = {_COMPUTED[name](*row)};")
-        made.append(variable)
-    return [_array(made, eqn.outvars[0].aval)]

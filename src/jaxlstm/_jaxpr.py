@@ -1,0 +1,105 @@
+"""Reading jaxprs: a small interpreter, for all that must know what traced equations do.
+
+`evaluate` goes through the equations, and a rule gives the results of each; the values may be
+arrays, or arrays of whatever a rule follows through the program: which gate an entry is, say.
+`MOVES` has what a program does to numbers without computing; it works on NumPy arrays of any kind.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+Rule = Callable[[Any, list[Any]], Sequence[Any]]  # (equation, its operands) -> its results
+
+
+def evaluate(
+    program: ClosedJaxpr | Jaxpr,
+    args: Sequence[Any],
+    rule: Rule,
+    constant: Callable[[Any], Any] = lambda value: value,
+) -> list[Any]:
+    """The results of a program; `constant` makes a value of each number that it holds."""
+    program = closed(program)
+    jaxpr = program.jaxpr
+    env = dict(zip(jaxpr.invars, args, strict=True))
+    env |= dict(zip(jaxpr.constvars, map(constant, program.consts), strict=True))
+
+    def read(v: Any) -> Any:
+        return constant(v.val) if isinstance(v, Literal) else env[v]
+
+    for eqn in jaxpr.eqns:
+        with eqn.ctx.manager:
+            outs = rule(eqn, [*map(read, eqn.invars)])
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return [*map(read, jaxpr.outvars)]
+
+
+def closed(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
+    return program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ())
+
+
+CALLS = ("jit", "pjit", "closed_call", "checkpoint", "remat2")
+RULED = ("custom_jvp_call", "custom_vjp_call")  # calls with a derivative rule of their own
+
+
+def called(eqn: Any) -> ClosedJaxpr | None:
+    """The program that an equation calls, with its operands and results; None if it is no call."""
+    if eqn.primitive.name not in CALLS + RULED:
+        return None
+    return closed(eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"])
+
+
+def moved(eqn: Any, values: list[Any]) -> Sequence[Any] | None:
+    """The results of an equation that only moves numbers; None of one that computes."""
+    move = MOVES.get(eqn.primitive.name)
+    if move is None:
+        return None
+    out = move(*values, **eqn.params)
+    return out if eqn.primitive.multiple_results else [out]
+
+
+def _broadcast(a: Any, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
+    inside = [
+        a.shape[broadcast_dimensions.index(i)] if i in broadcast_dimensions else 1
+        for i in range(len(shape))
+    ]
+    return np.broadcast_to(a.reshape(inside), shape)
+
+
+def _pad(a: Any, value: Any, padding_config: Any) -> Any:
+    """Negative padding cuts, and interior padding stands between the numbers."""
+    for axis, (low, high, between) in enumerate(padding_config):
+        length = a.shape[axis]
+        inner = length + max(length - 1, 0) * between
+        shape = [*a.shape]
+        shape[axis] = max(low, 0) + inner + max(high, 0)
+        out = np.full(shape, value, a.dtype)
+        at: list[Any] = [slice(None)] * a.ndim
+        at[axis] = slice(max(low, 0), max(low, 0) + inner, between + 1)
+        out[tuple(at)] = a
+        at[axis] = slice(max(-low, 0), shape[axis] - max(-high, 0))
+        a = out[tuple(at)]
+    return a
+
+
+MOVES: dict[str, Callable[..., Any]] = {
+    "slice": lambda a, start_indices, limit_indices, strides: a[
+        tuple(map(slice, start_indices, limit_indices, strides or [1] * a.ndim))
+    ],
+    "split": lambda a, sizes, axis: np.split(a, np.cumsum(sizes)[:-1], axis),
+    "squeeze": lambda a, dimensions: a.squeeze(tuple(dimensions)),
+    "reshape": lambda a, new_sizes, **_: a.reshape(new_sizes),
+    "expand_dims": lambda a, dimensions: np.expand_dims(a, tuple(dimensions)),
+    "transpose": lambda a, permutation: a.transpose(permutation),
+    "rev": lambda a, dimensions: np.flip(a, tuple(dimensions)),
+    "concatenate": lambda *a, dimension: np.concatenate(a, dimension),
+    "stack": lambda *a, axis: np.stack(a, axis),
+    "unstack": lambda a, axis: list(np.moveaxis(a, axis, 0)),
+    "broadcast_in_dim": _broadcast,
+    "pad": _pad,
+    "copy": lambda a: a,
+    "name": lambda a, **_: a,
+    "jaxlstm_name": lambda a, **_: a,
+}
