@@ -73,6 +73,7 @@ def states(kind, name, h, c=None):
     """The state that PyTorch's `(layers * directions, batch, hidden)` arrays are."""
     state = KINDS[kind][0].state
     tree = levels(name, lambda _, i: state(h[i]) if c is None else state(h[i], c[i]))
+    tree = [jaxlstm.BidirectionalState(*a) if type(a) is tuple else a for a in tree]
     return tree[0] if len(tree) == 1 else tuple(tree)
 
 

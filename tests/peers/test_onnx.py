@@ -118,7 +118,7 @@ def test_operators(case, direction, inputs, measured):
             jax.tree.leaves(params.initial_state((B,)), is_leaf=lambda s: hasattr(s, "h"))[0]
         )
         sides = [make(*[f[k] for f in fields]) for k in range(SIDES[direction])]
-        state = tuple(sides) if direction == "bidirectional" else sides[0]
+        state = jaxlstm.BidirectionalState(*sides) if direction == "bidirectional" else sides[0]
     ys, last = jaxlstm.apply(params, jnp.asarray(given["X"]), state, mask=mask)
     expected = np.moveaxis(theirs["Y"], 1, 2).reshape(T, B, -1)
     found = [worst(ys, expected)]

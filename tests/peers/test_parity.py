@@ -83,7 +83,7 @@ def test_outputs_states_and_gradients(framework, task, measured):
     grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     (_, (ys, state)), (dparams, dxs) = grad(params, jnp.asarray(task.xs))
     found = [difference(ys, theirs.ys), difference(dxs, theirs.dxs)]
-    states = [tuple(s) for s in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "_fields"))]
+    states = [tuple(s) for s in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "h"))]
     assert len(states) == len(theirs.states)
     found += [difference(a, b) for s, t in zip(states, theirs.states) for a, b in zip(s, t)]
     expected = come(theirs.gradients)
