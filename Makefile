@@ -76,7 +76,7 @@ test-all: ## the fast tests on every Python found, each with its newest JAX, and
 test-floor: ## derivatives and the README's snippets with the oldest JAX
 	$(MAKE) .venv-floor/.ready VENV=.venv-floor JAX='$(FLOOR)'
 	.venv-floor/bin/python -m pytest -n $(WORKERS) $(FLOOR_TESTS:%=tests/test_%.py)
-FLOOR_TESTS = derivatives arguments readme own_cells_and_nodes
+FLOOR_TESTS = derivatives arguments pages own_cells_and_nodes
 
 # PyTorch comes first, at its pinned version, so that nothing else draws another build of it.
 PEERS = .venv-peers/bin

@@ -1,8 +1,11 @@
 """The documentation site: docstrings, the README and the executed notebooks (`make docs`)."""
 
+import ast
+import inspect
 import pathlib
 import re
 import shutil
+import textwrap
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -71,7 +74,9 @@ nb_mime_priority_overrides = [("*", "image/png", 0)]
 
 # Docstrings are Markdown in the small: `code`, fences and indented equations.
 default_role = "code"
-autodoc_typehints = "none"
+autodoc_typehints = "none"  # `signature` shows them as they are written
+autodoc_mock_imports = ["flax"]
+maximum_signature_line_length = 72
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -85,8 +90,8 @@ def markdown(app, what, name, obj, options, lines):
     """Turns fences into code blocks, and indented equations into literal ones."""
     text = "\n".join(lines)
     text = re.sub(
-        r"```(\w+)\n(.*?)\n```",
-        lambda m: f".. code-block:: {m[1]}\n\n" + re.sub("(?m)^(?=.)", "    ", m[2]) + "\n",
+        r"```(\w*)\n(.*?)\n```",
+        lambda m: f".. code-block:: {m[1] or 'text'}\n\n" + re.sub("(?m)^(?=.)", "    ", m[2]) + "\n",
         text,
         flags=re.S,
     )
@@ -106,6 +111,39 @@ def markdown(app, what, name, obj, options, lines):
     lines[:] = found
 
 
+def signature(app, what, name, obj, options, arguments, returned):
+    """Arguments and types as the source has them: shapes are words there."""
+    try:
+        if inspect.isclass(obj):
+            given = _fields(obj)
+            return given and (given, None)
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(obj))).body
+    except (OSError, TypeError, ValueError):
+        return None
+    if not isinstance(tree, ast.FunctionDef):
+        return None
+    if what in ("method", "property") and tree.args.args:
+        tree.args.args = tree.args.args[1:]
+    if any(isinstance(d, ast.Name) and d.id == "property" for d in tree.decorator_list):
+        return None
+    result = ast.unparse(tree.returns) if tree.returns else None
+    return f"({ast.unparse(tree.args)})", result
+
+
+def _fields(cls):
+    """The fields of a NamedTuple with their types, or the arguments of `__init__`."""
+    for base in cls.__mro__:
+        if "_fields" in vars(base) or "__dataclass_fields__" in vars(base):
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+            public = [
+                ast.unparse(item)
+                for item in tree.body
+                if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item)
+            ]
+            return f"({', '.join(public)})"
+    return None
+
+
 def fields(app, what, name, obj, skip, options):
     """The fields of a NamedTuple that say nothing of themselves are left to its signature."""
     return skip or (getattr(obj, "__doc__", None) or "").startswith("Alias for field")
@@ -123,4 +161,5 @@ def setup(app):
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     # After napoleon, which has its own reading of indented sections.
     app.connect("autodoc-process-docstring", markdown, priority=100)
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", fields)
