@@ -33,7 +33,7 @@ settings.load_profile("jaxlstm")
 def pytest_addoption(parser):
     group = parser.getgroup("jaxlstm")
     group.addoption("--tenth", metavar="N", help="of all tests one tenth: 0 to 9, or `today`")
-    group.addoption("--cpu", action="store_true", help="CPU seconds by module, and the slowest")
+    group.addoption("--cpu", action="store_true", help="CPU seconds by module and by test")
     group.addoption("--minutes", type=int, default=2, help="how long the random sweep runs")
     group.addoption("--case", type=int, default=0, help="the number of one random network")
 
@@ -82,12 +82,13 @@ class Spent:
             self.tests[report.nodeid] += dict(report.user_properties).get("cpu", 0.0)
 
     def pytest_terminal_summary(self, terminalreporter):
-        modules = collections.Counter()
+        modules, functions = collections.Counter(), collections.Counter()
         for name, seconds in self.tests.items():
             modules[name.split("::")[0]] += seconds
+            functions[name.split("[")[0]] += seconds
         write = terminalreporter.write_line
         terminalreporter.section(f"{self.tests.total() / 60:.1f} minutes of CPU")
-        for name, seconds in [*modules.most_common(), *self.tests.most_common(20)]:
+        for name, seconds in [*modules.most_common(), *functions.most_common(40)]:
             write(f"{seconds:8.1f} s  {name}")
 
 
