@@ -91,7 +91,9 @@ def markdown(app, what, name, obj, options, lines):
     text = "\n".join(lines)
     text = re.sub(
         r"```(\w*)\n(.*?)\n```",
-        lambda m: f".. code-block:: {m[1] or 'text'}\n\n" + re.sub("(?m)^(?=.)", "    ", m[2]) + "\n",
+        lambda m: (
+            f".. code-block:: {m[1] or 'text'}\n\n" + re.sub("(?m)^(?=.)", "    ", m[2]) + "\n"
+        ),
         text,
         flags=re.S,
     )

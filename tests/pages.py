@@ -5,8 +5,8 @@ README every block stands by itself.  A block of `text` after a block of Python 
 prints.  Comments in a section, which no reader sees, say what a test must know:
 
     <!-- slow -->                       it takes more than a second or two
-    <!-- figures within 30 % -->        of the output that follows; 2 % otherwise, and counts exactly
-    <!-- figures of one machine -->     of the output that follows: times, which nothing holds
+    <!-- figures within 30 % -->        of what follows; otherwise 2 %, and counts exactly
+    <!-- figures of one machine -->     of what follows: times, which are not compared
 
 `python tests/pages.py docs/recipes.md` runs the sections of a page, and writes what they print in
 the place of what stands there; `--section WORDS` picks those whose title has these words.

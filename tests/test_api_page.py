@@ -5,10 +5,10 @@ import inspect
 import re
 
 import pytest
-from pages import ROOT
 
 import jaxlstm
 from jaxlstm import initializers
+from pages import ROOT
 
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 MODULES = ["jaxlstm", "jaxlstm.initializers", "jaxlstm.wrappers", "jaxlstm.plot", "jaxlstm.convert"]

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import jax
-import pages
 import pytest
+
+import pages
 from pages import PAGES, ROOT, SECTIONS
 
 

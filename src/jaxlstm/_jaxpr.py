@@ -98,6 +98,7 @@ MOVES: dict[str, Callable[..., Any]] = {
     "stack": lambda *a, axis: np.stack(a, axis),
     "unstack": lambda a, axis: list(np.moveaxis(a, axis, 0)),
     "broadcast_in_dim": _broadcast,
+    "tile": lambda a, reps: np.tile(a, reps),
     "pad": _pad,
     "copy": lambda a: a,
     "name": lambda a, **_: a,
