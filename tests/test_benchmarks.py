@@ -48,6 +48,7 @@ def test_streaming_runs_without_peers(tmp_path):
     assert "| 3, 4 | 2 |" in page
 
 
+@pytest.mark.slow
 def test_the_cpu_benchmark_runs_small_and_measures_the_default_first(tmp_path):
     output = tmp_path / "cpu"
     options = "--small --rounds 1 --peers scan torch"

@@ -13,7 +13,6 @@ from networks import CELLS, B, T, close, inputs, network, normal_like, over_cell
 # backwards, an episode ends before the step that a reset stands at.
 MASK = jnp.ones((T, B), bool).at[:2, 0].set(False).at[5, :].set(False).at[:, 2].set(False)
 RESET = jnp.zeros((T, B), bool).at[2, 0].set(True).at[0, 1].set(True).at[4, 2].set(True)
-FAST = ("lstm", "gru_reset_before", "mingru", "lru")
 
 
 def results(params, xs, state, **options):
@@ -28,7 +27,7 @@ def results(params, xs, state, **options):
     return both(params, xs, state)
 
 
-@pytest.mark.parametrize("junk", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize("junk", [jnp.nan, pytest.param(jnp.inf, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("implementation", ["associative", "deferred", "native", "scan"])
 @functools.partial(over_cells, cells=CELLS)

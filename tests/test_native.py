@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(not compiler_here(), reason="this machine has no
 
 F32 = jnp.float32
 CORE = ("rnn", "rnn_relu", "lstm", "gru")
+FAST = ("lstm", "gru")
 CONTROLS = {
     "plain": {},
     "mask-reverse": {"mask": True, "reverse": True},
@@ -59,7 +60,9 @@ def reason(cell):
     return jaxlstm.implementations(params, some(params)[0])["native"]
 
 
-@pytest.mark.parametrize("name", CORE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CORE]
+)
 @pytest.mark.parametrize("told", CONTROLS.values(), ids=CONTROLS)
 def test_it_agrees_with_scan(name, told):
     params = network(getattr(jaxlstm, name))
@@ -189,7 +192,7 @@ def test_gradients_that_nobody_asks_for_are_not_computed(asked, left_out):
     assert sorted(set(re.findall(r"tensor<1x(0[x0-9]*)xf32>", results))) == sorted(left_out)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("time", "batch"), [(0, (3,)), (1, (3,)), (4, (0,)), (0, ()), (0, (3000,))], ids=str
 )

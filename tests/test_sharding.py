@@ -238,7 +238,11 @@ def test_an_ensemble_over_devices(way):
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@pytest.mark.parametrize("check", [True, False], ids=["checked", "unchecked"])
+@pytest.mark.parametrize(
+    "check",
+    [True, pytest.param(False, marks=pytest.mark.slow)],
+    ids=["checked", "unchecked"],
+)
 @over_networks
 def test_shard_map(name, way, check, kind):
     """Gradients from within, and of the whole; the last state varies as the rows do."""

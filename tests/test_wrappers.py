@@ -263,24 +263,48 @@ def test_highway_around_both_directions():
         wrappers.highway(0, both)
 
 
-def test_the_noise_is_the_same_whichever_implementation_runs():
+def _around(params):
+    return wrappers.variational_dropout(params, inputs=0.2, outputs=0.4)
+
+
+NOISY_NETWORKS = {
+    **{
+        name: ("deferred", lambda wrap=wrap: wrap(network(jaxlstm.lstm, "stack")))
+        for name, wrap in NOISY.items()
+    },
+    "both directions": (
+        "deferred",
+        lambda: _around(wrappers.weight_drop(network(jaxlstm.lstm, "bidirectional"), 0.5)),
+    ),
+    "around a window": (
+        "associative",
+        lambda: _around(wrappers.window(jaxlstm.init(KEY, jaxlstm.mingru, 2 * N, H), 2)),
+    ),
+    "around several": (
+        "associative",
+        lambda: _around(network(jaxlstm.mingru, layers=2, dropout=0.4)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("all", "around several") else pytest.mark.slow)
+        for name in NOISY_NETWORKS
+    ],
+)
+def test_the_noise_is_the_same_whichever_implementation_runs(name):
     """Values and gradients; a wrapper does not hide a layer from the faster ones."""
-    around = lambda p: wrappers.variational_dropout(p, inputs=0.2, outputs=0.4)
-    several = network(jaxlstm.mingru, layers=2, dropout=0.4)
-    cases = [("deferred", wrap(network(jaxlstm.lstm, "stack"))) for wrap in NOISY.values()]
-    cases += [
-        ("deferred", around(wrappers.weight_drop(network(jaxlstm.lstm, "bidirectional"), 0.5))),
-        ("associative", around(wrappers.window(jaxlstm.init(KEY, jaxlstm.mingru, 2 * N, H), 2))),
-        ("associative", around(several)),
-    ]
-    for name, params in cases:
-        options = {"key": KEY, "mask": some_mask(), "reset": some_reset()}
-        got, plain = (
-            pulled(params, XS, implementation=way, **options) for way in ((name, "scan"), "scan")
-        )
-        close(got, plain)
-        quiet = pulled(params, XS, implementation=(name, "scan"))
-        assert jnp.abs(got[0][0] - quiet[0][0]).max() > 1e-3
+    way, make = NOISY_NETWORKS[name]
+    params = make()
+    options = {"key": KEY, "mask": some_mask(), "reset": some_reset()}
+    got, plain = (
+        pulled(params, XS, implementation=ways, **options) for ways in ((way, "scan"), "scan")
+    )
+    close(got, plain)
+    quiet = pulled(params, XS, implementation=(way, "scan"))
+    assert jnp.abs(got[0][0] - quiet[0][0]).max() > 1e-3
 
 
 def test_the_initial_state_is_learned_and_reset_to():
