@@ -75,7 +75,7 @@ nb_mime_priority_overrides = [("*", "image/png", 0)]
 # Docstrings are Markdown in the small: `code`, fences and indented equations.
 default_role = "code"
 autodoc_typehints = "none"  # `signature` shows them as they are written
-autodoc_mock_imports = ["flax"]
+autodoc_mock_imports = ["flax", "haiku"]
 maximum_signature_line_length = 72
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True

@@ -46,7 +46,8 @@ def test_every_public_name_is_there_and_no_other(module):
 
 
 def test_what_needs_other_libraries_is_there():
-    assert "jaxlstm.nnx.Recurrent" in documented()
+    for module in ("nnx", "linen", "haiku"):
+        assert f"jaxlstm.{module}.Recurrent" in documented()
     assert "jaxlstm.convert.onnx_backend.Backend" in documented()
 
 

@@ -62,14 +62,15 @@ def test_segments_have_the_gradient_of_the_whole(time):
 
 
 @pytest.mark.slow
-def test_memory_grows_with_the_square_root_of_time():
+@pytest.mark.parametrize("batch", [1, 2])
+def test_memory_grows_with_the_square_root_of_time(batch):
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 4, 32)
 
     def temporaries(time, steps):
         f = jax.value_and_grad(jaxlstm.segmented_loss(loss, steps), has_aux=True)
-        shapes = {"xs": (time, 1, 4), "targets": (time, 1)}
+        shapes = {"xs": (time, batch, 4), "targets": (time, batch)}
         tree = {k: jax.ShapeDtypeStruct(s, float) for k, s in shapes.items()}
-        compiled = jax.jit(f).lower(params, params.initial_state((1,)), tree).compile()
+        compiled = jax.jit(f).lower(params, params.initial_state((batch,)), tree).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     small, large = temporaries(4096, 64), temporaries(16 * 4096, 256)

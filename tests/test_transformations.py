@@ -183,13 +183,14 @@ def test_the_program_does_not_grow_with_time(what):
     assert size(1000) == size(10)
 
 
-def test_checkpoint_takes_memory_of_the_square_root_of_time():
+@pytest.mark.parametrize("batch", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_checkpoint_takes_memory_of_the_square_root_of_time(batch):
     """By the compiled program's own memory analysis; the outputs, if wanted, come on top."""
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 16, 64, dtype=jnp.float32)
 
     def temporary(time, checkpoint):
         loss = lambda p, x: jnp.sum(jaxlstm.apply(p, x, checkpoint=checkpoint)[1].h)
-        xs = jax.ShapeDtypeStruct((time, 8, 16), jnp.float32)
+        xs = jax.ShapeDtypeStruct((time, batch, 16), jnp.float32)
         compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
@@ -200,4 +201,5 @@ def test_checkpoint_takes_memory_of_the_square_root_of_time():
 
     assert growth(None) == pytest.approx(4, rel=0.05)
     assert growth(True) == pytest.approx(2, rel=0.05)
-    assert temporary(4096, True) < temporary(4096, None) / 40
+    # The gradients of the weights, which do not grow, are more of the whole where rows are few.
+    assert temporary(4096, True) < temporary(4096, None) / (40 if batch > 1 else 30)

@@ -3,7 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _export as _export, cells as cells, initializers as initializers, wrappers as wrappers
+from . import (
+    _export as _export,
+    _flax as _flax,
+    cells as cells,
+    initializers as initializers,
+    wrappers as wrappers,
+)
 from ._apply import apply as apply, implementations as implementations, step as step
 from ._cell import (
     Cell as Cell,
@@ -70,3 +76,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_ON_USE])
+
+
+_flax.register()

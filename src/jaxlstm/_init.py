@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Integer
 
-from . import _arguments
+from . import _arguments, _flax
 from ._cell import Cell, Layer, shape_of
 from ._containers import Bidirectional, Stack, Static
 from ._declaration import check_equations, check_weight
@@ -56,6 +56,7 @@ def init_layer(
 
 def checked(key: Any, cell: Any, scheme: Any, dtype: Any) -> tuple[Any, Scheme, Any]:
     """The validated `(key, scheme, dtype)` of `init` and `init_conv`."""
+    _flax.register()
     key = _arguments.key_of(key)
     if not isinstance(cell, Cell):
         raise TypeError(f"`cell` must be a cell, such as `jaxlstm.lstm`; got {cell!r}.")

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from . import _arguments
 from ._apply import apply
 from ._node import State
+from ._unroll.checkpoint import segments
 
 Loss: TypeAlias = Callable[[Any, State, Any], tuple[Any, State]]  # (params, state, part)
 
@@ -47,9 +48,8 @@ def segmented_loss(loss: Loss, steps: int) -> Loss:
     steps = _arguments.count("steps", steps)
 
     def whole(params: Any, state: State, sequence: Any) -> tuple[Any, State]:
-        body = jax.checkpoint(lambda params, state, part: loss(params, state, part))
-
-        def step(state: State, part: Any) -> tuple[State, Any]:
+        def step(state: State, part: Any, shaped: Any) -> tuple[State, Any]:
+            body = jax.checkpoint(lambda params, state, part: loss(params, state, shaped(part)))
             value, state = body(params, state, part)
             return state, value
 
@@ -90,9 +90,9 @@ def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
     def grad(params: Any, state: State, sequence: Any) -> Any:
         of_part = jax.value_and_grad(loss, has_aux=True)
 
-        def step(carry: Any, part: Any) -> Any:
+        def step(carry: Any, part: Any, shaped: Any) -> Any:
             state, total = carry
-            (value, state), grads = of_part(params, state, part)
+            (value, state), grads = of_part(params, state, shaped(part))
             return (state, jax.tree.map(jnp.add, total, grads)), value
 
         start = jax.lax.stop_gradient(state), jax.tree.map(jnp.zeros_like, params)
@@ -151,7 +151,7 @@ def bucket_length(time: int, *, shortest: int = 16, growth: float | int = 1.5) -
 
 
 def _over_parts(body: Any, carry: Any, sequence: Any, steps: int) -> tuple[Any, list[Array]]:
-    """`body(carry, part) -> (carry, value)` over parts of time; the last may be shorter."""
+    """`body(carry, part, shaped) -> (carry, value)` over parts of time; the last may be shorter."""
     arrays = jax.tree.leaves(sequence)
     times = {a.shape[0] for a in arrays if a.ndim}
     if len(times) != 1 or not all(a.ndim for a in arrays):
@@ -161,10 +161,10 @@ def _over_parts(body: Any, carry: Any, sequence: Any, steps: int) -> tuple[Any, 
     (time,) = times
     whole, values = time // steps * steps, []
     if whole:
-        cut = lambda a: a[:whole].reshape(whole // steps, steps, *a.shape[1:])
-        carry, many = jax.lax.scan(body, carry, jax.tree.map(cut, sequence))
+        parts, shaped = segments(jax.tree.map(lambda a: a[:whole], sequence), steps)
+        carry, many = jax.lax.scan(lambda carry, part: body(carry, part, shaped), carry, parts)
         values.append(many)
     if time > whole or not values:
-        carry, one = body(carry, jax.tree.map(lambda a: a[whole:], sequence))
+        carry, one = body(carry, jax.tree.map(lambda a: a[whole:], sequence), lambda part: part)
         values.append(one)
     return carry, values

@@ -8,7 +8,11 @@ from typing import Any
 import jax
 from flax import nnx  # pyright: ignore[reportMissingImports]
 
+from . import _flax
 from ._apply import apply, step
+from ._named import named
+
+_flax.register()
 
 
 class Recurrent(nnx.Module):
@@ -22,15 +26,13 @@ class Recurrent(nnx.Module):
     """
 
     def __init__(self, params: Any) -> None:
-        found, self.structure = jax.tree_util.tree_flatten_with_path(params)
-        name = lambda path: jax.tree_util.keystr(path, simple=True, separator="_")
-        self.names = tuple(name(path) for path, _ in found)
-        if len(set(self.names)) < len(self.names) or any(
-            map(self.__dict__.__contains__, self.names)
-        ):
-            raise ValueError(f"two weights have one name among {self.names}: rename a field.")
-        for name_, (_, a) in zip(self.names, found, strict=True):
-            setattr(self, name_, nnx.Param(a))
+        weights, self.structure = named(params)
+        self.names = tuple(weights)
+        taken = [name for name in weights if name in vars(self) or hasattr(type(self), name)]
+        if taken:
+            raise ValueError(f"a module has {taken} of its own, and no weight of that name.")
+        for name, a in weights.items():
+            setattr(self, name, nnx.Param(a))
 
     @property
     def params(self) -> Any:

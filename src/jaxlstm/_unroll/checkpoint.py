@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .._control import shared
 from .._layer import for_a_loop
 from .._node import Problem, State
 
@@ -30,19 +31,19 @@ def in_segments(run: Callable[[Problem], Any], problem: Problem) -> tuple[Array,
     size = near_the_root(time) if length == "sqrt" else length
     assert size
 
-    body = _segment(run, problem)
     whole = time // size * size
     rest = time - whole  # runs last, so it stands first where time runs from the end
     cut = slice(rest, None) if reverse else slice(whole)
     along = (problem.xs, problem.controls)
     state, outs = problem.state, []
     if whole:
-        split = lambda a: a[cut].reshape(whole // size, size, *a.shape[1:])
-        state, ys = jax.lax.scan(body, state, jax.tree.map(split, along), reverse=reverse)
+        parts, shaped = segments(jax.tree.map(lambda a: a[cut], along), size)
+        body = _segment(run, problem, shaped)
+        state, ys = jax.lax.scan(body, state, parts, reverse=reverse)
         outs.append(ys.reshape(whole, *ys.shape[2:]))
     if rest or not outs:
         cut = slice(rest) if reverse else slice(whole, None)
-        state, ys = body(state, jax.tree.map(lambda a: a[cut], along))
+        state, ys = _segment(run, problem)(state, jax.tree.map(lambda a: a[cut], along))
         outs.append(ys)
     return jnp.concatenate(outs[::-1] if reverse else outs), state
 
@@ -57,12 +58,29 @@ def near_the_root(time: int) -> int:
     return next((size for size in near if time % size == 0), root)
 
 
-def _segment(run: Callable[[Problem], Any], problem: Problem) -> Callable[..., Any]:
+def segments(tree: Any, size: int) -> tuple[Any, Callable[[Any], Any]]:
+    """Arrays cut in time, and the function that gives one part of them its shape again.
+
+    Axes of size 1 are left out: for a batch of one, XLA would copy whole arrays to swap the order
+    of axes in a layout that is the same in memory.
+    """
+    one = lambda n, axis: isinstance(n, int) and n == 1 and axis is None
+    rest = lambda a: [n for n, axis in zip(a.shape[1:], shared(a)[1:]) if not one(n, axis)]
+    cut = lambda a: a.reshape(a.shape[0] // size, size, *rest(a))
+    shaped = lambda part: jax.tree.map(lambda a, b: a.reshape(size, *b.shape[1:]), part, tree)
+    return jax.tree.map(cut, tree), shaped
+
+
+def _segment(
+    run: Callable[[Problem], Any],
+    problem: Problem,
+    shaped: Callable[[Any], Any] = lambda part: part,
+) -> Callable[..., Any]:
     """The body of a loop over segments."""
 
     @jax.checkpoint
     def segment(node: Any, initial: State, s: State, part: Any) -> tuple[Array, State]:
-        xs, controls = part
+        xs, controls = shaped(part)
         return run(problem._replace(node=node, initial=initial, state=s, xs=xs, controls=controls))
 
     weights, back = for_a_loop(problem.node)

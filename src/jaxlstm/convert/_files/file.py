@@ -18,7 +18,7 @@ try:
 except ImportError:  # where an open file cannot be removed, and needs no lock
     fcntl = None
 
-from ... import __version__
+from ... import __version__, _flax
 from ..._cell import Cell
 from ..._node import Node
 from .._arrays import device
@@ -259,6 +259,7 @@ def load(
         ImportError: safetensors is missing: `pip install 'jaxlstm[safetensors]'`.
     """
     deserialize = extra("safetensors", "safetensors").deserialize
+    _flax.register()
     file, known = os.fsdecode(path), known_cells(cells)
     likeness(like, is_value)
     mode = os.stat(file).st_mode

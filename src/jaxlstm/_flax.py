@@ -1,0 +1,36 @@
+"""Flax's serialization of networks and states: `flax.serialization.to_bytes`, `to_state_dict`.
+
+Flax knows NamedTuples, and what is static has to be registered with it.  Flax is never imported
+here: it is asked for wherever a network is made, and where a program has imported it, told.
+"""
+
+import sys
+from typing import Any
+
+from ._cell import Gated, General, Linear
+from ._containers import Static
+
+
+def _written(static: Any) -> dict[str, Any]:
+    """Its name, in a dict without arrays: a state dict stays a tree of arrays."""
+    return {repr(static): {}}
+
+
+def _restored(static: Any, state: Any) -> Any:
+    if state != _written(static):
+        found = [*state] if isinstance(state, dict) else state
+        raise ValueError(
+            f"a network with {static!r} cannot take the weights of one with {found}: it would "
+            "compute something else. Restore into a network of the same architecture."
+        )
+    return static
+
+
+def register() -> None:
+    """Registers cells and static values with Flax, if the program has imported it."""
+    flax: Any = sys.modules.get("flax.serialization")
+    known = getattr(flax, "is_serializable", None)  # None while Flax is being imported
+    if known is None or known(Static):
+        return
+    for cls in (Gated, General, Linear, Static):
+        flax.register_serialization_state(cls, _written, _restored)

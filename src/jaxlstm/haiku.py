@@ -1,0 +1,52 @@
+"""A network as a module of Haiku, whose weights are parameters of Haiku.
+
+`pip install "jaxlstm[haiku]"`, and `import jaxlstm.haiku`, which the library itself does not.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import haiku
+import jax
+
+from ._apply import apply, step
+from ._named import named
+
+hk: Any = haiku  # which a type checker takes for this very file
+
+
+class Recurrent(hk.Module):
+    """A network whose every weight is a parameter, by its key path.
+
+    `make(key, input_size)` makes the network.  A call is `jaxlstm.apply`, with its options.
+
+        def f(xs):
+            rnn = jaxlstm.haiku.Recurrent(lambda key, n: jaxlstm.init(key, jaxlstm.lstm, n, 64))
+            ys, state = rnn(xs)
+            return hk.Linear(1)(ys[-1])
+    """
+
+    def __init__(self, make: Callable[[Any, int], Any], name: str | None = None) -> None:
+        super().__init__(name)
+        self.make = make
+
+    def network(self, input_size: int) -> Any:
+        """The network, as `jaxlstm.apply` takes it and `jaxlstm.convert.save` writes it."""
+        make = lambda key: named(self.make(key, input_size))[0]
+        shapes, structure = named(
+            jax.eval_shape(lambda key: self.make(key, input_size), jax.random.key(0))
+        )
+        drawn = functools.cache(lambda: make(hk.next_rng_key()))
+        found = [
+            hk.get_parameter(name, a.shape, a.dtype, init=lambda *_, name=name: drawn()[name])
+            for name, a in shapes.items()
+        ]
+        return jax.tree.unflatten(structure, found)
+
+    def __call__(self, xs: Any, state: Any = None, **options: Any) -> Any:
+        return apply(self.network(xs.shape[-1]), xs, state, **options)
+
+    def step(self, x: Any, state: Any = None, **options: Any) -> Any:
+        """One time step: `jaxlstm.step`."""
+        return step(self.network(x.shape[-1]), x, state, **options)

@@ -1,0 +1,54 @@
+"""A network as a module of Flax linen, whose weights are parameters of linen.
+
+`pip install "jaxlstm[flax]"`, and `import jaxlstm.linen`, which the library itself does not.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn  # pyright: ignore[reportMissingImports]
+
+from . import _flax
+from ._apply import apply, step
+from ._named import named
+
+_flax.register()
+
+
+def _initializer(key: Any, a: Any) -> Any:
+    """A weight that is drawn already; of one that is there, linen asks for the shape alone."""
+    return jnp.zeros(a.shape, a.dtype) if isinstance(a, jax.ShapeDtypeStruct) else jnp.asarray(a)
+
+
+class Recurrent(nn.Module):
+    """A network whose every weight is a parameter, by its key path.
+
+    `make(key, input_size)` makes the network.  A call is `jaxlstm.apply`, with its options.
+
+        rnn = jaxlstm.linen.Recurrent(lambda key, n: jaxlstm.init(key, jaxlstm.lstm, n, 64))
+        variables = rnn.init(key, xs)
+        ys, state = rnn.apply(variables, xs, mask=mask)
+        params = rnn.apply(variables, 28, method="network")
+    """
+
+    make: Callable[[Any, int], Any]
+
+    @nn.compact
+    def network(self, input_size: int) -> Any:
+        """The network, as `jaxlstm.apply` takes it and `jaxlstm.convert.save` writes it."""
+        make = lambda key: self.make(key, input_size)
+        weights, structure = named(jax.eval_shape(make, jax.random.key(0)))
+        missing = any(not self.has_variable("params", name) for name in weights)
+        if missing and self.is_mutable_collection("params"):
+            weights, _ = named(make(self.make_rng("params")))
+        found = [self.param(name, _initializer, a) for name, a in weights.items()]
+        return jax.tree.unflatten(structure, found)
+
+    def __call__(self, xs: Any, state: Any = None, **options: Any) -> Any:
+        return apply(self.network(xs.shape[-1]), xs, state, **options)
+
+    def step(self, x: Any, state: Any = None, **options: Any) -> Any:
+        """One time step: `jaxlstm.step`."""
+        return step(self.network(x.shape[-1]), x, state, **options)
