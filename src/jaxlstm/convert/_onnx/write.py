@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.core
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..._cell import Layer
 from ..._containers import Bidirectional, Reverse, Stack
+from .._arrays import array
 from .._extra import extra
 from .._files.file import replace
 from .._frameworks.network import stacked
@@ -25,6 +26,9 @@ def to_onnx(
     *,
     lengths: bool = False,
     state: bool = False,
+    embedding: Any = None,
+    pooling: Literal["mean", "last"] | None = None,
+    readout: Any = None,
 ) -> Any:
     """The ONNX model that computes `params`, with a node RNN, GRU or LSTM for every layer.
 
@@ -33,11 +37,20 @@ def to_onnx(
     layer, `state.0.h (directions, batch, hidden)` and for an LSTM `state.0.c`.  It computes what
     `apply` computes without a key: the dropout of a `Stack` is no part of it.
 
+    A whole model is one file: with `embedding` the input is `tokens (time, batch)` of int64, and
+    what `pooling` and `readout` make of `ys` is the first output, `logits`.
+
     Args:
         params: what `init` returns.
         path: of a file to write, whole or not at all.
         lengths: whether the model has an input `lengths (batch,)` of int32.
         state: whether the model has the inputs `initial.0.h`, `initial.0.c`, and so on.
+        embedding: a table `(tokens, input)`: the network runs over `embedding[tokens]`.
+        pooling: what stands for a sequence in place of its steps: `"mean"`, of the outputs of its
+            steps (zero for one without any), or `"last"`, the last hidden states of the last
+            layer, forward first.
+        readout: `(w, b)` with `w (output, logits)` and `b (logits,)`, or `w` alone, for
+            `ys @ w + b`.
 
     Returns:
         The `onnx.ModelProto`.
@@ -46,16 +59,35 @@ def to_onnx(
         ValueError, TypeError: ONNX has no operator for a cell or a node, no place for a number
             or a dtype, or `params` are no weights of a network.
         ImportError: onnx is missing: `pip install 'jaxlstm[onnx]'`.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 8, 16, layers=2, bidirectional=True)
+    model = {"embed": jnp.ones((100, 8)), "w": jnp.ones((32, 5)), "b": jnp.zeros(5)}
+    convert.to_onnx(
+        params,
+        "model.onnx",
+        lengths=True,
+        embedding=model["embed"],
+        pooling="mean",
+        readout=(model["w"], model["b"]),
+    )
+    ```
     """
     onnx = extra("onnx", "onnx")
     build = _Builder(onnx, lengths, state)
     levels = params.layers if isinstance(params, Stack) else (params,)
     _check(levels)
+    parts = _whole(levels, embedding, pooling, readout)
+    if "embedding" in parts:
+        build.constant("embedding", parts["embedding"])
+        build.add("Gather", ["embedding", "tokens"], ["xs"])
     name = "xs"
     for k, level in enumerate(levels):
         last = k == len(levels) - 1
         name = build.level(k, level, name, "ys" if last else f"ys.{k}")
-    model = build.model(levels)
+    if pooling is not None or readout is not None:
+        build.head(levels, pooling, parts)
+    model = build.model(levels, parts, pooling)
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
         replace(path, model.SerializeToString())
@@ -123,20 +155,99 @@ class _Builder:
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(layers[0].w.dtype))
         return self.onnx.helper.make_tensor_value_info(name, kind, shape)
 
-    def model(self, levels: Sequence[Any]) -> Any:
+    def head(self, levels: Sequence[Any], pooling: str | None, parts: Mapping[str, Any]) -> None:
+        """Adds what pools `ys` and reads it out: the nodes from there to `logits`."""
+        layers = _sides(levels[-1])[1]
+        name = "ys"
+        if pooling == "last":
+            self.constant("rows", np.asarray([0, width_of(levels[-1])]))
+            h = f"state.{len(levels) - 1}.h"
+            self.add("Transpose", [h], ["last"], perm=[1, 0, 2])
+            self.add("Reshape", ["last", "rows"], ["pooled"])
+        elif pooling == "mean" and self.lengths:
+            one, axis = np.ones((), layers[0].w.dtype), np.asarray([0])
+            self.constant("first", axis)
+            self.constant("one", one)
+            kind = self.onnx.helper.np_dtype_to_tensor_dtype(one.dtype)
+            self.add("Cast", ["lengths"], ["counts"], to=kind)
+            self.add("Max", ["counts", "one"], ["some"])
+            self.constant("second", np.asarray([1]))
+            self.add("Unsqueeze", ["some", "second"], ["divisor"])
+            self.add("ReduceSum", ["ys", "first"], ["sums"], keepdims=0)
+            self.add("Div", ["sums", "divisor"], ["pooled"])
+        elif pooling == "mean":
+            self.add("ReduceMean", ["ys"], ["pooled"], axes=[0], keepdims=0)
+        name = "pooled" if pooling else name
+        last = [key for key in ("readout.w", "readout.b") if key in parts][-1:]
+        for kind, key in (("MatMul", "readout.w"), ("Add", "readout.b")):
+            if key in parts:
+                self.constant(key, parts[key])
+                out = "logits" if [key] == last else "products"
+                self.add(kind, [name, key], [out])
+                name = out
+        if not last:
+            self.add("Identity", [name], ["logits"])
+
+    def model(self, levels: Sequence[Any], parts: Mapping[str, Any], pooling: Any) -> Any:
         helper = self.onnx.helper
         first, last = _sides(levels[0])[1], _sides(levels[-1])[1]
-        width = sum(layer.w.shape[-1] for layer in last)
+        width = width_of(levels[-1])
         xs = self.value("xs", ["time", "batch", first[0].w.shape[0]], first)
-        ys = self.value("ys", ["time", "batch", width], last)
+        if "embedding" in parts:
+            kind = self.onnx.TensorProto.INT64
+            xs = helper.make_tensor_value_info("tokens", kind, ["time", "batch"])
+        ys = [self.value("ys", ["time", "batch", width], last)]
+        if pooling is not None or "readout.w" in parts:
+            rows = ["batch"] if pooling is not None else ["time", "batch"]
+            wide = parts["readout.w"].shape[-1] if "readout.w" in parts else width
+            ys.insert(0, self.value("logits", [*rows, wide], last))
         kind = self.onnx.TensorProto.INT32
         ends = [helper.make_tensor_value_info("lengths", kind, ["batch"])] if self.lengths else []
-        inputs, outputs = [xs, *ends, *self.inputs], [ys, *self.outputs]
+        inputs, outputs = [xs, *ends, *self.inputs], [*ys, *self.outputs]
         graph = helper.make_graph(self.nodes, "jaxlstm", inputs, outputs, self.constants)
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(
             graph, opset_imports=[opset], ir_version=IR, producer_name="jaxlstm"
         )
+
+
+def width_of(level: Any) -> int:
+    """The width of the output of a level."""
+    return sum(layer.w.shape[-1] for layer in _sides(level)[1])
+
+
+def _whole(
+    levels: Sequence[Any], embedding: Any, pooling: Any, readout: Any
+) -> dict[str, np.ndarray]:
+    """The arrays around a network, which must fit it: their shapes, and its dtype."""
+    if pooling not in (None, "mean", "last"):
+        raise ValueError(f"`pooling` must be 'mean', 'last' or None; got {pooling!r}.")
+    layer = _sides(levels[0])[1][0]
+    given: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+    if embedding is not None:
+        given["embedding"] = embedding, ("tokens", layer.w.shape[0])
+    if readout is not None:
+        pair = readout if isinstance(readout, tuple | list) else (readout,)
+        if len(pair) not in (1, 2):
+            raise ValueError(f"`readout` must be `(w, b)` or `w`; got {len(pair)} values.")
+        given["readout.w"] = pair[0], (width_of(levels[-1]), "logits")
+        if len(pair) == 2:
+            given["readout.b"] = pair[1], (np.shape(pair[0])[-1:] or ("logits",))
+    found = {}
+    for name, (a, shape) in given.items():
+        if isinstance(a, jax.core.Tracer):
+            raise TypeError(f"`{name}` must be an array; got a {type(a).__name__}.")
+        a = found[name] = array(name, a)
+        fits = len(a.shape) == len(shape) and all(
+            isinstance(n, str) or n == m for n, m in zip(shape, a.shape)
+        )
+        if not fits or a.dtype != layer.w.dtype:
+            words = ", ".join(map(str, shape))
+            raise ValueError(
+                f"`{name}` must be {layer.w.dtype} of shape ({words}), as the network is; got "
+                f"{a.dtype} of shape {a.shape}."
+            )
+    return found
 
 
 def _check(levels: Sequence[Any]) -> None:
