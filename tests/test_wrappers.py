@@ -327,6 +327,22 @@ def test_gradients_are_bounded_at_each_step():
     assert jnp.abs(jax.grad(loss)(state, layer).h).max() > 0.1
 
 
+@pytest.mark.parametrize("batch", [0, 2])
+@pytest.mark.parametrize("cell", [jaxlstm.lstm, jaxlstm.cells.tau_gru])
+def test_gradients_are_bounded_where_tangents_are_known(cell, batch):
+    """Without jit, tangents that are known to be zero are computed with at once."""
+    params = wrappers.clip_gradient(network(cell), 1e3)
+    xs = XS[:3, :batch]
+    state = params.initial_state((batch,))
+    reset = jnp.ones((3, batch), bool)
+
+    def pulled(params):
+        out, pull = jax.vjp(lambda *a: jaxlstm.apply(*a, reset=reset), params, xs, state)
+        return pull(out)
+
+    close(pulled(params), jax.jit(pulled)(params))
+
+
 @pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
 def test_a_limit_is_positive(limit):
     with pytest.raises(ValueError, match="positive number"):

@@ -24,14 +24,23 @@ def _reverse_mode_alone(*_: Any, **__: Any) -> Any:
     )
 
 
-_clip.def_impl(_reverse_mode_alone)
+@_clip.def_impl
+def _of_numbers(d: Any, **_: Any) -> Any:
+    """Reverse mode computes with tangents too, but only with those that are known to be zero."""
+    return _reverse_mode_alone() if jnp.any(d != 0) else d
+
+
+def _lower(ctx: Any, d: Any, **_: Any) -> Any:
+    return _reverse_mode_alone() if ctx.avals_in[0].size else [d]
+
+
 _clip.def_abstract_eval(lambda a, **_: a)
 ad.deflinear2(_clip, lambda ct, _, limit: [jnp.clip(ct, -limit, limit)])
 batching.primitive_batchers[_clip] = lambda args, axes, **params: (
     _clip.bind(*args, **params),
     axes[0],
 )
-mlir.register_lowering(_clip, _reverse_mode_alone)
+mlir.register_lowering(_clip, _lower)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
