@@ -139,4 +139,4 @@ format: $(VENV)/.ready ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## remove what make made
-	rm -rf .venv .venv-* dist demo-output docs/_build docs/notebooks docs/jupyter_execute docs/.jupyter_cache docs/[A-Z]*.md
+	rm -rf .venv .venv-* dist demo-output docs/_build docs/notebooks docs/jupyter_execute docs/.jupyter_cache docs/[A-Z]*.md docs/benchmarks

@@ -15,27 +15,50 @@ import jaxlstm
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent
 shutil.copytree(ROOT / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
-ADOPTED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+for picture in (ROOT / "benchmarks" / "results").glob("*.png"):
+    (HERE / "benchmarks").mkdir(exist_ok=True)
+    shutil.copy2(picture, HERE / "benchmarks")
+# Pages of the repository that are pages of the site, and where.
+ADOPTED = {name: name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+RESULTS = [*(ROOT / "benchmarks" / "results").glob("*.md"), ROOT / "benchmarks" / "NOTES.md"]
+ADOPTED |= {path.relative_to(ROOT).as_posix(): f"benchmarks/{path.name}" for path in RESULTS}
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
-def adopt(name):
-    """A page of the repository as one of the site: what its links name is here, or is text."""
+def links(text, source, place):
+    """Links of a page at `source` in the repository, as one at `place` in `docs` has them.
+
+    What they name is a page or a picture of the site, or it is text.
+    """
 
     def link(found):
-        said, target = found.groups()
+        mark, said, target = found.groups()
         if "://" in target or target.startswith("#"):
             return found[0]
-        target = target.removeprefix("docs/").removeprefix("../")
-        here = target in ADOPTED or (HERE / target.split("#")[0]).is_file()
-        return f"[{said}]({target})" if here else said
+        path, hash_, anchor = target.partition("#")
+        named = (ROOT / source).parent.joinpath(path).resolve()
+        if not named.is_relative_to(ROOT):
+            return said
+        named = named.relative_to(ROOT).as_posix()
+        here = ADOPTED.get(named, named.removeprefix("docs/"))
+        here = "index.md" if here == "README.md" else here
+        if not (named in ADOPTED or (HERE / here).is_file()):
+            return said
+        up = "../" * place.count("/")
+        return f"{mark}[{said}]({up}{here}{hash_}{anchor})"
 
-    text = (ROOT / name).read_text()
-    text = re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", link, text)
-    (HERE / name).write_text(text.replace("](docs/", "]("))
+    return LINK.sub(link, text)
 
 
-for name in ADOPTED:
-    adopt(name)
+def write(path, text):
+    """Leaves a page that has not changed as it is, so that it is not built again."""
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+for source, place in ADOPTED.items():
+    write(HERE / place, links((ROOT / source).read_text(), source, place))
 
 project = "jaxlstm"
 author = copyright = "The jaxlstm authors"
@@ -159,7 +182,17 @@ def mathml(translator, node):
     raise nodes.SkipNode
 
 
+def read(app, name, content):
+    """The pages of `docs`, whose links lead out of it on a code host."""
+    content[0] = (
+        re.sub(r"\]\(\.\./benchmarks/(results/)?", "](benchmarks/", content[0])
+        if "/" not in name
+        else content[0]
+    )
+
+
 def setup(app):
+    app.connect("source-read", read)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     # After napoleon, which has its own reading of indented sections.
     app.connect("autodoc-process-docstring", markdown, priority=100)

@@ -1,9 +1,11 @@
 """The code on the pages: what runs together, what it prints, and how far its figures are held.
 
 A section, `## Title`, stands by itself: its blocks run in order and share their names.  In the
-README every block stands by itself.  A block of `text` after a block of Python is what that one
-prints.  Comments in a section, which no reader sees, say what a test must know:
+README every block stands by itself, and a page that says so is one section.  A block of `text`
+after a block of Python is what that one prints.  Comments, which no reader sees, say what a test
+must know:
 
+    <!-- one program -->                at the top of a page: all of it is one section
     <!-- slow -->                       it takes more than a second or two
     <!-- figures within 30 % -->        of what follows; otherwise 2 %, and counts exactly
     <!-- figures of one machine -->     of what follows: times, which are not compared
@@ -71,7 +73,8 @@ class Section:
 def sections(page: Path) -> list[Section]:
     text = page.read_text(encoding="utf-8")
     found = []
-    for part in re.split(r"^(?=## )", text, flags=re.M):
+    whole = "<!-- one program -->" in text
+    for part in [text] if whole else re.split(r"^(?=## )", text, flags=re.M):
         title = part.splitlines()[0].lstrip("# ") if part.startswith("#") else ""
         blocks: list[Block] = []
         at = 0

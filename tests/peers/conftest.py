@@ -46,7 +46,7 @@ COLUMNS = ("torch", "keras", "linen", "nnx", "haiku", "equinox", "ONNX Runtime")
 
 
 def table() -> list[str]:
-    """The numbers of the table in the README, and below it whatever else was measured."""
+    """The numbers of the table in `docs/conversions.md`, and whatever else was measured."""
     columns = [c for c in COLUMNS if any(framework == c for framework, _ in MEASURED)]
     lines = [f"| cell | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     left = dict(MEASURED)
