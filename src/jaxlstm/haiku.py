@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import haiku
+import haiku  # pyright: ignore[reportMissingImports]
 import jax
 
 from ._apply import apply, step
