@@ -42,8 +42,8 @@ class Groups(NamedTuple):
 def group(
     gates: str, calls: tuple[str, ...], operands: tuple[bool, ...], own: bool, apart: set[str]
 ) -> Groups:
-    asked = "".join(calls)
-    sums = [g for g in gates if asked.count(g) == 1 and g not in apart]
+    called_gates = "".join(calls)
+    sums = [g for g in gates if called_gates.count(g) == 1 and g not in apart]
     in_sums = lambda names: "".join(g for g in names if g in sums)
     others = lambda names: "".join(g for g in names if g not in sums)
     return Groups(
@@ -155,7 +155,7 @@ def split(groups: Groups, u: Any, vs: list[Array]) -> Parts:
     if not groups.gates:
         return Parts(None, u, tuple(vs))
     products = zip(groups.calls, groups.summed, vs, strict=True)
-    summed = [(gates, take(v, asked, gates)) for asked, gates, v in products]
+    summed = [(gates, take(v, names, gates)) for names, gates, v in products]
     sums = None
     if groups.sums:
         sums = take(u, groups.gates, groups.sums) + rows(groups.sums, summed)

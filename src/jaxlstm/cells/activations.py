@@ -59,12 +59,12 @@ def _numbers(name: str) -> int:
     return len(inspect.signature(ACTIVATIONS[name]).parameters) - 1
 
 
-def activation(told: Named, clip: float | None = None) -> Callable[[Array], Array]:
+def activation(value: Named, clip: float | None = None) -> Callable[[Array], Array]:
     """The activation of this name, of what is first clipped to within `clip` of zero."""
-    name, *numbers = told if isinstance(told, (tuple, list)) else (told,)
+    name, *numbers = value if isinstance(value, (tuple, list)) else (value,)
     if name not in ACTIVATIONS or len(numbers) > _numbers(str(name)):
         raise ValueError(
             f"an activation must be one of {sorted(ACTIVATIONS)}, or a tuple of one and its "
-            f"numbers, as many as it takes, such as ('hard_sigmoid', 0.2, 0.5); got {told!r}."
+            f"numbers, as many as it takes, such as ('hard_sigmoid', 0.2, 0.5); got {value!r}."
         )
     return lambda x: ACTIVATIONS[str(name)](clipped(x, clip), *numbers)

@@ -42,15 +42,15 @@ class Prepared(base.BackendRep):
 
 
 def _run(proto: Any, values: Mapping[str, Any]) -> tuple[Any, ...]:
-    told = {a.name: value_of(onnx, a, proto.name) for a in proto.attribute}
+    attributes = {a.name: value_of(onnx, a, proto.name) for a in proto.attribute}
     if proto.op_type in LETTERS:
         given = {k: values[v] for k, v in zip(roles(proto.op_type), proto.input) if v}
         weights = {role: given.get(role) for role in ("W", "R", "B", "P")}
-        made = operator(proto.op_type, told, weights, proto.name or proto.op_type)
+        made = operator(proto.op_type, attributes, weights, proto.name or proto.op_type)
         return made(*(given.get(k) for k in (INPUTS[0], *INPUTS[4:7])))
     given = [values[name] for name in proto.input if name]
     rest = [np.asarray(a).tolist() for a in given[1:]]
-    return (SHAPING[proto.op_type](jnp.asarray(given[0]), *rest, **told),)
+    return (SHAPING[proto.op_type](jnp.asarray(given[0]), *rest, **attributes),)
 
 
 class Backend(base.Backend):

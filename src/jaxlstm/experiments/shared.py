@@ -172,10 +172,10 @@ def fit(name: str, run: Run, seeds: Sequence[int], path: Path) -> dict[str, dict
 
     several, test = jax.jit(several), jax.jit(jax.vmap(run.test))
     about: dict[str, Any] = {"recipe": run.recipe, "name": name, "seeds": list(seeds)}
-    state, told = restored(path, (weights, memory, carried), about)
+    state, saved = restored(path, (weights, memory, carried), about)
     weights, memory, carried = state
-    curves: list[list[tuple[int, float, float]]] = told.get("curves", [[] for _ in seeds])
-    done, before = told.get("done", 0), told.get("seconds", 0.0)
+    curves: list[list[tuple[int, float, float]]] = saved.get("curves", [[] for _ in seeds])
+    done, before = saved.get("done", 0), saved.get("seconds", 0.0)
     began = kept = time.perf_counter()
     with tqdm(total=run.steps, desc=name, mininterval=1.0, initial=done) as bar:
         while done < run.steps:
@@ -221,11 +221,11 @@ def restored(path: Path, state: Any, about: dict[str, Any]) -> tuple[Any, dict[s
     if not path.exists():
         return state, {}
     with np.load(path) as found:
-        told = json.loads(str(found["about"]))
-        if any(told[key] != value for key, value in about.items()):
+        saved = json.loads(str(found["about"]))
+        if any(saved[key] != value for key, value in about.items()):
             return state, {}
         leaves, tree = jax.tree.flatten(state)
-        return jax.tree.unflatten(tree, [found[f"arr_{i}"] for i in range(len(leaves))]), told
+        return jax.tree.unflatten(tree, [found[f"arr_{i}"] for i in range(len(leaves))]), saved
 
 
 def rounded(values: Array) -> Any:
@@ -237,11 +237,11 @@ def results_of(
     experiment: Any, seeds: int, short: bool, path: Path, networks: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Runs what `path` does not hold yet, and keeps each network's seeds there when it is done."""
-    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     runs = experiment.runs(short)
     if unknown := [name for name in networks if name not in runs]:
         raise ValueError(f"`--networks` must be of {list(runs)}; got {unknown}.")
-    results = {name: v for name, v in told.get("networks", {}).items() if name in runs}
+    results = {name: v for name, v in saved.get("networks", {}).items() if name in runs}
     for name, run in runs.items():
         if networks and name not in networks:
             continue
@@ -250,8 +250,8 @@ def results_of(
         if missing:
             kept |= fit(name, run, missing, path.with_suffix(".npz"))
         results[name] = {k: kept[k] for k in sorted(kept, key=int)}
-        told = {"jax": jax.__version__, "device": str(jax.devices()[0]), "networks": results}
-        path.write_text(json.dumps(told) + "\n", encoding="utf-8")
+        saved = {"jax": jax.__version__, "device": str(jax.devices()[0]), "networks": results}
+        path.write_text(json.dumps(saved) + "\n", encoding="utf-8")
     return {name: results[name] for name in runs if name in results}
 
 

@@ -49,7 +49,7 @@ from ._operation import NO_ROWS, Kernel, computed, linear
 from ._source import source
 
 SWITCH = "JAXLSTM_KERNEL"
-_told: list[str] = []  # what the log was told of: one line a process
+_logged: list[str] = []  # one line per process
 
 
 def run(problem: Problem) -> tuple[Array, State]:
@@ -147,15 +147,15 @@ def by_default(problem: Problem) -> bool:
 
 
 def switched_on() -> bool:
-    told = os.environ.get(SWITCH, "on")
-    if told not in ("on", "off"):
-        raise ValueError(f"the environment variable {SWITCH} must be on or off; got {told!r}.")
-    return told == "on"
+    value = os.environ.get(SWITCH, "on")
+    if value not in ("on", "off"):
+        raise ValueError(f"the environment variable {SWITCH} must be on or off; got {value!r}.")
+    return value == "on"
 
 
 def _tell(reason: str) -> None:
-    if not _told:
-        _told.append(reason)
+    if not _logged:
+        _logged.append(reason)
         logging.getLogger("jaxlstm").warning(
             "Recurrences on the CPU run as loops of XLA, which are slower: the kernel %s Install a "
             "C++ compiler (g++ or clang++), or set %s=off to have the loops without this line.",
@@ -167,7 +167,7 @@ def _tell(reason: str) -> None:
 def _target(name: str, named: bool, *cell: Any) -> str | None:
     """The name of a cell's kernel, which is compiled unless it was.
 
-    A compiler that has failed is not asked again by default: it may take minutes to fail.
+    A compiler that has failed is not tried again by default: it may take minutes to fail.
     """
     try:
         equations = source(*cell)
@@ -249,8 +249,8 @@ def _values(named: bool, loop: Loop, job: Job) -> tuple[State, Array]:
 
 def _residuals(named: bool, loop: Loop, job: Job) -> Any:
     def plain(job: Job) -> Any:
-        out, held = residuals(loop, job)
-        return out, held.before, held.parts
+        out, saved = residuals(loop, job)
+        return out, saved.before, saved.parts
 
     call = functools.partial(_forward, True, loop)
     kernel = _kernel("residuals", named, loop.groups, job.node, call, job)
@@ -271,34 +271,34 @@ def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Any:
 
 
 def _back(
-    named: bool, loop: Loop, asked: tuple[bool, bool], kept: Residuals, cotangents: Any
+    named: bool, loop: Loop, needed: tuple[bool, bool], kept: Residuals, cotangents: Any
 ) -> Tangents:
     """The transpose of the tangents: from those of `(last, ys)` to those of what entered.
 
-    `asked`: whether those of the weights, and of the inputs, are wanted; else they are zero.
+    `needed`: whether those of the weights, and of the inputs, are wanted; else they are zero.
     """
     p, xs, state = kept.job.node, kept.job.xs, _at(0, kept.job.state)
-    of_weights, of_inputs = asked
+    of_weights, of_inputs = needed
     node = _at(NO_ROWS, p) if of_weights else None
     made = Tangents(node, state, state, 1 if of_inputs else None, None)
     rows = _rows_of_residuals(kept), (state, 1)
-    call = functools.partial(_call_back, loop, asked)
+    call = functools.partial(_call_back, loop, needed)
     kernel = _kernel("back", named, loop.groups, p, call, kept, cotangents)
-    plain = functools.partial(_plainly_back, loop, asked)
+    plain = functools.partial(_plainly_back, loop, needed)
     d = computed(plain, kernel, rows, made, kept, cotangents)
     zeros = lambda tree: vary_alike(jax.tree.map(jnp.zeros_like, tree), tree)
     return d._replace(node=d.node if of_weights else zeros(p), xs=d.xs if of_inputs else zeros(xs))
 
 
 def _call_back(
-    loop: Loop, asked: tuple[bool, bool], target: str, kept: Residuals, cotangents: Any
+    loop: Loop, needed: tuple[bool, bool], target: str, kept: Residuals, cotangents: Any
 ) -> Tangents:
-    of_weights, of_inputs = asked
+    of_weights, of_inputs = needed
     dlast, dys = cotangents
     p, xs, controls = kept.job.node, kept.job.xs, kept.job.controls
     weights = (p.w, p.b, p.r, p.recurrent_bias)
     n = _members((kept, cotangents))
-    like = lambda a, asked=True: _like(n, *(a.shape[1:] if asked else (0, *a.shape[2:])))
+    like = lambda a, needed=True: _like(n, *(a.shape[1:] if needed else (0, *a.shape[2:])))
     states = jax.tree.map(like, (dlast, dlast))
     results = (like(xs, of_inputs), [like(a, of_weights) for a in weights], *states)
     args = (xs, p.w, p.r, kept.before, kept.parts, dys, dlast, _flags(controls, dys.shape[2]))
@@ -310,14 +310,14 @@ def _call_back(
 
 
 def _plainly_back(
-    loop: Loop, asked: tuple[bool, bool], kept: Residuals, cotangents: Any
+    loop: Loop, needed: tuple[bool, bool], kept: Residuals, cotangents: Any
 ) -> Tangents:
     job = kept.job
     entering = Tangents(job.node, job.initial, job.state, job.xs, None)
     entering = jax.tree.map(jnp.zeros_like, entering)
     plain = functools.partial(tangents, loop, kept)
     d = jax.linear_transpose(plain, entering)(cotangents)[0]
-    return d._replace(node=d.node if asked[0] else None, xs=d.xs if asked[1] else None)
+    return d._replace(node=d.node if needed[0] else None, xs=d.xs if needed[1] else None)
 
 
 @functools.cache

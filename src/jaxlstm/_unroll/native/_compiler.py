@@ -49,16 +49,16 @@ class NoCompiler(Unavailable):
 
 def compiler() -> tuple[str, ...]:
     """The compiler and its own arguments: `CXX`, or the first that is found."""
-    told = os.environ.get("CXX", "").strip()
+    cxx = os.environ.get("CXX", "").strip()
     try:
-        commands = [shlex.split(told)] if told else [["c++"], ["g++"], ["clang++"]]
+        commands = [shlex.split(cxx)] if cxx else [["c++"], ["g++"], ["clang++"]]
     except ValueError as error:
-        raise Unavailable(f"needs a C++ compiler; CXX is {told!r}: {error}.") from None
+        raise Unavailable(f"needs a C++ compiler; CXX is {cxx!r}: {error}.") from None
     for name, *arguments in commands:
         if path := shutil.which(name):
             return (path, *arguments)
-    what = f"CXX names {commands[0][0]!r}" if told else "it looked for c++, g++ and clang++"
-    kind = Unavailable if told else NoCompiler
+    what = f"CXX names {commands[0][0]!r}" if cxx else "it looked for c++, g++ and clang++"
+    kind = Unavailable if cxx else NoCompiler
     raise kind(f"needs a C++ compiler, and none was found: {what}.")
 
 
@@ -179,24 +179,24 @@ def _compile(command: tuple[str, ...], text: str) -> bytes:
             )
         source, made = folder / "cell.cc", folder / "cell.so"
         source.write_text(text)
-        told = [*command, *FLAGS, "-pthread", f"-I{HERE}", f"-I{jax.ffi.include_dir()}"]
-        code, said = 0, ""
+        arguments = [*command, *FLAGS, "-pthread", f"-I{HERE}", f"-I{jax.ffi.include_dir()}"]
+        code, output = 0, ""
         for tune in ("-march=native", "-mcpu=native"):  # Clang on ARM knows the second
             # Its own files go with the folder, even if it is killed.
-            line = [*told, tune, str(source), "-o", str(made)]
-            code, said = _ran(line, LIMIT, TMPDIR=str(folder))
+            line = [*arguments, tune, str(source), "-o", str(made)]
+            code, output = _ran(line, LIMIT, TMPDIR=str(folder))
             if code == 0 and made.exists():
                 return made.read_bytes()
             if code < 0:
                 break
         ended = f"was killed by signal {-code}" if code < 0 else "did not make the loop of a cell"
         raise Unavailable(
-            f"needs a C++ compiler, and {command[0]} {ended}. {_ADVICE} It said:\n{said}"
+            f"needs a C++ compiler, and {command[0]} {ended}. {_ADVICE} It output:\n{output}"
         )
 
 
 def _ran(command: list[str], limit: float, **environment: str) -> tuple[int, str]:
-    """The exit status of a command and what it said.  It does not outlive this call."""
+    """The exit status of a command and what it output.  It does not outlive this call."""
     try:
         run = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -204,12 +204,12 @@ def _ran(command: list[str], limit: float, **environment: str) -> tuple[int, str
         )  # fmt: skip
         with run:
             try:
-                said, _ = run.communicate(timeout=limit)
+                output, _ = run.communicate(timeout=limit)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.killpg(run.pid, signal.SIGKILL)  # it runs programs of its own
                 raise
-            return run.returncode, said.decode(errors="replace")[-10_000:]
+            return run.returncode, output.decode(errors="replace")[-10_000:]
     except subprocess.TimeoutExpired:
         raise Unavailable(
             f"waited {limit:.0f} seconds for the C++ compiler {command[0]}, in vain. {_ADVICE}"
@@ -223,9 +223,9 @@ def _ran(command: list[str], limit: float, **environment: str) -> tuple[int, str
 
 def cache_folder() -> Path | None:
     """Where libraries are kept: a folder that is the user's alone, since what lies there is run."""
-    told = os.environ.get("XDG_CACHE_HOME", "")
+    configured = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        cache = Path(told) if os.path.isabs(told) else Path.home() / ".cache"
+        cache = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
         folder = cache / "jaxlstm"
         if not folder.is_absolute():
             return None

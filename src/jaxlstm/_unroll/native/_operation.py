@@ -64,8 +64,8 @@ def computed(plain: Callable[..., Any], kernel: Kernel, rows: Any, made: Any, *a
     """
     leaves, tree = jax.tree.flatten(args)
     results, out = jax.tree.flatten(made)
-    told = (tuple(jax.tree.leaves(rows)), tuple(results))
-    operation = Operation(_flat(plain, tree), *told, kernel)
+    axes = (tuple(jax.tree.leaves(rows)), tuple(results))
+    operation = Operation(_flat(plain, tree), *axes, kernel)
     return jax.tree.unflatten(out, _bound.bind(*leaves, operation=operation))
 
 
@@ -78,16 +78,16 @@ def linear(
     derivatives do not know.
     """
     leaves, tree = jax.tree.flatten((kept, x))
-    held = jax.tree.structure(kept)
+    known_tree = jax.tree.structure(kept)
     results, out = jax.tree.flatten(made)
 
     def transposed(known: Any, cotangents: Any) -> list[Any]:
-        given = jax.tree.unflatten(held, known), jax.tree.unflatten(out, cotangents)
+        given = jax.tree.unflatten(known_tree, known), jax.tree.unflatten(out, cotangents)
         return jax.tree.leaves(back(*given))
 
-    told = (tuple(jax.tree.leaves(rows)), tuple(results))
+    axes = (tuple(jax.tree.leaves(rows)), tuple(results))
     transposed = _as_here(transposed)
-    operation = Operation(_flat(plain, tree), *told, None, transposed, held.num_leaves)
+    operation = Operation(_flat(plain, tree), *axes, None, transposed, known_tree.num_leaves)
     return jax.tree.unflatten(out, _bound.bind(*leaves, operation=operation))
 
 

@@ -225,10 +225,10 @@ static inline int allowed() {
   if (!sched_getaffinity(0, sizeof set, &set)) count = CPU_COUNT(&set);
   if (int most = quota()) count = std::min(count, most);
 #endif
-  const char* told = std::getenv("JAXLSTM_THREADS");
-  if (!told || !*told) return count;
+  const char* text = std::getenv("JAXLSTM_THREADS");
+  if (!text || !*text) return count;
   char* end = nullptr;
-  long number = std::strtol(told, &end, 10);
+  long number = std::strtol(text, &end, 10);
   if (*end || number < 1)
     throw std::invalid_argument("the environment variable JAXLSTM_THREADS must be a whole number from 1.");
   return (int)std::min<long>(count, number);

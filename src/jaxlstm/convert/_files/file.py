@@ -29,10 +29,10 @@ from .leaves import (
     check,
     is_key,
     is_value,
+    metadata_of,
     read_implementations,
     read_values,
     stored,
-    told,
     wrapped,
 )
 from .paths import likeness, named_leaves, native
@@ -91,7 +91,7 @@ def save(
     file, known = os.fsdecode(path), known_cells(cells)
     leaves = named_leaves(params)
     arrays = {name: _array(name, a) for name, a in leaves.items() if not is_value(a)}
-    more = told(leaves)
+    more = metadata_of(leaves)
     plain = not more and (isinstance(params, Node) or not architecture)
     metadata = {"format": FORMAT, "version": VERSIONS[0] if plain else VERSIONS[1], **more}
     metadata["jaxlstm"] = __version__

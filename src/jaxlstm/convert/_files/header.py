@@ -68,11 +68,11 @@ _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 12
 def short(value: Any, length: int = 100) -> str:
     """A value as an error shows it, which is bounded whatever the value, and can be printed."""
     try:
-        said = value if isinstance(value, str) else _REPR.repr(value)
+        text = value if isinstance(value, str) else _REPR.repr(value)
     except Exception:  # such as that of a number of 5000 digits
-        said = f"a {type(value).__name__}"
-    said = said if len(said) <= length else said[: length - 3] + "..."
-    return said.encode("utf-8", "backslashreplace").decode()
+        text = f"a {type(value).__name__}"
+    text = text if len(text) <= length else text[: length - 3] + "..."
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def kind(mode: int) -> str:
@@ -118,14 +118,14 @@ def _head(file: str, f: BinaryIO, size: int) -> bytes:
     text = f.read(length) if len(start) == 8 and length <= most else b""
     if not text.startswith(b"{"):
         # Only now: a length is any eight bytes, those that a pickle starts with among them.
-        for beginning, said in STARTS.items():
+        for beginning, kind in STARTS.items():
             if start.startswith(beginning):
-                raise FileError(file, None, "a safetensors file", said)
+                raise FileError(file, None, "a safetensors file", kind)
         if len(start) < 8:
             raise FileError(file, None, "at least 8 bytes", f"{len(start)}")
         if length > most:
-            said = f"a header of at most {most} bytes (the file has {size})"
-            raise FileError(file, None, said, f"one that claims {length}")
+            limit = f"a header of at most {most} bytes (the file has {size})"
+            raise FileError(file, None, limit, f"one that claims {length}")
     return start + text
 
 
@@ -162,8 +162,8 @@ def _tensor(file: str, name: str, entry: Any) -> Tensor:
     start, end = offsets
     expected = math.prod(shape) * dtype.itemsize
     if end - start != expected:
-        said = f"{expected} bytes for {dtype}{list(shape)}"
-        raise FileError(file, name, said, f"the bytes {start} to {end}")
+        expected_bytes = f"{expected} bytes for {dtype}{list(shape)}"
+        raise FileError(file, name, expected_bytes, f"the bytes {start} to {end}")
     return Tensor(dtype, shape, start, end)
 
 

@@ -99,7 +99,7 @@ def _mapping(file: str, metadata: Mapping[str, str], of: str) -> dict[str, Any]:
     return found
 
 
-def told(leaves: Mapping[str, Any]) -> dict[str, str]:
+def metadata_of(leaves: Mapping[str, Any]) -> dict[str, str]:
     """The metadata of the leaves that are no weights."""
     values = {name: written(name, a) for name, a in leaves.items() if is_value(a)}
     keys = {name: implementation(name, a) for name, a in leaves.items() if is_key(a)}

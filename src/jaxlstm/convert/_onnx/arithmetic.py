@@ -9,7 +9,7 @@ import numpy as np
 
 from .fold import STRUCTURE
 from .graph import Op
-from .known import Known, Size, Unknown, axes_of, charge, held, known, meet, plain
+from .known import Known, Size, Unknown, axes_of, charge, known, meet, plain, stored_shape
 
 
 def pointwise(f: Callable[..., Any]) -> Callable[..., Known]:
@@ -20,7 +20,7 @@ def pointwise(f: Callable[..., Any]) -> Callable[..., Known]:
             after = (1,) * (len(a.shape) - at - len(b.shape))
             args = a, Known(b.array.reshape(b.array.shape + after), b.shape + after)
         shape = meet(*(k.shape for k in args))
-        charge(op, math.prod(held(shape)) * max(k.array.dtype.itemsize for k in args))
+        charge(op, math.prod(stored_shape(shape)) * max(k.array.dtype.itemsize for k in args))
         kinds = {k.array.dtype for k in args if k.array.dtype not in (object, bool)}
         if len(kinds) > 1:
             raise ValueError(f"the dtypes {sorted(map(str, kinds))} differ")
@@ -109,12 +109,12 @@ def matmul(op: Op, a: Any, b: Any) -> np.ndarray:
 
 
 def gemm(op: Op, a: Any, b: Any, c: Any = None) -> np.ndarray:
-    told = op.attributes
-    a, b = (m.T if told.get(k) else m for m, k in ((a, "transA"), (b, "transB")))
+    attributes = op.attributes
+    a, b = (m.T if attributes.get(k) else m for m, k in ((a, "transA"), (b, "transB")))
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError("its inputs are no matrices")
-    made = matmul(op, a, b) * np.asarray(told.get("alpha", 1.0), a.dtype)
-    return made if c is None else made + c * np.asarray(told.get("beta", 1.0), a.dtype)
+    made = matmul(op, a, b) * np.asarray(attributes.get("alpha", 1.0), a.dtype)
+    return made if c is None else made + c * np.asarray(attributes.get("beta", 1.0), a.dtype)
 
 
 def power(op: Op, a: Any, b: Any) -> np.ndarray:
@@ -139,11 +139,11 @@ def several(f: Callable[..., Any]) -> Callable[..., Known]:
 def reduced(f: Callable[..., Any], since: int = 18) -> Callable[..., Any]:
     @plain
     def rule(op: Op, x: Any, axes: Any = None) -> np.ndarray:
-        told = axes_of(op, None if axes is None else known(axes), since, x.ndim)
-        if not told and op.attributes.get("noop_with_empty_axes"):
+        over_axes = axes_of(op, None if axes is None else known(axes), since, x.ndim)
+        if not over_axes and op.attributes.get("noop_with_empty_axes"):
             return x
         charge(op, x.nbytes)
-        over = tuple(told) if told else None
+        over = tuple(over_axes) if over_axes else None
         made = f(x, axis=over, keepdims=bool(op.attributes.get("keepdims", 1)))
         return np.asarray(made, x.dtype)
 

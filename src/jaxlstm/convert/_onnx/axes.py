@@ -23,7 +23,7 @@ class Axes(NamedTuple):
 def shaped(
     op: Op,
     groups: tuple[tuple[int, ...], ...],
-    told: list[Length] | None,
+    given: list[Length] | None,
     size: Callable[[int], Length],
 ) -> tuple[tuple[int, ...], ...] | None:
     """The axes after an operator that moves, joins or parts axes; None if there is no saying."""
@@ -38,10 +38,10 @@ def shaped(
         at += rank * (at < 0)
         return sum(groups[:at], ()), sum(groups[at:], ())
     if op.kind == "Reshape":
-        told = op.attributes.get("shape") if op.version < 5 else told
+        given = op.attributes.get("shape") if op.version < 5 else given
         zeros = bool(op.attributes.get("allowzero", 0))
-        return None if told is None else regrouped(groups, told, size, zeros)
-    axes: Any = op.attributes.get("axes") if op.version < 13 else told
+        return None if given is None else regrouped(groups, given, size, zeros)
+    axes: Any = op.attributes.get("axes") if op.version < 13 else given
     if any(isinstance(n, Size) for n in axes or ()):
         return None
     if op.kind == "Squeeze":

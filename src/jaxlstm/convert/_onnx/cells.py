@@ -80,9 +80,9 @@ def checked(operator: str, attributes: Mapping[str, Any], name: str, version: in
     flags += ["layout"] if version >= 14 else []
     flags += ["output_sequence"] if version < 7 else []  # whether `Y` is wanted: no equation
     kinds = COMMON | dict.fromkeys(flags, int)
-    told = {"direction": "forward", "layout": 0, **attributes}
-    if told["direction"] == "foward" and version < 7:  # the default of a GRU of opset 1
-        told["direction"] = "forward"
+    settings = {"direction": "forward", "layout": 0, **attributes}
+    if settings["direction"] == "foward" and version < 7:  # the default of a GRU of opset 1
+        settings["direction"] = "forward"
     for k, value in attributes.items():
         if k not in kinds:
             raise ValueError(
@@ -98,17 +98,17 @@ def checked(operator: str, attributes: Mapping[str, Any], name: str, version: in
             raise ValueError(f"`{name}`: `{k}` must be of type {expected}; got {value!r}.")
         if k in flags and value not in (0, 1):
             raise ValueError(f"`{name}`: a {operator} has a {k} of 0 or 1; got {value}.")
-    if told["direction"] not in DIRECTIONS:
+    if settings["direction"] not in DIRECTIONS:
         raise ValueError(
             f"`{name}`: a {operator} has a direction of {list(DIRECTIONS)}; "
-            f"got {told['direction']!r}."
+            f"got {settings['direction']!r}."
         )
-    clip = told.get("clip")
+    clip = settings.get("clip")
     if clip is not None and not clip > 0:
         raise ValueError(f"`{name}`: `clip` must be positive; got {clip}.")
     if clip == float("inf"):
-        del told["clip"]
-    return told
+        del settings["clip"]
+    return settings
 
 
 def activations(
@@ -139,15 +139,15 @@ def _activation(name: str, given: Mapping[str, Iterator[float]], where: str) -> 
             f"`{where}`: an activation must be one of {sorted(ACTIVATIONS)}; got {name!r}."
         )
     ours, numbers = ACTIVATIONS[title]
-    told = [next(given[k], default) for k, default in numbers.items()]
-    if not all(map(math.isfinite, told)):
-        raise ValueError(f"`{where}`: the numbers of an activation are finite; got {told}.")
-    return ours if told == list(numbers.values()) else (ours, *told)
+    values = [next(given[k], default) for k, default in numbers.items()]
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"`{where}`: the numbers of an activation are finite; got {values}.")
+    return ours if values == list(numbers.values()) else (ours, *values)
 
 
 def cell_of(spec: Spec, peephole: bool) -> Cell:
     """The cell that computes the operator, the plainest of its kind."""
-    told = dict(zip(OPTIONS[spec.operator], spec.activations))
+    functions = dict(zip(OPTIONS[spec.operator], spec.activations))
     more: dict[str, Any] = {"clip": spec.clip}
     if spec.operator == "LSTM":
         base = coupled_input_lstm if spec.coupled else lstm_variant
@@ -156,7 +156,7 @@ def cell_of(spec: Spec, peephole: bool) -> Cell:
         base = gru_variant if spec.reset_after else gru_reset_before_variant
     else:
         base = rnn_variant
-    cell = base(**told, **more)
+    cell = base(**functions, **more)
     return PLAIN.get(cell, cell)
 
 
@@ -174,15 +174,15 @@ def spec_of(cell: Cell) -> Spec:
     }
     operator = operators.get(base)
     known = {name for name, _ in ACTIVATIONS.values()}
-    told = [options[k] for k in OPTIONS.get(operator or "", ())]
-    unknown = [a for a in told if (a if isinstance(a, str) else a[0]) not in known]
+    functions = [options[k] for k in OPTIONS.get(operator or "", ())]
+    unknown = [a for a in functions if (a if isinstance(a, str) else a[0]) not in known]
     if operator is None or unknown or options.get("cell_clip") is not None:
         why = f"they have no activation {unknown}" if unknown else "their equations are others"
         raise ValueError(
             f"ONNX has no operator that computes `{cell!r}`. It has RNN, GRU and LSTM, and {why}."
         )
     after, coupled = base == gru_variant, base == coupled_input_lstm
-    return Spec(operator, tuple(told), options["clip"], after, coupled)
+    return Spec(operator, tuple(functions), options["clip"], after, coupled)
 
 
 def attributes_of(specs: Sequence[Spec]) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def attributes_of(specs: Sequence[Spec]) -> dict[str, Any]:
     names: list[str] = []
     given: dict[str, list[float]] = {"alpha": [], "beta": []}
     for one in specs:
-        for told in one.activations:
-            ours, *numbers = (told,) if isinstance(told, str) else told
+        for function in one.activations:
+            ours, *numbers = (function,) if isinstance(function, str) else function
             names.append(titles[str(ours)])
             defaults = ACTIVATIONS[names[-1]][1]
             full = [*numbers, *list(defaults.values())[len(numbers) :]]

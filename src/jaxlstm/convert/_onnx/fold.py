@@ -17,20 +17,20 @@ from .known import (
     axes_of,
     charge,
     fixed,
-    held,
     is_open,
     known,
     meet,
     numbers,
     reshaped,
+    stored_shape,
     whole,
 )
 
 
 def spread(op: Op, k: Known, shape: tuple[Length, ...]) -> Known:
     """A constant repeated over a larger shape."""
-    charge(op, math.prod(held(shape)) * k.array.dtype.itemsize)
-    return Known(np.broadcast_to(k.array, held(shape)), shape)
+    charge(op, math.prod(stored_shape(shape)) * k.array.dtype.itemsize)
+    return Known(np.broadcast_to(k.array, stored_shape(shape)), shape)
 
 
 def transpose(op: Op, k: Known) -> Known:
@@ -41,28 +41,28 @@ def transpose(op: Op, k: Known) -> Known:
 
 
 def squeeze(op: Op, k: Known, axes: Known | None = None) -> Known:
-    told = axes_of(op, axes, 13, len(k.shape))
-    if told is None and any(isinstance(n, Size) for n in k.shape):
+    over = axes_of(op, axes, 13, len(k.shape))
+    if over is None and any(isinstance(n, Size) for n in k.shape):
         raise Unknown("which axes are of length 1 is known only when the model runs")
-    told = [i for i, n in enumerate(k.shape) if n == 1] if told is None else told
-    if any(k.shape[fixed(k, n)] != 1 for n in told):
-        raise ValueError(f"the axes {told} of {k.shape} are not all of length 1")
-    return reshaped(k, tuple(n for i, n in enumerate(k.shape) if i not in told))
+    over = [i for i, n in enumerate(k.shape) if n == 1] if over is None else over
+    if any(k.shape[fixed(k, n)] != 1 for n in over):
+        raise ValueError(f"the axes {over} of {k.shape} are not all of length 1")
+    return reshaped(k, tuple(n for i, n in enumerate(k.shape) if i not in over))
 
 
 def unsqueeze(op: Op, k: Known, axes: Known | None = None) -> Known:
     count = len(op.attributes.get("axes", ()) if op.version < 13 else whole(axes))
-    told = axes_of(op, axes, 13, len(k.shape) + count) or []
+    over = axes_of(op, axes, 13, len(k.shape) + count) or []
     rest = iter(k.shape)
-    return reshaped(k, tuple(1 if i in told else next(rest) for i in range(len(k.shape) + count)))
+    return reshaped(k, tuple(1 if i in over else next(rest) for i in range(len(k.shape) + count)))
 
 
 def reshape(op: Op, k: Known, shape: Known | None = None) -> Known:
-    told = op.attributes.get("shape") if op.version < 5 else numbers(shape)
-    if told is None or len(told) > 64:
+    requested = op.attributes.get("shape") if op.version < 5 else numbers(shape)
+    if requested is None or len(requested) > 64:
         raise ValueError("the shape is missing, or longer than arrays have axes")
     zeros = op.attributes.get("allowzero", 0)
-    target = [k.shape[i] if n == 0 and not zeros else n for i, n in enumerate(told)]
+    target = [k.shape[i] if n == 0 and not zeros else n for i, n in enumerate(requested)]
     sizes = [n for n in k.shape if isinstance(n, Size)]
     if not sizes and not any(isinstance(n, Size) for n in target):
         return known(k.array.reshape([n for n in target if isinstance(n, int)]))
@@ -71,7 +71,7 @@ def reshape(op: Op, k: Known, shape: Known | None = None) -> Known:
         raise Unknown("several axes of unknown length are reshaped")
     at = [i for i, n in enumerate(target) if n is sizes[0] or n == -1]
     at = [i for i in at if target[i] is sizes[0]] or at
-    before = math.prod(held(k.shape[: k.shape.index(sizes[0])]))
+    before = math.prod(stored_shape(k.shape[: k.shape.index(sizes[0])]))
     if len(at) != 1:
         raise Unknown("an axis of unknown length is reshaped")
     parts = []
@@ -79,10 +79,10 @@ def reshape(op: Op, k: Known, shape: Known | None = None) -> Known:
         (target[: at[0]], before),
         (target[at[0] + 1 :], k.array.size // max(before, 1)),
     ):
-        told = [n for n in part if isinstance(n, int)]
-        rest = math.prod(n for n in told if n != -1)
-        parts.append([total // max(rest, 1) if n == -1 else n for n in told])
-        if len(told) < len(part) or math.prod(parts[-1]) != total:
+        fixed_sizes = [n for n in part if isinstance(n, int)]
+        rest = math.prod(n for n in fixed_sizes if n != -1)
+        parts.append([total // max(rest, 1) if n == -1 else n for n in fixed_sizes])
+        if len(fixed_sizes) < len(part) or math.prod(parts[-1]) != total:
             raise Unknown("an axis of unknown length is reshaped with others")
     return reshaped(k, (*parts[0], sizes[0], *parts[1]))
 
@@ -111,7 +111,7 @@ def tile(op: Op, k: Known, repeats: Known | None) -> Known:
             shape[axis] = n if shape[axis] == 1 else shape[axis]
         else:
             shape[axis] = shape[axis] * n
-    charge(op, math.prod(held(shape)) * array.dtype.itemsize)
+    charge(op, math.prod(stored_shape(shape)) * array.dtype.itemsize)
     array = np.tile(array, [1 if isinstance(n, Size) else n for n in times])
     return Known(array, tuple(shape))
 
@@ -133,19 +133,21 @@ def concat(op: Op, *args: Known) -> Known:
     shapes = [(*k.shape[:at], 1, *k.shape[at + 1 :]) for k in args]
     whole_shape = meet(*shapes)
     total = sum(k.array.shape[at] for k in args)
-    charge(op, math.prod(held(whole_shape)) * total * max(k.array.dtype.itemsize for k in args))
+    charge(
+        op, math.prod(stored_shape(whole_shape)) * total * max(k.array.dtype.itemsize for k in args)
+    )
     shape = [(*whole_shape[:at], k.array.shape[at], *whole_shape[at + 1 :]) for k in args]
-    arrays = [np.broadcast_to(k.array, held(s)) for k, s in zip(args, shape)]
+    arrays = [np.broadcast_to(k.array, stored_shape(s)) for k, s in zip(args, shape)]
     kinds = {a.dtype for a in arrays if a.dtype != object}
     if len(kinds) > 1:
         raise ValueError(f"the dtypes {sorted(map(str, kinds))} differ")
     return along(Known(arrays[0], shape[0]), at, np.concatenate(arrays, at))
 
 
-def split(op: Op, k: Known, told: Known | None = None) -> list[Known]:
+def split(op: Op, k: Known, sizes: Known | None = None) -> list[Known]:
     at = fixed(k, op.attributes.get("axis", 0))
     length, count = k.array.shape[at], op.attributes.get("num_outputs", len(op.outputs))
-    parts = op.attributes.get("split") if op.version < 13 else told and whole(told)
+    parts = op.attributes.get("split") if op.version < 13 else sizes and whole(sizes)
     if parts is None:
         each = -(-length // max(count, 1))
         parts = [max(0, min(each, length - each * i)) for i in range(count)]
@@ -157,10 +159,10 @@ def split(op: Op, k: Known, told: Known | None = None) -> list[Known]:
 
 def slice_(op: Op, k: Known, *given: Known | None) -> Known:
     if op.version < 10:
-        told = [op.attributes.get(name) for name in ("starts", "ends", "axes")]
+        operands = [op.attributes.get(name) for name in ("starts", "ends", "axes")]
     else:
-        told = [None if one is None else whole(one) for one in given]
-    starts, ends, axes, steps = (*told, *(None,) * (4 - len(told)))
+        operands = [None if one is None else whole(one) for one in given]
+    starts, ends, axes, steps = (*operands, *(None,) * (4 - len(operands)))
     if starts is None or ends is None:
         raise ValueError("`starts` or `ends` is missing")
     axes = axes or [*range(len(starts))]
@@ -212,15 +214,15 @@ def cast(op: Op, k: Known, like: Known | None = None) -> Known:
 
 
 def constant(op: Op) -> Known:
-    told, model = op.attributes, op.scope.model
-    if "value" in told:
-        return known(model.tensor(told["value"], op.outputs[0]))
+    attributes, model = op.attributes, op.scope.model
+    if "value" in attributes:
+        return known(model.tensor(attributes["value"], op.outputs[0]))
     kinds = {"value_float": np.float32, "value_int": np.int64}
     kinds |= {f"{name}s": dtype for name, dtype in kinds.items()}
     for name, dtype in kinds.items():
-        if name in told:
-            return known(np.asarray(told[name], dtype))
-    raise ValueError(f"it has no value that is an array of numbers, only {sorted(told)}")
+        if name in attributes:
+            return known(np.asarray(attributes[name], dtype))
+    raise ValueError(f"it has no value that is an array of numbers, only {sorted(attributes)}")
 
 
 def identity(op: Op, k: Known) -> Known:

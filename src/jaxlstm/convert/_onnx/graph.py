@@ -57,10 +57,10 @@ class Op:
     @functools.cached_property
     def attributes(self) -> dict[str, Any]:
         """As Python values; tensors and graphs as they are."""
-        told = {text(a.name): self._told(a) for a in self.proto.attribute}
-        return {k: v for k, v in told.items() if v is not None}
+        values = {text(a.name): self._attribute(a) for a in self.proto.attribute}
+        return {k: v for k, v in values.items() if v is not None}
 
-    def _told(self, a: Any) -> Any:
+    def _attribute(self, a: Any) -> Any:
         if a.ref_attr_name:  # the name of an attribute of the function that the node is in
             return self.scope.attributes.get(text(a.ref_attr_name))
         return value_of(self.scope.model.onnx, a, self.name)
@@ -239,9 +239,15 @@ class Model:
             for name, given in zip(names, op.inputs):
                 if given and op.scope.sees(given):
                     bound[name] = Ref(op.scope, given)
-            told = {text(a.name): value_of(self.onnx, a, op.name) for a in function.attribute_proto}
+            defaults = {
+                text(a.name): value_of(self.onnx, a, op.name) for a in function.attribute_proto
+            }
             self.bodies[op] = Scope(
-                self, function, caller=op.scope, bound=bound, attributes={**told, **op.attributes}
+                self,
+                function,
+                caller=op.scope,
+                bound=bound,
+                attributes={**defaults, **op.attributes},
             )
         return self.bodies[op]
 
@@ -254,17 +260,17 @@ class Model:
                     f"the data of `{name}` stand in another file, {where!r}: give `from_onnx` the "
                     "path of the model, or what `onnx.load(path)` returns."
                 )
-            held = self.onnx.TensorProto()
-            held.CopyFrom(t)
+            copy = self.onnx.TensorProto()
+            copy.CopyFrom(t)
             try:
                 helper = self.onnx.external_data_helper
-                helper.load_external_data_for_tensor(held, self.folder)
+                helper.load_external_data_for_tensor(copy, self.folder)
             except Exception as e:  # onnx raises its own kinds
                 raise ValueError(
                     f"the data of `{name}` stand in the file {where!r} beside the model, which "
                     f"cannot be read: {e}"
                 ) from None
-            t = held
+            t = copy
             self.size += len(t.raw_data)
         try:
             if any(n < 0 for n in t.dims):

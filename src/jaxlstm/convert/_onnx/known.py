@@ -87,13 +87,13 @@ def meet(*shapes: Sequence[Length]) -> tuple[Length, ...]:
     return found
 
 
-def held(shape: Sequence[Length]) -> tuple[int, ...]:
-    """The shape of the array that holds such a constant."""
+def stored_shape(shape: Sequence[Length]) -> tuple[int, ...]:
+    """The shape of the array in which such a constant is stored."""
     return tuple(1 if isinstance(n, Size) else n for n in shape)
 
 
 def charge(op: Op, nbytes: int) -> None:
-    """What is computed stays within a multiple of what the model holds."""
+    """Counts what is computed: it must stay within a multiple of the size of the model."""
     op.scope.model.spend(nbytes)
 
 
@@ -131,14 +131,14 @@ def along(k: Known, axis: int, array: np.ndarray) -> Known:
 
 
 def reshaped(k: Known, shape: tuple[Length, ...]) -> Known:
-    return Known(k.array.reshape(held(shape)), shape)
+    return Known(k.array.reshape(stored_shape(shape)), shape)
 
 
 def axes_of(op: Op, given: Known | None, since: int, rank: int) -> list[int] | None:
     """The axes, which stood among the attributes before they became an input."""
-    told = op.attributes.get("axes") if op.version < since else given and whole(given)
-    if told is None:
+    over = op.attributes.get("axes") if op.version < since else given and whole(given)
+    if over is None:
         return None
-    if any(not -rank <= n < rank for n in told) or len({n % rank for n in told}) < len(told):
-        raise ValueError(f"the axes {told} are not among {rank}, each once")
-    return sorted(n % rank for n in told)
+    if any(not -rank <= n < rank for n in over) or len({n % rank for n in over}) < len(over):
+        raise ValueError(f"the axes {over} are not among {rank}, each once")
+    return sorted(n % rank for n in over)

@@ -174,11 +174,13 @@ def recurrent(model: Model) -> tuple[dict[str, Op], list[Op]]:
     return names, other
 
 
-def chain(model: Model, told: str | Sequence[str] | None) -> list[Node]:
+def chain(model: Model, selected: str | Sequence[str] | None) -> list[Node]:
     """The nodes that are meant, in the order in which they feed each other."""
     found, other = recurrent(model)
-    asked = None if told is None else [told] if isinstance(told, str) else list(told)
-    foreign = [op for op in other if asked is None or op.name in asked]
+    names = (
+        None if selected is None else [selected] if isinstance(selected, str) else list(selected)
+    )
+    foreign = [op for op in other if names is None or op.name in names]
     if foreign:
         op = foreign[0]
         raise ValueError(
@@ -186,10 +188,10 @@ def chain(model: Model, told: str | Sequence[str] | None) -> list[Node]:
             f"than the LSTM, GRU and RNN of ONNX{QUANTISED if 'uantize' in op.kind else ''}. "
             f"The other recurrent nodes of the model are {[*found]}."
         )
-    if asked is not None and (
-        not asked or any(name not in found or asked.count(name) > 1 for name in asked)
+    if names is not None and (
+        not names or any(name not in found or names.count(name) > 1 for name in names)
     ):
-        raise ValueError(f"`node` must name nodes among {[*found]}, each once; got {told!r}.")
+        raise ValueError(f"`node` must name nodes among {[*found]}, each once; got {selected!r}.")
     if not found:
         raise ValueError(
             "the model has no node RNN, GRU or LSTM. Some exporters write out every step "
@@ -197,7 +199,7 @@ def chain(model: Model, told: str | Sequence[str] | None) -> list[Node]:
         )
     values = Values(model)
     nodes = []
-    for name in [*found] if asked is None else asked:
+    for name in [*found] if names is None else names:
         op = found[name]
         if len(op.inputs) > len(roles(op.kind)):
             raise ValueError(

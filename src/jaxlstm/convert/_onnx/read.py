@@ -72,7 +72,7 @@ def operator(
     `tensors` are the names of those inputs; `version` is that of the operator set in which the
     attributes are written.
     """
-    told = checked(kind, attributes, name, version)
+    settings = checked(kind, attributes, name, version)
     names = {k: f"{name}.{k}" for k in weights} | dict(tensors or {})
     arrays = {k: array(names[k], a) for k, a in weights.items() if a is not None}
     for role in ("W", "R"):
@@ -80,18 +80,18 @@ def operator(
             raise ValueError(f"`{name}`: the input `{role}` of {kind} is missing.")
     for role, a in arrays.items():
         device(names[role], a.ravel()[:0])  # refuses what JAX would truncate
-    sides = DIRECTIONS[told["direction"]]
-    _check_shapes(kind, arrays, sides, told.get("hidden_size"), name, names)
-    coupled, after = bool(told.get("input_forget")), bool(told.get("linear_before_reset"))
+    sides = DIRECTIONS[settings["direction"]]
+    _check_shapes(kind, arrays, sides, settings.get("hidden_size"), name, names)
+    coupled, after = bool(settings.get("input_forget")), bool(settings.get("linear_before_reset"))
     layers = []
-    for k, functions in enumerate(activations(kind, told, sides, name)):
-        spec = Spec(kind, functions, told.get("clip"), after, coupled)
+    for k, functions in enumerate(activations(kind, settings, sides, name)):
+        spec = Spec(kind, functions, settings.get("clip"), after, coupled)
         side = {role: a[k] for role, a in arrays.items()}
         layers.append(_layer(spec, side, names, sum_biases))
     if sides == 2:
-        return Operator(Bidirectional(*layers), told["layout"])
+        return Operator(Bidirectional(*layers), settings["layout"])
     return Operator(
-        Reverse(layers[0]) if told["direction"] == "reverse" else layers[0], told["layout"]
+        Reverse(layers[0]) if settings["direction"] == "reverse" else layers[0], settings["layout"]
     )
 
 
@@ -99,7 +99,7 @@ def _check_shapes(
     kind: str,
     arrays: Mapping[str, np.ndarray],
     sides: int,
-    told: int | None,
+    declared: int | None,
     name: str,
     names: Mapping[str, str],
 ) -> None:
@@ -116,8 +116,8 @@ def _check_shapes(
                 f"`{name}`: `{names[role]}` must have shape {expected} as the input `{role}` of a "
                 f"{kind} of {hidden} units; got {a.shape}."
             )
-    if told not in (None, hidden):
-        raise ValueError(f"`{name}`: `hidden_size` is {told}, and `R` has {hidden} units.")
+    if declared not in (None, hidden):
+        raise ValueError(f"`{name}`: `hidden_size` is {declared}, and `R` has {hidden} units.")
 
 
 def _layer(
@@ -189,8 +189,8 @@ def from_onnx(
     starts = [_start(one, made, state) for one, made in zip(nodes, operators)]
     if not state:
         return whole
-    held = [start for start in starts if isinstance(start, tuple)]
-    if not held:
+    states = [start for start in starts if isinstance(start, tuple)]
+    if not states:
         return whole, None
     if any(isinstance(start, str) for start in starts):
         names = [one.name for one in nodes]
@@ -199,8 +199,8 @@ def from_onnx(
             "model: take each by a call of its own with `node=`."
         )
     if len(nodes) == 1:
-        return whole, held[0]
-    rows = {a.shape[0] for start in held for a in jax.tree.leaves(start)}
+        return whole, states[0]
+    rows = {a.shape[0] for start in states for a in jax.tree.leaves(start)}
     batch = max(rows)
     if rows - {1, batch}:
         raise ValueError(f"the initial states of the model are of {sorted(rows)} rows.")
@@ -212,8 +212,8 @@ def from_onnx(
 def _operator(node: Node, sums: bool) -> Operator:
     weights = {role: node.weight(role) for role in ("W", "R", "B", "P")}
     names = {role: node.tensor(role) for role in weights}
-    told, version = node.op.attributes, node.op.version
-    return operator(node.kind, told, weights, node.name, sums, names, version)
+    attributes, version = node.op.attributes, node.op.version
+    return operator(node.kind, attributes, weights, node.name, sums, names, version)
 
 
 def _start(node: Node, made: Operator, wanted: bool) -> Any:

@@ -143,8 +143,8 @@ class Values:
         """The length of an axis of a value that is no constant and was not shaped."""
         if (source, axis) not in self.sizes:
             declared = self.declared(source)
-            told = declared[axis] if declared is not None and axis < len(declared) else None
-            self.sizes[source, axis] = Size() if told is None else told
+            known_length = declared[axis] if declared is not None and axis < len(declared) else None
+            self.sizes[source, axis] = Size() if known_length is None else known_length
         return self.sizes[source, axis]
 
     def declared(self, ref: Ref) -> list[int | None] | None:
@@ -163,7 +163,7 @@ class Values:
         before = None if one is None else (yield "axes", one)
         if before is None:
             return Axes(ref, None)
-        told: Any = None
+        second_value: Any = None
         second = op.ref(2 if op.kind == "Dropout" else 1)
         if second is not None and (yield "cause", second):
             return Axes(ref, None)
@@ -171,7 +171,7 @@ class Values:
             return Axes(ref, None)
         if second is not None and op.kind != "Dropout":
             try:
-                told = numbers((yield "value", second))
+                second_value = numbers((yield "value", second))
             except TooMuch:
                 raise
             except ValueError:
@@ -181,7 +181,9 @@ class Values:
             if not rank:
                 return Axes(ref, None)
             before = self._plain(before.source, rank)
-        groups = shaped(op, before.groups or (), told, lambda axis: self.size(before.source, axis))
+        groups = shaped(
+            op, before.groups or (), second_value, lambda axis: self.size(before.source, axis)
+        )
         return Axes(ref, None) if groups is None else Axes(before.source, groups)
 
     def _source(self, ref: Ref, op: Op | None, k: int) -> Answer:

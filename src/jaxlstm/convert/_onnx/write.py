@@ -129,10 +129,10 @@ class _Builder:
         for field in fields:
             shape = [len(layers), "batch", width]
             self.outputs.append(self.value(f"state.{k}.{field}", shape, layers))
-        held = {role: f"layers.{k}.{role}" for role in arrays}
+        stored = {role: f"layers.{k}.{role}" for role in arrays}
         for role, a in arrays.items():
-            self.constant(held[role], a)
-        inputs = [xs, held["W"], held["R"], held.get("B", ""), *names, held.get("P", "")]
+            self.constant(stored[role], a)
+        inputs = [xs, stored["W"], stored["R"], stored.get("B", ""), *names, stored.get("P", "")]
         while not inputs[-1] or (kind != "LSTM" and len(inputs) > 6):
             inputs.pop()
         outputs = [f"y.{k}", *(f"state.{k}.{field}" for field in fields)]
