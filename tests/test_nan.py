@@ -29,7 +29,10 @@ def results(params, xs, state, **options):
 
 @pytest.mark.parametrize("junk", [jnp.nan, pytest.param(jnp.inf, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("implementation", ["associative", "deferred", "native", "scan"])
+@pytest.mark.parametrize(
+    "implementation",
+    ["associative", "deferred", "native", pytest.param("newton", marks=pytest.mark.slow), "scan"],
+)
 @functools.partial(over_cells, cells=CELLS)
 def test_a_state_that_was_reset_away_changes_nothing(cell, implementation, reverse, junk):
     dtype = jnp.float32 if implementation == "native" else jnp.float64

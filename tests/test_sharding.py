@@ -43,12 +43,12 @@ NETWORKS = {
 NOISY = ("stack", "zoneout", "recurrent dropout", "variational", "weight drop")
 OFTEN = ("lstm", "stack", "convolution")
 WAYS = {
-    "lstm": ("scan", "native"),
-    "gru": ("native",),
+    "lstm": ("newton", "scan", "native"),
+    "gru": ("newton", "native"),
     "linear": ("associative", "scan"),
     "linear with a read": ("associative",),
     "bidirectional": ("native",),
-    "stack": ("native",),
+    "stack": ("newton", "native"),
 }
 
 

@@ -14,7 +14,7 @@ from ._control import share_alike, vary_alike
 from ._node import Context, Node, Plan, Problem, State, Unroll, run
 from ._unroll import IMPLEMENTATIONS, refusal, unroll
 
-Implementation: TypeAlias = Literal["associative", "deferred", "native", "scan"]
+Implementation: TypeAlias = Literal["associative", "deferred", "native", "newton", "scan"]
 Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
 
 
@@ -85,7 +85,8 @@ def apply(
             run, raises `NotImplementedError` with the reason for one, an
             `ExceptionGroup` for several.  `None` works everywhere: on one CPU device with a C++
             compiler it runs a kernel that is compiled once per cell, otherwise loops compiled by
-            XLA.  The environment variable `JAXLSTM_KERNEL=off` disables the kernel, and
+            XLA.  `"associative"` (linear cells) and `"newton"` (the others) run in parallel over
+            time.  The environment variable `JAXLSTM_KERNEL=off` disables the kernel, and
             `JAXLSTM_THREADS` limits its threads, of which there are at most as many as the process
             may use.
 

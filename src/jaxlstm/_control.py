@@ -61,11 +61,26 @@ def resets(starts: Bool[Array, "time *batch"] | None, reverse: bool) -> Array | 
     return jnp.concatenate([starts[1:], starts[:1] & False])
 
 
-def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any) -> Any:
-    """One step with its controls: reset first, then the step, then the mask."""
+def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any, recur: Any = None) -> Any:
+    """One step with its controls: reset first, then the step, then the mask.
+
+    `recur` is the recurrent product of the node, or what takes its place.
+    """
     s = s if at.reset is None else where(at.reset, initial, s)
     before = stepped_from(at.mask, s, initial)
-    return where(at.mask, node.step(before, u, node.recur, at.noise), s)
+    return where(at.mask, node.step(before, u, recur or node.recur, at.noise), s)
+
+
+def split_noise(noise: Any) -> tuple[Any, Any]:
+    """Noise that may have tangents, and the rest: None in each for what is in the other."""
+    real = lambda a: jnp.issubdtype(a.dtype, jnp.floating)
+    pick = lambda which: jax.tree.map(lambda a: a if real(a) is which else None, noise)
+    return pick(True), pick(False)
+
+
+def join_noise(varying: Any, fixed: Any) -> Any:
+    missing = lambda a: a is None
+    return jax.tree.map(lambda a, b: b if a is None else a, varying, fixed, is_leaf=missing)
 
 
 def over_time(body: Any, s: Any, steps: Any, reverse: bool) -> tuple[Any, Any]:

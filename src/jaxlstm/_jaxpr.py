@@ -5,7 +5,7 @@ arrays, or arrays of whatever a rule follows through the program: which gate an 
 `MOVES` has what a program does to numbers without computing; it works on NumPy arrays of any kind.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,22 @@ def called(eqn: Any) -> ClosedJaxpr | None:
     if eqn.primitive.name not in CALLS + RULED:
         return None
     return closed(eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"])
+
+
+def programs_in(eqn: Any) -> Iterator[Jaxpr]:
+    """The programs among the parameters of an equation."""
+    for value in eqn.params.values():
+        for program in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(program, ClosedJaxpr | Jaxpr):
+                yield closed(program).jaxpr
+
+
+def primitives(program: ClosedJaxpr | Jaxpr) -> set[str]:
+    """The names of all primitives in a program, and in those that it calls."""
+    names: set[str] = set()
+    for eqn in closed(program).jaxpr.eqns:
+        names |= {eqn.primitive.name}.union(*map(primitives, programs_in(eqn)))
+    return names
 
 
 def moved(eqn: Any, values: list[Any]) -> Sequence[Any] | None:

@@ -7,7 +7,7 @@ equations call, has it too.  To read or replace tagged values, the traced step i
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
-from ._jaxpr import CALLS, called, closed, evaluate
+from ._jaxpr import CALLS, called, evaluate, programs_in
 
 _name_p = Primitive("jaxlstm_name")
 _name_p.def_impl(lambda x, **_: x)
@@ -135,7 +135,7 @@ def _equation(eqn: Any, values: list[Any], replacements: Replacements, visit: Vi
         value = replacements[label](values[0]) if label in replacements else values[0]
         visit(value, *label)
         return [value if eqn.primitive is _placeholder_p else mark(value, *label)]
-    inside = {label for jaxpr in _programs(eqn) for label in _labels(jaxpr)}
+    inside = {label for jaxpr in programs_in(eqn) for label in _labels(jaxpr)}
     name = eqn.primitive.name
     program = called(eqn)
     if inside and program is not None and name in CALLS:
@@ -191,16 +191,8 @@ def _label(eqn: Any) -> Label | None:
     return (eqn.params["kind"], eqn.params["name"]) if labelled else None
 
 
-def _programs(eqn: Any) -> Iterator[Jaxpr]:
-    """The jaxprs that an equation calls."""
-    for value in eqn.params.values():
-        for program in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(program, ClosedJaxpr | Jaxpr):
-                yield closed(program).jaxpr
-
-
 def _labels(jaxpr: Jaxpr) -> Collection[Label]:
     """The tags in a jaxpr, and in those that it calls."""
     own = {label for eqn in jaxpr.eqns if (label := _label(eqn))}
-    inner = (_labels(program) for eqn in jaxpr.eqns for program in _programs(eqn))
+    inner = (_labels(program) for eqn in jaxpr.eqns for program in programs_in(eqn))
     return own.union(*inner)

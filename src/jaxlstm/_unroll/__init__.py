@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from .._layer import CellNode
 from .._node import Problem, State
-from . import associative, deferred, native, scan
+from . import associative, deferred, native, newton, scan
 from ._groups import groups_of
 from .checkpoint import in_segments
 
@@ -19,6 +19,7 @@ IMPLEMENTATIONS: dict[str, Any] = {
     "associative": associative,
     "deferred": deferred,
     "native": native,
+    "newton": newton,
     "scan": scan,
 }
 

@@ -57,13 +57,8 @@ def without_sums(groups: Groups) -> Groups:
     return group(groups.gates, groups.calls, groups.operands, groups.own, set(groups.gates))
 
 
-def groups_of(problem: Problem) -> Groups | None:
-    """The groups of a node's gates; None if no weight of its step can be taken out of a loop.
-
-    Read from one step of one row, as JAX traces it: each entry of `u` and of the products is
-    followed through what only moves numbers to what uses it.  Any use but the sum of one gate's
-    `u` and `v` keeps these apart.
-    """
+def abstract_step(problem: Problem) -> tuple[StepNode, Any, Any, Any]:
+    """Node, state, `u` and noise of one step of one row: shapes and dtypes, to trace it."""
     node, xs, noisy = problem.single, problem.xs, problem.controls.noise is not None
     batch = (1,) * (len(xs.shape) - 2)
     s = jax.eval_shape(lambda node: node.initial_state(batch), node)
@@ -71,7 +66,17 @@ def groups_of(problem: Problem) -> Groups | None:
     u = jax.eval_shape(lambda node, x: node.project(x), node, x)
     key = jax.eval_shape(lambda: jax.random.key(0))
     noise = jax.eval_shape(lambda node, key: node.noise(key, batch), node, key) if noisy else None
+    return node, s, u, noise
 
+
+def groups_of(problem: Problem) -> Groups | None:
+    """The groups of a node's gates; None if no weight of its step can be taken out of a loop.
+
+    Read from one step of one row, as JAX traces it: each entry of `u` and of the products is
+    followed through what only moves numbers to what uses it.  Any use but the sum of one gate's
+    `u` and `v` keeps these apart.
+    """
+    node, s, u, noise = abstract_step(problem)
     calls: list[str] = []
     operands: list[bool] = []
     products: list[Any] = []

@@ -29,7 +29,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 from jaxtyping import Array
 
-from .._control import over_time, stepped_from, vary_alike, where
+from .._control import join_noise, over_time, split_noise, stepped_from, vary_alike, where
 from .._dtypes import widened
 from .._layer import Layer, are_of_rows, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, State, StepNode
@@ -240,7 +240,7 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     du = jax.jvp(into_u, (node, xs), (d.node, d.xs))[1]
     dv = jax.jvp(lambda node: _products(groups, node, hs), (node,), (d.node,))[1]
     along = [_along(node, h, gates) for h, gates in zip(hs, groups.calls, strict=True)]
-    varying, fixed = _split_noise(controls.noise)
+    varying, fixed = split_noise(controls.noise)
     rows, put = _rows(node)
     drows, _ = _rows(d.node)
 
@@ -258,7 +258,7 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
             # Inside `shard_map` a value must vary over what its tangent varies over.
             return recalled(h, vary_alike(v_of(groups, parts, i), (node, parts, h)))
 
-        return node.step(s, u_of(groups, parts), recur, _join_noise(varying, fixed))
+        return node.step(s, u_of(groups, parts), recur, join_noise(varying, fixed))
 
     def body(ds: State, at: Any) -> tuple[State, Array]:
         before, parts, dparts, now, varying, fixed, dnoise, dstep = at
@@ -272,7 +272,7 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     dsteps = _of_own(point, d.node, kept, varying, fixed) if groups.own else None
     body = jax.checkpoint(body, prevent_cse=False)
     steps = (kept.before, kept.parts, plus(du, dv), controls._replace(noise=None))
-    steps = (*steps, varying, fixed, _split_noise(d.noise)[0], dsteps)
+    steps = (*steps, varying, fixed, split_noise(d.noise)[0], dsteps)
     return over_time(body, d.state, steps, loop.reverse)
 
 
@@ -316,18 +316,6 @@ def _of_own(
 
 
 PLAIN = Engine(values, residuals, tangents)
-
-
-def _split_noise(noise: Any) -> tuple[Any, Any]:
-    """Noise that may have tangents, and the rest: None in each for what is in the other."""
-    real = lambda a: jnp.issubdtype(a.dtype, jnp.floating)
-    pick = lambda which: jax.tree.map(lambda a: a if real(a) is which else None, noise)
-    return pick(True), pick(False)
-
-
-def _join_noise(varying: Any, fixed: Any) -> Any:
-    missing = lambda a: a is None
-    return jax.tree.map(lambda a, b: b if a is None else a, varying, fixed, is_leaf=missing)
 
 
 def _along(node: Any, h: Array, gates: str) -> Callable[[Array], Array]:

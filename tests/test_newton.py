@@ -1,0 +1,286 @@
+"""Newton's method over time: it agrees with `scan`, or leaves the layer to it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlstm
+from jaxlstm._apply import start
+from jaxlstm._node import Plan
+from jaxlstm._unroll import newton, unroll
+from networks import (
+    CELLS,
+    B,
+    H,
+    N,
+    T,
+    close,
+    inputs,
+    network,
+    normal_like,
+    over_cells,
+    some_mask,
+    some_reset,
+    some_state,
+)
+
+XS = inputs()
+NONLINEAR = {k: c for k, c in CELLS.items() if not isinstance(c, jaxlstm._cell.Linear)}
+CONTROLS = {"mask": some_mask(), "reset": some_reset()}
+
+
+def over_nonlinear(law):
+    return over_cells(law, NONLINEAR)
+
+
+def results(params, xs, state, **options):
+    """Outputs, last state and the gradients of everything, under a random cotangent."""
+    run = lambda params, xs, state: jaxlstm.apply(params, xs, state, **options)
+    out, pull = jax.vjp(run, params, xs, state)
+    return out, pull(normal_like(out))
+
+
+def agrees(params, xs, state, rtol=1e-12, **options):
+    both = jax.jit(
+        lambda *args: [results(*args, implementation=n, **options) for n in ("newton", "scan")]
+    )
+    got, expected = both(params, xs, state)
+    close(got, expected, rtol=rtol)
+
+
+def reports(params, xs, state=None, key=None, **plan):
+    """How each layer was run, and by which way."""
+    found = []
+
+    def watch(node, problem):
+        ys, last, report = newton.reported(problem)
+        found.append((report, newton._way(problem)))
+        return ys, last
+
+    @jax.jit
+    def run(params, xs, state):
+        start(params, xs, state, None, None, key, Plan(**plan), watch)
+        return [report for report, _ in found]
+
+    return [*zip(run(params, xs, state), [way for _, way in found], strict=True)]
+
+
+@over_nonlinear
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"reverse": True}, marks=pytest.mark.slow),
+        pytest.param(CONTROLS, marks=pytest.mark.slow),
+        {**CONTROLS, "reverse": True},
+    ],
+    ids=["plain", "reverse", "controls", "all"],
+)
+def test_it_agrees_with_scan(cell, options):
+    params = network(cell)
+    state = some_state(params)
+    assert jaxlstm.implementations(params, XS, state, **options)["newton"] is None
+    agrees(params, XS, state, **options)
+
+
+@pytest.mark.slow
+@over_nonlinear
+def test_second_derivatives_agree_with_scan(cell):
+    second_derivatives(network(cell))
+
+
+def test_second_derivatives_of_a_unitwise_cell():
+    second_derivatives(network(CELLS["brc"]))
+
+
+def second_derivatives(params):
+    """Forward over reverse, and reverse over reverse, of weights and inputs."""
+    direction = normal_like((params, XS), 8)
+
+    @jax.jit
+    def twice(params, xs):
+        def second(n):
+            def loss(params, xs):
+                ys, _ = jaxlstm.apply(params, xs, mask=some_mask(), implementation=n)
+                return jnp.sum(jnp.sin(3 * ys))
+
+            grad = jax.grad(loss, (0, 1))
+            along = lambda *a: sum(
+                jnp.vdot(x, y)
+                for x, y in zip(jax.tree.leaves(grad(*a)), jax.tree.leaves(direction))
+            )
+            forward = jax.jvp(grad, (params, xs), direction)[1]
+            return forward, jax.grad(along, (0, 1))(params, xs)
+
+        return second("newton"), second("scan")
+
+    (forward, reverse), (forward2, reverse2) = twice(params, XS)
+    close(forward, forward2, rtol=1e-11)
+    close(reverse, reverse2, rtol=1e-11)
+    close(forward, reverse, rtol=1e-10)
+
+
+@over_nonlinear
+@pytest.mark.slow
+def test_hundreds_of_steps_are_solved_in_few_rounds(cell):
+    """From the default initialisation; two of them amplify errors too much, and say so."""
+    params = jaxlstm.init(jax.random.key(0), cell, N, H)
+    xs = inputs(shape=(300, B, N))
+    ((report, _),) = reports(params, xs)
+    assert report.fell_back == (report.rounds == newton.ROUNDS)
+    assert not report.fell_back or cell.name in ("layer_norm_lstm", "slstm")
+    agrees(params, xs, None)
+
+
+@pytest.mark.parametrize("name", ["gru", "projected_lstm"])
+def test_wide_states_are_solved_by_blocks_of_their_jacobians(name, monkeypatch):
+    """The way to the solution is another; it and its derivatives are the same."""
+    monkeypatch.setattr(newton, "FULL", 4)
+    cell = CELLS[name](projection=3) if name == "projected_lstm" else CELLS[name]
+    params = network(cell)
+    ((report, way),) = reports(params, inputs(shape=(150, B, N)))
+    assert way.unitwise
+    assert not way.exact
+    assert not report.fell_back
+    agrees(params, XS, some_state(params), **CONTROLS)
+
+
+@pytest.mark.slow
+@over_nonlinear
+def test_every_cell_with_blocks_of_its_jacobian(cell):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(newton, "FULL", 0)
+        params = network(cell)
+        agrees(params, XS, some_state(params), **CONTROLS, reverse=True)
+
+
+UNITWISE = {"brc", "indrnn", "sru_peephole"}
+
+
+def way_of(cell):
+    seen = []
+    look = lambda node, problem: (seen.append(newton._way(problem)), unroll(node, problem))[1]
+    plan = Plan(implementation=("scan",))
+
+    def run(key):
+        start(jaxlstm.init(key, cell, N, H), XS, None, None, None, None, plan, look)
+
+    jax.eval_shape(run, jax.random.key(0))
+    return seen[0]
+
+
+def test_which_cells_have_units_of_their_own_is_read_from_their_equations():
+    ways = {name: way_of(cell) for name, cell in NONLINEAR.items()}
+    assert all(way.exact for way in ways.values())
+    assert {name for name, way in ways.items() if way.unitwise} == UNITWISE
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"), [({}, 3), ({**CONTROLS, "reverse": True}, 4)], ids=["plain", "all"]
+)
+def test_blocks_of_time_change_nothing(options, steps, monkeypatch):
+    params = network(jaxlstm.gru)
+    monkeypatch.setattr(newton, "BYTES", steps * B * H * H * 8)
+    ((_, way),) = reports(params, XS)
+    assert way.steps == steps
+    agrees(params, XS, some_state(params), **options)
+
+
+def chaotic(dtype=float):
+    """An `rnn` whose errors grow by a third in each step."""
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, N, 16, dtype=dtype)
+    r = jax.random.normal(jax.random.key(1), params.r.shape, dtype) * 3 / 4
+    return params._replace(r=r)
+
+
+@pytest.mark.parametrize("steps", [200, pytest.param(10, marks=pytest.mark.slow)])
+def test_what_amplifies_errors_is_left_to_scan_to_the_bit(steps, monkeypatch):
+    """In blocks too short to show it as well."""
+    params, xs = chaotic(), inputs(shape=(200, N))
+    monkeypatch.setattr(newton, "BYTES", steps * 16 * 16 * 8)
+    ((report, way),) = reports(params, xs)
+    assert way.steps == steps
+    assert report.fell_back
+    run = lambda name: jax.jit(lambda p, x: jaxlstm.apply(p, x, implementation=name))(params, xs)
+    assert (run("newton")[0] == run("scan")[0]).all()
+    assert (run("newton")[1].h == run("scan")[1].h).all()
+    agrees(params, xs[:20], params.initial_state(()))
+
+
+def test_nan_travels_as_in_scan():
+    """Out of an input to the outputs after it in its row; and in none under a mask."""
+    params = network(jaxlstm.gru)
+    xs = XS.at[3, 1].set(jnp.nan)
+    run = lambda x, **o: jax.jit(lambda p, x: jaxlstm.apply(p, x, **o))(params, x)
+    got, expected = (run(xs, implementation=name) for name in ("newton", "scan"))
+    np.testing.assert_array_equal(got[0], expected[0])
+    assert jnp.isnan(got[0][3:, 1]).all()
+    assert not jnp.isnan(got[0]).sum() > 4 * H
+    mask = jnp.ones((T, B), bool).at[3, 1].set(False)
+    got, expected = (run(xs, mask=mask, implementation=name) for name in ("newton", "scan"))
+    close(got, expected)
+
+
+@pytest.mark.parametrize("cell", [jaxlstm.lstm, CELLS["indrnn"]], ids=["lstm", "indrnn"])
+@pytest.mark.parametrize(
+    ("time", "batch"), [(0, (2,)), (1, ()), (5, ()), (4, (0,)), (3, (2, 3))], ids=str
+)
+def test_any_time_and_any_batch_axes(cell, time, batch):
+    params, xs = network(cell), inputs(shape=(time, *batch, N))
+    got, expected = (jaxlstm.apply(params, xs, implementation=name) for name in ("newton", "scan"))
+    close(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dtypes_are_kept(dtype):
+    params, xs = network(jaxlstm.gru, dtype=dtype), inputs(dtype=dtype)
+    got, expected = (
+        jax.jit(lambda p, x, n=name: results(p, x, None, implementation=n))(params, xs)
+        for name in ("newton", "scan")
+    )
+    close(got, expected, rtol=1e-5 if dtype == jnp.float32 else 0.02, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arrangement", ["layer", pytest.param("bidirectional", marks=pytest.mark.slow)]
+)
+def test_wrappers_and_directions(arrangement):
+    """Noise, layers, directions, a learned initial state; mapped over weights."""
+    params = network(jaxlstm.gru, arrangement)
+    w = jaxlstm.wrappers
+    params = w.learn_initial_state(w.zoneout(w.variational_dropout(params, 0.2, 0.3), 0.2))
+    many = jax.tree.map(lambda a: jnp.stack([a, 0.9 * a]), params)
+    options = {**CONTROLS, "key": jax.random.key(3)}
+
+    @jax.jit
+    def mapped(many):
+        each = lambda name: jax.vmap(
+            lambda p: jax.value_and_grad(
+                lambda p: jnp.sum(jnp.sin(jaxlstm.apply(p, XS, implementation=name, **options)[0]))
+            )(p)
+        )(many)
+        return each("newton"), each("scan")
+
+    got, expected = mapped(many)
+    close(got, expected)
+
+
+def test_what_it_does_not_run_has_a_reason():
+    reason = lambda params, **o: jaxlstm.implementations(params, XS, **o)["newton"]
+    assert "`associative` runs mingru" in reason(network(jaxlstm.mingru))
+    params = network(jaxlstm.lstm)
+    assert "leave `checkpoint` out" in reason(params, checkpoint=True)
+    assert "clip_gradient" in reason(jaxlstm.wrappers.clip_gradient(params, 1.0))
+    with pytest.raises(NotImplementedError, match="`newton` is for cells that are not linear"):
+        jaxlstm.apply(network(jaxlstm.mingru), XS, implementation="newton")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", "gru", "indrnn", "brc", "rnn"])
+def test_ten_thousand_steps(name):
+    params, xs = network(CELLS[name]), inputs(shape=(10_000, N))
+    ((report, _),) = reports(params, xs)
+    assert not report.fell_back
+    assert report.rounds < 30
+    agrees(params, xs, params.initial_state(()))
