@@ -130,6 +130,11 @@ EQUATIONS = {
     "a sum over units": (made(lambda s, u, v: (u[0].sum(),)), r"shape \(4,\); got \(\)"),
     "a second field": (made(lambda s, u, v: (u[0], u), state=LSTMState), "`c` of shape"),
     "bool": (made(lambda s, u, v: (u[0] > 0,)), "`h` of dtype float32; got bool"),
+    "a number as a": (linear_cell("z")(lambda u: (0.9, u[0])), "`a` of the shape of its memory"),
+    "none as b": (linear_cell("z")(lambda u: (u[0], None)), "memory `h`; got None"),
+    "a read that is none": (
+        linear_cell("z", jaxlstm.LSTMState)(lambda u: (u[0], u[0], 3)), "return `read`, a function",
+    ),
     "a linear cell's a alone": (linear_cell("z")(lambda u: u[0]), "must return `a, b`"),
     "no read": (linear_cell("z", LSTMState)(lambda u: (u[0], u[0])), "a, b, read"),
     "a read too many": (linear_cell("z")(lambda u: (u[0], u[0], u[0])), "got 3 values"),

@@ -190,3 +190,73 @@ def test_a_matrix_of_a_step_has_its_gradient_after_the_loop(batch):
         return jax.jit(along)(params)
 
     close(twice("deferred"), twice("scan"))
+
+
+def _by_condition(n, h, product):
+    return jax.lax.cond(n.sum() > 0, lambda h: jnp.tanh(n + product(h)), lambda h: h / 2, h)
+
+
+def _twice(n, h, product):
+    body = lambda h, _: (jnp.tanh(n + product(h)), None)
+    return jax.lax.scan(body, h, None, length=2)[0]
+
+
+def _downhill(n, h, product):
+    return jnp.tanh(h - jax.grad(lambda h: jnp.sum(jnp.cosh(n * h) + h * product(h)))(h))
+
+
+def _side_by_side(n, h, product):
+    one, other = jax.vmap(product)(jnp.stack([h, h / 2]))
+    return jnp.tanh(n + one * other)
+
+
+INSIDE = {
+    "cond": _by_condition,
+    "scan": _twice,
+    "grad": _downhill,
+    "vmap": _side_by_side,
+    "jit": lambda n, h, product: jax.jit(lambda h: jnp.tanh(n + product(h)))(h),
+    "checkpoint": lambda n, h, product: jax.checkpoint(lambda h: jnp.tanh(n + product(h)))(h),
+}
+
+
+@pytest.mark.parametrize("within", INSIDE)
+def test_a_product_inside_a_transformation_of_the_equations(within):
+    """Only `scan` can run it, and the default finds that out, with gradients and recorded."""
+
+    @jaxlstm.general_cell("n", jaxlstm.HiddenState)
+    def inside(s, u, recur):
+        (n,) = u
+        return (INSIDE[within](n, s.h, lambda h: recur(h, "n")[0]),)
+
+    params = jaxlstm.init(jax.random.key(0), inside, N, H)
+    xs = XS[:, 0]
+    assert "`deferred` needs" in jaxlstm.implementations(params, xs)["deferred"]
+    got, expected = (pulled(params, xs, implementation=way) for way in (None, "scan"))
+    close(got, expected)
+    h, ys = np.zeros(H), []
+    product = lambda h: h @ params.r[:, 0]
+    for x in xs:
+        h = INSIDE[within](x @ params.w[:, 0] + params.b[0], jnp.asarray(h), product)
+        ys.append(h)
+    close(got[0][0], jnp.stack(ys))
+    close(jaxlstm.record(params, xs)[0], got[0][0])
+
+
+def test_a_linear_cell_with_a_constant_for_each_unit():
+    rates = np.linspace(0.1, 0.9, H)
+
+    @jaxlstm.linear_cell("n")
+    def integrators(u):
+        return jnp.asarray(rates, u.dtype), u[0]
+
+    params = jaxlstm.init(jax.random.key(0), integrators, N, H)
+    options = {"mask": some_mask(), "reset": some_reset()}
+    got, expected = (
+        pulled(params, XS, implementation=way, **options) for way in ("associative", "scan")
+    )
+    close(got, expected)
+    h = np.zeros(H)
+    for x in np.asarray(XS[:, 0]):
+        h = rates * h + x @ np.asarray(params.w[:, 0])
+    close(jaxlstm.apply(params, XS)[1].h[0], jnp.asarray(h))

@@ -351,8 +351,10 @@ class Linear(Cell):
         a, b, read = check_coefficients(self, self.equations(u, **self.keywords(p, u.ndim - 2)))
         # A weight among them has one row; as a product its rows are shared out as those of `u`.
         ones = jnp.ones_like(u[0, ..., 0])
-        a = tuple(x * of_rows(ones, x).astype(x.dtype) for x in a)
-        return a, b, read
+        words = [[w for w in m.split() if w not in ("complex", "...")] for m in self.memories()]
+        each = lambda xs: [_with_rows(x, ones, len(m)) for x, m in zip(xs, words, strict=True)]
+        a = tuple(x * of_rows(ones, x).astype(x.dtype) for x in each(a))
+        return a, tuple(each(b)), read
 
     def memories(self) -> tuple[str, ...]:
         """The shapes of the memories, in words: those of the state, without its output if read."""
@@ -373,6 +375,11 @@ class Linear(Cell):
         flat = [jnp.stack([c.real, c.imag], -2) if jnp.iscomplexobj(c) else c for c in memory]
         new = [*flat] if read is None else [read(*memory), *flat]
         return self.state(*[a.astype(b.dtype) for a, b in zip(new, s, strict=True)])
+
+
+def _with_rows(x: Array, rows: Array, axes: int) -> Array:
+    """An array with axes for the rows: a constant has those of the units alone."""
+    return x.reshape((1,) * rows.ndim + x.shape) if x.ndim == axes else x
 
 
 def complex_of(re: Array, im: Array) -> Array:

@@ -211,6 +211,19 @@ def check_coefficients(cell: Any, outs: Any) -> tuple[tuple[Any, ...], tuple[Any
             f"the equations of the cell {cell} must return an `a` and a `b` for each of {n} "
             f"memories; got {len(a)} and {len(b)}."
         )
+    for letter, values in (("a", a), ("b", b)):
+        for name, x in zip(cell.state._fields[-n:], values, strict=True):
+            if not getattr(x, "ndim", 0):  # a Python number, a NumPy scalar, None
+                raise ValueError(
+                    f"the equations of the cell {cell} must return `{letter}` of the shape of its "
+                    f"memory `{name}`; got {describe(x)}. A constant is "
+                    "`jnp.full_like(u[0], 0.9)`."
+                )
+    if reads and not callable(outs[2]):
+        raise TypeError(
+            f"the equations of the cell {cell} must return `read`, a function from the new "
+            f"memories to the output; got {describe(outs[2])}."
+        )
     return a, b, outs[2] if reads else None
 
 

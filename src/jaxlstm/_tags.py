@@ -23,10 +23,16 @@ _name_p.def_abstract_eval(lambda x, **_: x)
 # Tangents are not tagged: residuals would hold a value both with its tag and without.
 ad.primitive_jvps[_name_p] = lambda primals, tangents, **_: (primals[0], tangents[0])
 ad.primitive_transposes[_name_p] = lambda cotangent, x, **_: [cotangent]
-batching.primitive_batchers[_name_p] = lambda args, axes, **label: (
-    _name_p.bind(args[0], **label),
-    axes[0],
-)
+
+
+def _batched(args: Sequence[Array], axes: Sequence[int], **label: Any) -> tuple[Array, int]:
+    """The rows of `u` and `v` stay first."""
+    if label["kind"] == "gates" or axes[0] > 0:
+        return _name_p.bind(args[0], **label), axes[0]
+    return _name_p.bind(args[0].swapaxes(0, 1), **label), 1
+
+
+batching.primitive_batchers[_name_p] = _batched
 mlir.register_lowering(_name_p, lambda ctx, x, **_: [x])
 
 

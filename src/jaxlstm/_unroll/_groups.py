@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, get_opaque_trace_state
 from jaxtyping import Array
 
 from .._jaxpr import called, evaluate, moved
@@ -80,9 +80,13 @@ def groups_of(problem: Problem) -> Groups | None:
     calls: list[str] = []
     operands: list[bool] = []
     products: list[Any] = []
+    inside: list[bool] = []  # of each product: whether it is inside a transformation of the step's
 
     def look(node: StepNode, s: Any, u: Any, noise: Any) -> Any:
+        step = _trace()
+
         def recur(h: Array, gates: str) -> Array:
+            inside.append(_trace() != step)
             v = node.recur(h, gates)
             calls.append(gates)
             operands.append(h is s[0])
@@ -91,9 +95,8 @@ def groups_of(problem: Problem) -> Groups | None:
 
         return node.step(s, u, recur, noise)
 
-    try:
-        jax.eval_shape(look, node, s, u, noise)
-    except jax.errors.UnexpectedTracerError:
+    jax.eval_shape(look, node, s, u, noise)
+    if any(inside):  # then its operand is known there alone
         return None
 
     def given(u: Any, vs: list[Any], node: StepNode, s: Any, noise: Any) -> Any:
@@ -113,6 +116,11 @@ def groups_of(problem: Problem) -> Groups | None:
     if node.gates:
         apart = _apart(program, [(node.gates, u), *zip(calls, products, strict=True)])
     return group(node.gates, tuple(calls), tuple(operands), own, apart)
+
+
+def _trace() -> Any:
+    """What is being traced: another thing inside a loop, a `jit` or a `grad`."""
+    return get_opaque_trace_state(convention="flax")
 
 
 def _apart(program: ClosedJaxpr, operands: list[tuple[str, Any]]) -> set[str]:

@@ -67,6 +67,9 @@ def _memories(
 ) -> Array:
     """One memory after every step, from `a` and `b` of all steps."""
     mask, reset = controls.mask, controls.reset
+    # They may have one number for all units.
+    shape = (a.shape[0], *start.shape)
+    a, b = jnp.broadcast_to(a, shape), jnp.broadcast_to(b, shape)
     a, b = where(mask, a, jnp.ones_like(a)), where(mask, b, jnp.zeros_like(b))
     first = -1 if reverse else 0
     if reset is None:
