@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxlstm
-from networks import B, H, N, T
+from networks import B, H, N, T, inputs, network
 
 MASK = np.arange(T)[:, None] < np.array([T, 4, 0])
 RESET = np.arange(T)[:, None] == np.array([3, 2, 1])
@@ -391,3 +391,34 @@ def test_inputs_shared_out_by_their_type(entry):
     with jax.set_mesh(mesh):
         got = VALUES[entry](place(params), *(place(a, None, "data") for a in arrays(*rows)))
     same(got, VALUES[entry](params, *arrays(*rows)), True)
+
+
+def _printing(kind, seen):
+    def equations(s, u, v):
+        (z,) = u + (v(s.h, "z") if callable(v) else v)  # the product, or what makes it
+        jax.jit(lambda h: jax.debug.callback(lambda _: seen.append(1), h))(s.h)
+        return (jnp.tanh(z),)
+
+    return kind("z", jaxlstm.HiddenState)(equations)
+
+
+@pytest.mark.parametrize("kind", [jaxlstm.gated_cell, jaxlstm.general_cell])
+@pytest.mark.parametrize("implementation", [None, "scan", "deferred"])
+def test_what_a_step_prints_is_printed_once(kind, implementation):
+    """With gradients too; `checkpoint` computes steps again, and prints again, as JAX's does."""
+    seen = []
+    params = network(_printing(kind, seen))
+    f = lambda params, **options: jaxlstm.apply(
+        params, inputs(), implementation=implementation, **options
+    )[0].sum()
+    for run, times in (
+        (f, 1),
+        (jax.grad(f), 1),
+        (jax.jit(jax.grad(f)), 1),
+        (jax.grad(lambda params: f(params, checkpoint=True)), 2),
+        (lambda params: jax.jvp(f, (params,), (params,)), 1),
+    ):
+        seen.clear()
+        jax.block_until_ready(run(params))
+        jax.effects_barrier()
+        assert len(seen) == times * T

@@ -118,8 +118,43 @@ NOT_OF_ONE_UNIT = {
 }
 
 
+def _printing(z):
+    jax.debug.callback(lambda z: None, z)
+    return z
+
+
+# What the kernel has no C++ for runs as a loop, and what is a call is entered.
+PROGRAMS = {
+    "print": _printing,
+    "jit": jax.jit(lambda z: jnp.tanh(z) * 2),
+    "print in jit": jax.jit(_printing),
+    "relu": jax.nn.relu,
+    "softplus": jax.nn.softplus,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "power": lambda z: jnp.abs(z) ** 1.5,
+    "integer power": lambda z: z**3 - z**0 + (2 + z**2) ** -2,
+    "cond": lambda z: jax.lax.cond(z.sum() > 0, jnp.sin, jnp.cos, z),
+    "loop": lambda z: jax.lax.fori_loop(0, 3, lambda i, z: jnp.sin(z), z),
+    "sorted": lambda z: jnp.sort(z, -1),
+    "largest": lambda z: jax.lax.top_k(z, 2)[0].sum(-1, keepdims=True) * z,
+    "softmax": lambda z: jax.nn.softmax(z, -1),
+    "rounded": lambda z: z.astype(jnp.bfloat16).astype(z.dtype),
+    "stopped": lambda z: z - jax.lax.stop_gradient(jnp.tanh(z)),
+    "checkpoint": jax.checkpoint(lambda z: jnp.tanh(z) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_whatever_equations_call_the_default_means_what_scan_means(name, kernel_by_default):
+    params = network(_cell(PROGRAMS[name]))
+    xs, state = some(params, 3, (2,))
+    got, expected = (pulled(n, params, xs, state) for n in (None, "scan"))
+    close(got, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", NOT_OF_ONE_UNIT)
-def test_units_that_differ_or_see_each_other_are_found(name):
+def test_units_that_differ_or_see_each_other_are_found(name, kernel_by_default):
     params = network(_cell(NOT_OF_ONE_UNIT[name]))
     xs, state = some(params)
     assert reason(params.cell).startswith(("`native` needs a cell", "`native` has no"))

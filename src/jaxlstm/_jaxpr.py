@@ -8,6 +8,7 @@ arrays, or arrays of whatever a rule follows through the program: which gate an 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -65,6 +66,38 @@ def primitives(program: ClosedJaxpr | Jaxpr) -> set[str]:
     for eqn in closed(program).jaxpr.eqns:
         names |= {eqn.primitive.name}.union(*map(primitives, programs_in(eqn)))
     return names
+
+
+def bind(eqn: Any, values: list[Any]) -> Sequence[Any]:
+    """The results of an equation as JAX computes them."""
+    bound = eqn.primitive.get_bind_params(eqn.params)  # JAX before 0.10 gives two
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)
+    outs = eqn.primitive.bind(*functions, *values, **params)
+    return outs if eqn.primitive.multiple_results else [outs]
+
+
+def without_prints(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without `jax.debug.print` and its like, for what is computed a second time.
+
+    Those inside a loop or a function with a derivative rule of its own stay.
+    """
+
+    def rule(eqn: Any, values: list[Any]) -> Sequence[Any]:
+        if eqn.primitive.name in ("debug_callback", "debug_print"):
+            return []
+        program = called(eqn)
+        if program is not None and program.effects and eqn.primitive.name in CALLS:
+            return evaluate(program, values, rule)
+        return bind(eqn, values)
+
+    def silent(*args: Any) -> Any:
+        leaves, tree = jax.tree.flatten(args)
+        program, shape = jax.make_jaxpr(
+            lambda *leaves: f(*jax.tree.unflatten(tree, leaves)), return_shape=True
+        )(*leaves)
+        return jax.tree.unflatten(jax.tree.structure(shape), evaluate(program, leaves, rule))
+
+    return silent
 
 
 def moved(eqn: Any, values: list[Any]) -> Sequence[Any] | None:

@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
-from ._jaxpr import CALLS, called, evaluate, programs_in
+from ._jaxpr import CALLS, bind, called, evaluate, programs_in
 
 _name_p = Primitive("jaxlstm_name")
 _name_p.def_impl(lambda x, **_: x)
@@ -135,7 +135,9 @@ def _evaluate(
     return evaluate(program, args, lambda eqn, vs: _equation(eqn, vs, replacements, visit))
 
 
-def _equation(eqn: Any, values: list[Any], replacements: Replacements, visit: Visit) -> list[Any]:
+def _equation(
+    eqn: Any, values: list[Any], replacements: Replacements, visit: Visit
+) -> Sequence[Any]:
     label = _label(eqn)
     if label is not None:
         value = replacements[label](values[0]) if label in replacements else values[0]
@@ -157,10 +159,7 @@ def _equation(eqn: Any, values: list[Any], replacements: Replacements, visit: Vi
         return _LOOPS[name](run, values, **eqn.params)
     if inside and program is not None and not replacements:
         _evaluate(program, values, replacements, visit)  # for its tags; the rule is kept
-    bound = eqn.primitive.get_bind_params(eqn.params)  # JAX before 0.10 gives two
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)
-    outs = eqn.primitive.bind(*functions, *values, **params)
-    return outs if eqn.primitive.multiple_results else [outs]
+    return bind(eqn, values)
 
 
 def _scan(run: Any, values: list[Any], **params: Any) -> list[Any]:

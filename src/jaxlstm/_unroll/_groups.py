@@ -37,6 +37,7 @@ class Groups(NamedTuple):
     v: tuple[str, ...]
     operands: tuple[bool, ...]  # of each product: whether its operand is the first field of `s`
     own: bool  # whether the step has other weights, that it does not take row by row
+    prints: bool = False  # whether the step has effects, such as `jax.debug.print`
 
 
 def group(
@@ -54,7 +55,9 @@ def group(
 
 def without_sums(groups: Groups) -> Groups:
     """With `u` and `v` of every gate stored by themselves."""
-    return group(groups.gates, groups.calls, groups.operands, groups.own, set(groups.gates))
+    apart = set(groups.gates)
+    found = group(groups.gates, groups.calls, groups.operands, groups.own, apart)
+    return found._replace(prints=groups.prints)
 
 
 def abstract_step(problem: Problem) -> tuple[StepNode, Any, Any, Any]:
@@ -115,7 +118,8 @@ def groups_of(problem: Problem) -> Groups | None:
     apart: set[str] = set()
     if node.gates:
         apart = _apart(program, [(node.gates, u), *zip(calls, products, strict=True)])
-    return group(node.gates, tuple(calls), tuple(operands), own, apart)
+    found = group(node.gates, tuple(calls), tuple(operands), own, apart)
+    return found._replace(prints=bool(jaxpr.effects))
 
 
 def _trace() -> Any:

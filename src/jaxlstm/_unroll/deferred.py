@@ -31,6 +31,7 @@ from jaxtyping import Array
 
 from .._control import join_noise, over_time, split_noise, stepped_from, vary_alike, where
 from .._dtypes import widened
+from .._jaxpr import without_prints
 from .._layer import Layer, are_of_rows, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, State, StepNode
 from .._options import at_least
@@ -260,6 +261,9 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
             return recalled(h, vary_alike(v_of(groups, parts, i), (node, parts, h)))
 
         return node.step(s, u_of(groups, parts), recur, join_noise(varying, fixed))
+
+    if groups.prints:  # which the loop before has done
+        point = without_prints(point)
 
     def body(ds: State, at: Any) -> tuple[State, Array]:
         before, parts, dparts, now, varying, fixed, dnoise, dstep = at

@@ -155,13 +155,12 @@ class _Unit:
         return name
 
     def rule(self, eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
-        name, out = eqn.primitive.name, eqn.outvars[0].aval
+        name = eqn.primitive.name
         if (program := called(eqn)) is not None:
             return evaluate(program, values, self.rule, self.constant)
         if name == "convert_element_type":
-            name = _conversion(
-                eqn.invars[0].aval.dtype, out.dtype, not (values[0] % self.owners).any()
-            )
+            constant = not (values[0] % self.owners).any()
+            name = _conversion(eqn.invars[0].aval.dtype, eqn.params["new_dtype"], constant)
             if name == "copy":
                 return values
         if (outs := moved(eqn, values)) is not None:
@@ -172,8 +171,9 @@ class _Unit:
             return [self.sum(values[0], eqn.params["axes"])]
         if name not in _COMPUTED:
             raise NotImplementedError(f"has no {name!r} in C++ yet, which the equations call.")
-        kind = "M" if out.dtype == bool else "V"
-        return [np.broadcast_to(self.computed(name, kind, *values), out.shape)]
+        (out,) = eqn.outvars
+        kind = "M" if out.aval.dtype == bool else "V"
+        return [np.broadcast_to(self.computed(name, kind, *values), out.aval.shape)]
 
     def power(self, a: np.ndarray, y: int) -> np.ndarray:
         one = np.broadcast_to(self.constant(1.0), a.shape)
