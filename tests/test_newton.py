@@ -49,21 +49,14 @@ def agrees(params, xs, state, rtol=1e-12, **options):
     close(got, expected, rtol=rtol)
 
 
-def reports(params, xs, state=None, key=None, **plan):
-    """How each layer was run, and by which way."""
-    found = []
-
-    def watch(node, problem):
-        ys, last, report = newton.reported(problem)
-        found.append((report, newton._way(problem)))
-        return ys, last
-
-    @jax.jit
-    def run(params, xs, state):
-        start(params, xs, state, None, None, key, Plan(**plan), watch)
-        return [report for report, _ in found]
-
-    return [*zip(run(params, xs, state), [way for _, way in found], strict=True)]
+def way_of(params, xs):
+    """How `newton` would run a layer."""
+    seen = []
+    look = lambda node, problem: (seen.append(newton._way(problem)), unroll(node, problem))[1]
+    plan = Plan(implementation=("scan",))
+    jax.eval_shape(lambda p: start(p, xs, None, None, None, None, plan, look), params)
+    (way,) = seen
+    return way
 
 
 @over_nonlinear
@@ -127,7 +120,7 @@ def test_hundreds_of_steps_are_solved_in_few_rounds(cell):
     """From the default initialisation; two of them amplify errors too much, and say so."""
     params = jaxlstm.init(jax.random.key(0), cell, N, H)
     xs = inputs(shape=(300, B, N))
-    ((report, _),) = reports(params, xs)
+    report = jaxlstm.newton_report(params, xs)
     assert report.fell_back == (report.rounds == newton.ROUNDS)
     assert not report.fell_back or cell.name in ("layer_norm_lstm", "slstm")
     agrees(params, xs, None)
@@ -139,9 +132,8 @@ def test_wide_states_are_solved_by_blocks_of_their_jacobians(name, monkeypatch):
     monkeypatch.setattr(newton, "FULL", 4)
     cell = CELLS[name](projection=3) if name == "projected_lstm" else CELLS[name]
     params = network(cell)
-    ((report, way),) = reports(params, inputs(shape=(150, B, N)))
-    assert way.unitwise
-    assert not way.exact
+    report = jaxlstm.newton_report(params, xs := inputs(shape=(150, B, N)))
+    assert way_of(params, xs)[:2] == (True, False)
     assert not report.fell_back
     agrees(params, XS, some_state(params), **CONTROLS)
 
@@ -158,20 +150,9 @@ def test_every_cell_with_blocks_of_its_jacobian(cell):
 UNITWISE = {"brc", "indrnn", "sru_peephole"}
 
 
-def way_of(cell):
-    seen = []
-    look = lambda node, problem: (seen.append(newton._way(problem)), unroll(node, problem))[1]
-    plan = Plan(implementation=("scan",))
-
-    def run(key):
-        start(jaxlstm.init(key, cell, N, H), XS, None, None, None, None, plan, look)
-
-    jax.eval_shape(run, jax.random.key(0))
-    return seen[0]
-
-
 def test_which_cells_have_units_of_their_own_is_read_from_their_equations():
-    ways = {name: way_of(cell) for name, cell in NONLINEAR.items()}
+    init = lambda cell: jax.eval_shape(lambda: jaxlstm.init(jax.random.key(0), cell, N, H))
+    ways = {name: way_of(init(cell), XS) for name, cell in NONLINEAR.items()}
     assert all(way.exact for way in ways.values())
     assert {name for name, way in ways.items() if way.unitwise} == UNITWISE
 
@@ -182,8 +163,7 @@ def test_which_cells_have_units_of_their_own_is_read_from_their_equations():
 def test_blocks_of_time_change_nothing(options, steps, monkeypatch):
     params = network(jaxlstm.gru)
     monkeypatch.setattr(newton, "BYTES", steps * B * H * H * 8)
-    ((_, way),) = reports(params, XS)
-    assert way.steps == steps
+    assert way_of(params, XS).steps == steps
     agrees(params, XS, some_state(params), **options)
 
 
@@ -199,8 +179,8 @@ def test_what_amplifies_errors_is_left_to_scan_to_the_bit(steps, monkeypatch):
     """In blocks too short to show it as well."""
     params, xs = chaotic(), inputs(shape=(200, N))
     monkeypatch.setattr(newton, "BYTES", steps * 16 * 16 * 8)
-    ((report, way),) = reports(params, xs)
-    assert way.steps == steps
+    report = jaxlstm.newton_report(params, xs)
+    assert way_of(params, xs).steps == steps
     assert report.fell_back
     run = lambda name: jax.jit(lambda p, x: jaxlstm.apply(p, x, implementation=name))(params, xs)
     assert (run("newton")[0] == run("scan")[0]).all()
@@ -280,7 +260,25 @@ def test_what_it_does_not_run_has_a_reason():
 @pytest.mark.parametrize("name", ["lstm", "gru", "indrnn", "brc", "rnn"])
 def test_ten_thousand_steps(name):
     params, xs = network(CELLS[name]), inputs(shape=(10_000, N))
-    ((report, _),) = reports(params, xs)
+    report = jaxlstm.newton_report(params, xs)
     assert not report.fell_back
     assert report.rounds < 30
     agrees(params, xs, params.initial_state(()))
+
+
+def test_a_report_has_the_tree_of_the_network():
+    params = network(jaxlstm.gru, "bidirectional")
+    linear = jaxlstm.init(jax.random.key(0), jaxlstm.mingru, 2 * H, H)
+    report = jaxlstm.newton_report(
+        jaxlstm.Stack((*params.layers, linear)), XS.swapaxes(0, 1), axis=1, mask=some_mask().T
+    )
+    assert report.layers[2] is None
+    first = report.layers[0].forward
+    assert isinstance(first, jaxlstm.NewtonReport)
+    assert 0 < first.rounds <= T + 2
+    assert first.residual < 1e-14
+    assert 0 < first.amplification < 100
+    assert not report.layers[1].backward.fell_back
+    alone = jaxlstm.newton_report(params.layers[0].backward, XS, mask=some_mask(), reverse=True)
+    close(alone, report.layers[0].backward, rtol=0.5, atol=1e-14)
+    assert jaxlstm.newton_report(params.layers[0].forward, XS[:0]).rounds == 0

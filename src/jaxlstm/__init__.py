@@ -41,6 +41,8 @@ from ._long import (
     segmented_loss as segmented_loss,
     truncated_value_and_grad as truncated_value_and_grad,
 )
+from ._lyapunov import lyapunov as lyapunov
+from ._newton_report import NewtonReport as NewtonReport, newton_report as newton_report
 from ._node import Context as Context, Node as Node, StepNode as StepNode, run as run
 from ._record import Record as Record, record as record
 from ._roles import (

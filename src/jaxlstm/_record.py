@@ -1,6 +1,7 @@
 """`record`: every state and every gate of a network over time, by letter."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -96,11 +97,28 @@ def recorded(
     Records and pushes are lists with an entry for every layer in the order of the tree, itself a
     list with an entry for each time that the layer runs.
     """
+
+    def look(problem: Problem, layer: int, time: int) -> tuple[Array, State, Record]:
+        return watched(problem, None if pushes is None else pushes[layer][time])
+
+    return seen_by(look, args, plan)
+
+
+def seen_by(
+    look: Callable[[Problem, int, int], tuple[Array, State, Any]],
+    args: tuple[Any, ...],
+    plan: Plan,
+) -> tuple[Array, State, list[list[Any]]]:
+    """Runs a network on checked arguments, each layer by `look`, and keeps what it saw.
+
+    `look(problem, layer, time)` is given the place of the layer in the tree, and how many times
+    it ran before.
+    """
     *given, key = args
     params, xs, state, mask, reset = share_alike(*given)
     layers = jax.tree.leaves(params, is_leaf=takes_steps)
     at = {id(node): i for i, node in enumerate(layers)}
-    seen: list[list[Record]] = [[] for _ in layers]
+    seen: list[list[Any]] = [[] for _ in layers]
 
     def watch(node: StepNode, problem: Problem) -> tuple[Array, State]:
         if id(node) not in at:
@@ -109,8 +127,7 @@ def recorded(
                 "run the nodes that it holds, not new ones."
             )
         i = at[id(node)]
-        push = None if pushes is None else pushes[i][len(seen[i])]
-        ys, last, record = watched(problem, push)
+        ys, last, record = look(problem, i, len(seen[i]))
         seen[i].append(record)
         return ys, last
 

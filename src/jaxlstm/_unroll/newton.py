@@ -58,13 +58,13 @@ FULL = 32  # numbers in a state, up to which its whole Jacobian is taken
 BYTES = 2**26  # of the Jacobians of a block of time
 
 
-class Report(NamedTuple):
-    """How a layer was run by `newton`; see `jaxlstm.newton_report`."""
+class NewtonReport(NamedTuple):
+    """How a layer was run by `implementation="newton"`; see `jaxlstm.newton_report`."""
 
-    rounds: Array  # of Newton's method, in the block of time that took the most
-    residual: Array  # the largest |s_t - f(s_{t-1}, x_t)| of what it found
-    amplification: Array  # how many times larger errors of rounding became
-    fell_back: Array  # whether the layer was run by `scan`
+    rounds: Array  # of Newton's method, in the block of time that took the most; 64 at most
+    residual: Array  # the largest |s_t - f(s_{t-1}, x_t)| of the states that it found
+    amplification: Array  # how many times larger errors of rounding became along the sequence
+    fell_back: Array  # whether the layer was run by `scan` instead
 
 
 class Way(NamedTuple):
@@ -118,13 +118,13 @@ def run(problem: Problem) -> tuple[Array, State]:
     return ys, last
 
 
-def reported(problem: Problem) -> tuple[Array, State, Report]:
+def reported(problem: Problem) -> tuple[Array, State, NewtonReport]:
     """`run`, and how it went."""
     node, xs, reverse = problem.node, problem.xs, problem.plan.reverse
     if not xs.shape[0]:
         ys = jnp.zeros((0, *problem.state[0].shape), xs.dtype)
         zero = jnp.zeros((), problem.state[0].dtype)
-        return ys, problem.state, _read(Report(zero, zero, zero, zero))
+        return ys, problem.state, _read(NewtonReport(zero, zero, zero, zero))
     node = for_rows(for_loops(node), xs, node.spatial_axes)
     ahead = lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0) if reverse else a, tree)
     job = Job(node, problem.initial, problem.state, *ahead((xs, problem.controls)))
@@ -133,7 +133,7 @@ def reported(problem: Problem) -> tuple[Array, State, Report]:
     return ahead(states[0].astype(xs.dtype)), last, _read(report)
 
 
-def _read(report: Report) -> Report:
+def _read(report: NewtonReport) -> NewtonReport:
     """With whole rounds, and a flag: of these types there are no derivatives."""
     rounds, fell_back = report.rounds.astype(jnp.int32), report.fell_back > 0
     return jax.lax.stop_gradient(report)._replace(rounds=rounds, fell_back=fell_back)
@@ -411,7 +411,7 @@ def _joined(blocks: Any, time: int) -> Any:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def solution(way: Way, job: Job) -> tuple[State, Report]:
+def solution(way: Way, job: Job) -> tuple[State, NewtonReport]:
     """The state after every step, and a report of floats."""
     layout = _layout(way, job)
 
@@ -420,7 +420,7 @@ def solution(way: Way, job: Job) -> tuple[State, Report]:
         here = job._replace(state=state, xs=part[0], controls=part[1])
         found = _newton(way, here, errors, going)
         going = going & found.settled & (found.amplification <= AMPLIFIED)
-        report = Report(
+        report = NewtonReport(
             jnp.maximum(report.rounds, found.rounds),
             _largest(report.residual, found.residual),
             _largest(report.amplification, found.amplification),
@@ -432,7 +432,7 @@ def solution(way: Way, job: Job) -> tuple[State, Report]:
 
     errors = jnp.zeros_like(layout.pack(job.state, 0))
     zero = jnp.zeros((), errors.dtype)
-    carry = (job.state, errors, jnp.ones((), bool), Report(zero, zero, zero, zero))
+    carry = (job.state, errors, jnp.ones((), bool), NewtonReport(zero, zero, zero, zero))
     carry, blocks = _over_blocks(body, vary_alike(carry, job), _in_blocks(way, job))
     _, _, solved, report = carry
     states = _joined(blocks, job.xs.shape[0])

@@ -1,0 +1,112 @@
+"""`lyapunov`: how fast small changes of a state grow along a sequence."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float
+
+from . import _arguments
+from ._apply import Precision, start
+from ._node import Plan, State
+from ._options import count as whole_number
+
+
+def lyapunov(
+    params: Any,
+    xs: Float[ArrayLike, "time *batch input"],
+    state: State = None,
+    *,
+    count: int | None = None,
+    skip: int = 0,
+    precision: Precision = None,
+) -> Float[Array, "*rows exponents"]:
+    """The Lyapunov exponents of a network along a sequence, the largest first.
+
+    A small change of the state grows or shrinks as `exp(exponent * steps)`.  If the largest
+    exponent is negative the network forgets its state, and `implementation="newton"` finds all
+    states in few rounds; if it is positive the network is chaotic, and rounding alone makes two
+    runs differ: Gonzalez et al. 2025, "Predictability enables parallelization of nonlinear state
+    space models", arXiv:2509.21716.  The state is that of the whole network, as in
+    `state_jacobians`.
+
+    The Jacobian of each step is applied to orthonormal directions, which QR makes orthonormal
+    again; the exponents are the means of the logarithms of what it takes out.  Benettin et al.
+    1980, "Lyapunov characteristic exponents for smooth dynamical systems"; Engelken, Wolf and
+    Abbott 2023, "Lyapunov spectra of chaotic recurrent neural networks", arXiv:2006.02427.
+
+    Args:
+        params: a network whose layers all run forward in time.
+        xs: the inputs, time first, with any number of batch axes.
+        state: the state to start from; `None` is the initial state.
+        count: how many exponents, the largest; `None` is all, as many as the state has numbers.
+        skip: how many steps at the start are not counted, while the directions turn to where
+            they grow.
+        precision: as in `apply`.
+
+    Returns:
+        For each row its exponents, in natural logarithms per step.  A direction that a step
+        maps to zero has minus infinity.
+
+    Raises:
+        TypeError, ValueError: as `apply`; `count` or `skip` does not fit; the network is
+            bidirectional.
+
+    ```python
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
+    xs = jax.random.normal(jax.random.key(1), (1000, 3))
+    (largest,) = jaxlstm.lyapunov(params, xs, count=1, skip=100)
+    assert largest < 0
+    ```
+    """
+    args = _arguments.check(params, xs, state, None, None, None, 0, None, precision)
+    net, inputs, given = args[:3]
+    time, *batch = inputs.shape[:-1]
+    rows = math.prod(batch[: len(batch) - net.spatial_axes])
+    numbers = sum(a.size for a in jax.tree.leaves(jax.eval_shape(lambda: net.initial_state(batch))))
+    numbers //= max(rows, 1)
+    count = numbers if count is None else whole_number("count", count)
+    skip = whole_number("skip", skip, 0)
+    if count > numbers:
+        raise ValueError(
+            f"`count` must be at most {numbers}, as many numbers as the state of the network has; "
+            f"got {count}."
+        )
+    if skip >= time:
+        raise ValueError(
+            f"`skip` must leave some of the {time} steps of `xs` to be counted; got {skip}."
+        )
+    with _arguments.products(precision):
+        return _exponents(net, inputs, given, count, skip)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _exponents(net: Any, xs: Array, state: State, count: int, skip: int) -> Array:
+    state = net.initial_state(xs.shape[1:-1]) if state is None else state
+    plan = Plan(single_step=True, implementation=("scan",))
+
+    def row(state: State, xs: Array) -> Array:
+        flat, unravel = ravel_pytree(state)
+
+        def step(flat: Array, x: Array) -> Array:
+            _, new = start(net, x[None], unravel(flat), None, None, None, plan)
+            return ravel_pytree(new)[0]
+
+        def body(carry: tuple[Array, Array], x: Array) -> tuple[Any, Array]:
+            flat, directions = carry
+            flat, along = jax.linearize(lambda s: step(s, x), flat)
+            directions, r = jnp.linalg.qr(jax.vmap(along, 1, 1)(directions))
+            return (flat, directions), jnp.log(jnp.abs(jnp.diagonal(r)))
+
+        # Of any direction, so that none is one in which nothing grows.
+        directions = jax.random.normal(jax.random.key(0), (flat.size, count), flat.dtype)
+        carry = flat, jnp.linalg.qr(directions)[0]
+        _, logarithms = jax.lax.scan(body, carry, xs)
+        return -jnp.sort(-jnp.mean(logarithms[skip:], 0))
+
+    for _ in xs.shape[1 : -1 - net.spatial_axes]:
+        row = jax.vmap(row, (0, 1))
+    return row(state, xs)
