@@ -1,7 +1,7 @@
 """Flax's serialization of networks and states: `flax.serialization.to_bytes`, `to_state_dict`.
 
-Flax knows NamedTuples, and what is static has to be registered with it.  Flax is never imported
-here: it is asked for wherever a network is made, and where a program has imported it, told.
+Flax knows NamedTuples; cells and static values must be registered with it.  Flax is never imported
+here: they are registered when a network is made in a program that has imported it.
 """
 
 import sys
