@@ -105,15 +105,22 @@ bench: .venv-peers/.ready ## speed beside the peers on CPU, and latency of strea
 bench-gpu: .venv-gpu/.ready ## speed beside JAX's peers and PyTorch on an NVIDIA GPU
 	.venv-gpu/bin/python benchmarks/gpu.py $(BENCH)
 
-# The wheel is built from the source distribution, so that both are tried.
-package: ## build both distributions, and import the wheel in an empty environment
+# The wheel is built from the source distribution, and the tests of that are run on this wheel.
+FROM_SDIST = test_release test_api_page test_pages test_arguments test_notebooks
+package: ## build both distributions, check them, and run tests of one on the other
 	rm -rf dist
 	$(PYTHON) -m venv --clear .venv-package
-	.venv-package/bin/python -m pip --quiet --disable-pip-version-check install build
+	.venv-package/bin/python -m pip --quiet --disable-pip-version-check install build twine
 	.venv-package/bin/python -m build --outdir dist
+	.venv-package/bin/python -m twine check --strict dist/*
 	$(PYTHON) -m venv --clear .venv-package
 	.venv-package/bin/python -m pip --quiet --disable-pip-version-check install dist/*.whl
 	cd dist && ../.venv-package/bin/python -W error -c 'import jaxlstm'
+	cd dist && tar -xzf *.tar.gz
+	cd dist/jaxlstm-*/ && $(abspath .venv-package)/bin/python -m pip --quiet install --upgrade 'pip>=25.1'
+	cd dist/jaxlstm-*/ && $(abspath .venv-package)/bin/python -m pip --quiet install --group test matplotlib
+	cd dist/jaxlstm-*/ && $(abspath .venv-package)/bin/python -m pytest -q --collect-only tests >/dev/null
+	cd dist/jaxlstm-*/ && $(abspath .venv-package)/bin/python -m pytest -q $(FROM_SDIST:%=tests/%.py)
 
 notebooks: .venv-docs/.ready ## run all of them; a changed result fails
 	.venv-docs/bin/python -m pytest -s -m 'slow or not slow' tests/test_notebooks.py
@@ -124,8 +131,9 @@ notebooks: .venv-docs/.ready ## run all of them; a changed result fails
 	.venv-docs/bin/python -m pip --quiet install --editable '.[demo,plot]' --group test --group docs
 	touch $@
 
-docs: .venv-docs/.ready ## the documentation site, into docs/_build
+docs: .venv-docs/.ready ## the documentation site, into docs/_build, and a look at it
 	.venv-docs/bin/python -m sphinx -W --keep-going -b html docs docs/_build
+	JAXLSTM_SITE=docs/_build .venv-docs/bin/python -m pytest -q -rs tests/test_site.py
 
 lint: $(VENV)/.ready ## ruff
 	$(BIN)/ruff check .

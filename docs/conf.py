@@ -14,7 +14,11 @@ import jaxlstm
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent
-shutil.copytree(ROOT / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
+(HERE / "notebooks").mkdir(exist_ok=True)
+for notebook in (ROOT / "notebooks").glob("*.ipynb"):  # only what has changed is built again
+    copy = HERE / "notebooks" / notebook.name
+    if not copy.exists() or copy.read_bytes() != notebook.read_bytes():
+        shutil.copy2(notebook, copy)
 for picture in (ROOT / "benchmarks" / "results").glob("*.png"):
     (HERE / "benchmarks").mkdir(exist_ok=True)
     shutil.copy2(picture, HERE / "benchmarks")
@@ -85,12 +89,11 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 pygments_style = "friendly"
 
-# Markdown: `$` is mathematics, headings are link targets, and a notebook is run when it changed.
+# Markdown: `$` is mathematics, headings are link targets; notebooks are shown as they are stored.
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "cache"
+nb_execution_mode = "auto"  # of those that are stored without outputs: `store_notebooks.py`
 nb_execution_timeout = 600
-nb_execution_excludepatterns = ["notebooks/08*"]  # needs PyTorch; `make test-peers` runs it
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_mime_priority_overrides = [("*", "image/png", 0)]
@@ -182,6 +185,45 @@ def mathml(translator, node):
     raise nodes.SkipNode
 
 
+def label(app, tree, name):
+    """The heads of columns in the cells of a table, where a row is a list: `site.css`."""
+    for table in tree.findall(nodes.table):
+        head, body = table.next_node(nodes.thead), table.next_node(nodes.tbody)
+        if not head or not body:
+            continue
+        titles = [entry.astext() for entry in head.findall(nodes.entry)]
+        if len(titles) > 5:
+            table["classes"].append("wide")
+            for text in list(body.findall(nodes.Text)):  # a number is not broken at its exponent
+                if re.search(r"\de-\d", text):
+                    whole = re.sub(r"(?<=\de)-(?=\d)", "\N{NON-BREAKING HYPHEN}", text)
+                    text.parent.replace(text, nodes.Text(whole))
+        for row in body.findall(nodes.row):
+            for title, entry in list(zip(titles, row.findall(nodes.entry)))[1:]:
+                if not entry.astext().strip():
+                    entry["classes"].append("empty")
+                elif title and entry.children:
+                    entry.children[0].insert(0, nodes.inline("", title, classes=["column"]))
+
+
+def describe(app, tree, name):
+    """Pictures that code drew have alternative text: that of their cell, or their section's."""
+    for image in tree.findall(nodes.image):
+        if image.get("alt", image["uri"]) in ("", image["uri"]) or image["alt"].endswith(".png"):
+            section = image
+            while section is not None and not isinstance(section, nodes.section):
+                section = section.parent
+            title = section.next_node(nodes.title).astext() if section else name
+            image["alt"] = f"What the code above draws: {title}"
+
+
+def sources(app, env):
+    """Modules that are only mocked here have no page of source to list."""
+    known = getattr(env, "_viewcode_modules", {})
+    for name in [name for name, entry in known.items() if not entry]:
+        del known[name]
+
+
 def read(app, name, content):
     """The pages of `docs`, whose links lead out of it on a code host."""
     content[0] = (
@@ -193,6 +235,9 @@ def read(app, name, content):
 
 def setup(app):
     app.connect("source-read", read)
+    app.connect("env-updated", sources, priority=900)
+    app.connect("doctree-resolved", label)
+    app.connect("doctree-resolved", describe)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     # After napoleon, which has its own reading of indented sections.
     app.connect("autodoc-process-docstring", markdown, priority=100)

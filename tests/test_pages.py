@@ -93,3 +93,10 @@ def test_make_targets_exist():
     for page in PAGES:
         named = re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", page.read_text(), re.MULTILINE)
         assert {a or b for a, b in named} <= targets, page
+
+
+def test_every_notebook_is_on_the_map_and_in_the_index():
+    for page in ("notebooks.md", "index.md"):
+        text = (ROOT / "docs" / page).read_text()
+        for path in (ROOT / "notebooks").glob("*.ipynb"):
+            assert f"notebooks/{path.stem}" in text, (page, path.stem)
