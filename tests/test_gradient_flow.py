@@ -160,7 +160,7 @@ def test_the_flow_has_a_gradient_where_it_is_zero():
         (lambda ys: ys[-1], r"shape \(3, 5\)"),
         (lambda ys: ys.sum().astype(complex), "complex"),
         (lambda ys: (ys.sum(), ys), "got a tuple"),
-        (lambda ys: None, "got a NoneType"),
+        (lambda ys: None, "got None"),
     ],
 )
 def test_a_loss_must_be_a_number(loss, said):
@@ -243,3 +243,22 @@ def test_inputs_of_no_batch():
     flow = jaxlstm.gradient_flow(params, XS[:, 0], lambda ys: ys[-1].sum())
     assert flow.h.shape == (T,)
     assert jaxlstm.state_jacobians(params, XS[:, 0, :N]).shape == (T, H, H)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_what_vanishes_or_explodes_beyond_the_squares_of_float32(scale):
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H, dtype=jnp.float32)
+    xs = inputs(dtype=jnp.float32)
+    scale = jnp.float32(scale)
+    flow = lambda scale: jaxlstm.gradient_flow(params, xs, lambda ys: ys[-1].sum() * scale)
+    got, expected = flow(scale), flow(jnp.float32(1))
+    close(got, jax.tree.map(lambda a: a * scale, expected), rtol=1e-5, atol=0)
+
+
+def test_a_gradient_that_is_no_number_is_shown_as_such():
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, N, H)
+    flow = lambda scale: jaxlstm.gradient_flow(params, inputs(), lambda ys: ys.sum() * scale)
+    assert jnp.isnan(flow(jnp.nan).h).all()
+    endless = flow(jnp.inf).h
+    assert jnp.isinf(endless[-1]).all()
+    assert not jnp.isfinite(endless).any()

@@ -20,10 +20,11 @@ from ._node import Node
 from ._options import (
     array as array,
     count as count,
-    describe,
+    describe as describe,
     flag as flag,
     floating as floating,
     key_of as key_of,
+    number as number,
     numbers as numbers,
     outline,
     probability as probability,

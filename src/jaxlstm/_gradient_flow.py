@@ -61,14 +61,20 @@ def gradient_flow(
 
     def run(pushes: Any, args: Any) -> tuple[Array, Any]:
         ys, _, seen = recorded(args, plan, pushes)
-        value = _number(loss(jnp.moveaxis(ys, 0, axis)))
+        value = _arguments.number("`loss(ys)`", loss(jnp.moveaxis(ys, 0, axis)))
         return value, [[record.states for record in runs] for runs in seen]
 
     def norm(a: Array) -> Array:
-        squares = jnp.sum(jnp.square(a), axis=range(rows, a.ndim))
-        some = squares > 0  # the root has no slope at 0, where nothing follows and under a mask
-        norms = jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), 0)
-        return jnp.moveaxis(norms, 0, axis)
+        units = tuple(range(rows, a.ndim))
+        # The square of what vanishes is zero, and of what explodes infinite: in float32 the norm
+        # would be so beyond 1e-23 and 1e19.
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a), units, keepdims=True, initial=0))
+        some = (largest > 0) & (largest < jnp.inf)  # not NaN
+        scale = jnp.where(some, largest, 1)
+        squares = jnp.sum(jnp.square(a / scale), axis=units)
+        one = squares == 0  # the root has no slope at 0, where nothing follows and under a mask
+        norms = jnp.where(one, 0, jnp.sqrt(jnp.where(one, 1, squares)))
+        return jnp.moveaxis(norms * scale.reshape(norms.shape), 0, axis)
 
     @jax.jit
     def norms(args: Any) -> Any:
@@ -79,22 +85,6 @@ def gradient_flow(
 
     with _arguments.products(precision):
         return mirror(args[0], norms(args))
-
-
-def _number(value: Any) -> Array:
-    """What a loss gives, if it is one real number."""
-    try:
-        a = jnp.asarray(value)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"`loss(ys)` must be one real number; got a {type(value).__name__}."
-        ) from None
-    if a.shape or not jnp.issubdtype(a.dtype, jnp.floating):
-        raise ValueError(
-            f"`loss(ys)` must be one real number; got an array of shape {a.shape} and dtype "
-            f"{a.dtype}."
-        )
-    return a
 
 
 def state_jacobians(

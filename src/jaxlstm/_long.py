@@ -1,6 +1,7 @@
 """Training on sequences that are long: cut in time, with or without gradients across the cuts."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -10,6 +11,8 @@ from jaxtyping import Array
 
 from . import _arguments
 from ._apply import apply
+from ._control import vary_alike
+from ._dtypes import widened
 from ._node import State
 from ._unroll.checkpoint import segments
 
@@ -30,7 +33,8 @@ def segmented_loss(loss: Loss, steps: int) -> Loss:
         steps: of time in a segment; the last one may be shorter.
 
     Returns:
-        `(params, state, sequence) -> (value, state)`, for a tree of arrays with time first.
+        `(params, state, sequence) -> (value, state)`, for a tree of arrays with time first.  A
+        state of None goes to the first segment as it is: the initial state, to `apply`.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -45,14 +49,19 @@ def segmented_loss(loss: Loss, steps: int) -> Loss:
     (value, state), grads = jax.jit(grad)(params, params.initial_state((2,)), sequence)
     ```
     """
-    steps = _arguments.count("steps", steps)
+    steps, loss = _arguments.count("steps", steps), _checked(loss)
 
     def whole(params: Any, state: State, sequence: Any) -> tuple[Any, State]:
+        wides = jax.tree.map(_wide, params)
+
         def step(state: State, part: Any, shaped: Any) -> tuple[State, Any]:
-            body = jax.checkpoint(lambda params, state, part: loss(params, state, shaped(part)))
-            value, state = body(params, state, part)
+            def body(wides: Any, state: State, part: Any) -> tuple[Any, State]:
+                return loss(jax.tree.map(_as, wides, params), state, shaped(part))
+
+            value, state = jax.checkpoint(body)(wides, state, part)
             return state, value
 
+        state = vary_alike(state, (params, sequence))
         state, values = _over_parts(step, state, sequence, steps)
         return sum(jax.tree.map(jnp.sum, values)), state
 
@@ -72,7 +81,8 @@ def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
 
     Returns:
         `(params, state, sequence) -> ((value, state), gradients)`, sums over the chunks, for a
-        tree of arrays with time first.  With one chunk a call, it is a step of training.
+        tree of arrays with time first.  With one chunk a call, it is a step of training.  A state
+        of None goes to the first chunk as it is: the initial state, to `apply`.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -85,7 +95,7 @@ def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
     (value, state), grads = grad(params, params.initial_state((2,)), jnp.ones((100, 2, 3)))
     ```
     """
-    steps = _arguments.count("steps", steps)
+    steps, loss = _arguments.count("steps", steps), _checked(loss)
 
     def grad(params: Any, state: State, sequence: Any) -> Any:
         of_part = jax.value_and_grad(loss, has_aux=True)
@@ -93,10 +103,12 @@ def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
         def step(carry: Any, part: Any, shaped: Any) -> Any:
             state, total = carry
             (value, state), grads = of_part(params, state, shaped(part))
-            return (state, jax.tree.map(jnp.add, total, grads)), value
+            return (state, jax.tree.map(lambda a, d: a + widened(d), total, grads)), value
 
-        start = jax.lax.stop_gradient(state), jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(lambda a: jnp.zeros_like(_wide(a)), params)
+        start = jax.lax.stop_gradient(vary_alike(state, (params, sequence))), zeros
         (state, total), values = _over_parts(step, start, sequence, steps)
+        total = jax.tree.map(_as, total, params)
         return (sum(jax.tree.map(jnp.sum, values)), jax.lax.stop_gradient(state)), total
 
     return grad
@@ -143,28 +155,66 @@ def bucket_length(time: int, *, shortest: int = 16, growth: float | int = 1.5) -
     ```
     """
     time, length = _arguments.count("time", time, 0), _arguments.count("shortest", shortest)
-    if not 1 < growth < math.inf:
+    if not isinstance(growth, numbers.Real) or not 1 < growth < math.inf:
         raise ValueError(f"`growth` must be a factor of more than 1; got {growth!r}.")
     while length < time:
         length = max(length + 1, math.floor(length * growth))
     return length
 
 
+def _checked(loss: Loss) -> Loss:
+    """A loss whose results are checked where they are traced."""
+    if not callable(loss):
+        raise TypeError(f"`loss` must be a function; got {_arguments.describe(loss)}.")
+
+    def checked(params: Any, state: State, part: Any) -> tuple[Any, State]:
+        outs = loss(params, state, part)
+        if not isinstance(outs, tuple) or len(outs) != 2:
+            actual = f"{len(outs)} values" if isinstance(outs, tuple) else _arguments.describe(outs)
+            raise TypeError(f"`loss` must return `(value, state)`; got {actual}.")
+        return _arguments.number("the value of `loss`", outs[0]), outs[1]
+
+    return checked
+
+
+def _wide(a: Any) -> Array:
+    """What a gradient is summed in: in 16 bits a sum stops growing after some hundred parts."""
+    return widened(jnp.asarray(a))
+
+
+def _as(a: Array, like: Any) -> Array:
+    return a.astype(jnp.asarray(like).dtype)
+
+
 def _over_parts(body: Any, carry: Any, sequence: Any, steps: int) -> tuple[Any, list[Array]]:
     """`body(carry, part, shaped) -> (carry, value)` over parts of time; the last may be shorter."""
     arrays = jax.tree.leaves(sequence)
+    for a in arrays:
+        if not hasattr(a, "ndim"):
+            raise TypeError(
+                "`sequence` must be a tree of arrays with one time first; got "
+                f"{_arguments.describe(a)} in it."
+            )
     times = {a.shape[0] for a in arrays if a.ndim}
     if len(times) != 1 or not all(a.ndim for a in arrays):
         raise ValueError(
             f"`sequence` must be a tree of arrays with one time first; got times {sorted(times)}."
         )
     (time,) = times
-    whole, values = time // steps * steps, []
-    if whole:
-        parts, shaped = segments(jax.tree.map(lambda a: a[:whole], sequence), steps)
+    plain: Any = lambda part: part
+    part: Any = lambda start, end: jax.tree.map(lambda a: a[start:end], sequence)
+    begun, values = 0, []
+    if any(a is None for a in jax.tree.leaves(carry, is_leaf=lambda a: a is None)):
+        # What goes round a loop has one structure: the first part turns None into a state.
+        begun = min(steps, time)
+        carry, one = body(carry, part(0, begun), plain)
+        values.append(one)
+    whole = begun + (time - begun) // steps * steps
+    if whole > begun:
+        parts, shaped = segments(part(begun, whole), steps)
         carry, many = jax.lax.scan(lambda carry, part: body(carry, part, shaped), carry, parts)
         values.append(many)
     if time > whole or not values:
-        carry, one = body(carry, jax.tree.map(lambda a: a[whole:], sequence), lambda part: part)
+        carry, one = body(carry, part(whole, time), plain)
         values.append(one)
     return carry, values

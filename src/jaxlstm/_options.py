@@ -64,6 +64,19 @@ def probability(name: str, rate: Any) -> float:
     return float(rate)
 
 
+def number(name: str, value: Any) -> Array:
+    """What a loss gives, if it is one real number."""
+    try:
+        a = jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be one real number; got {describe(value)}.") from None
+    if a.shape or not jnp.issubdtype(a.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} must be one real number; got an array of shape {a.shape} and dtype {a.dtype}."
+        )
+    return a
+
+
 def floating(dtype: Any) -> Any:
     """The dtype of weights; `float` is the widest that is enabled."""
     try:
