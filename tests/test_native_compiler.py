@@ -1,5 +1,6 @@
 """`native` where it runs: every state that disks, compilers and machines are found in."""
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -451,6 +452,8 @@ def test_a_number_of_threads_that_is_none_is_an_error_of_the_call(monkeypatch):
     ):
         jax.block_until_ready(run())
     monkeypatch.setenv("JAXLSTM_THREADS", "1")
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        jax.block_until_ready(run())  # XLA may give what waits behind an error that error too
     assert (run()[0] == expected).all()
 
 

@@ -362,7 +362,7 @@ def anew(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(_compiler, "_registered", set())
     monkeypatch.setattr(_compiler, "_failures", {})
-    monkeypatch.setattr(native, "_told", [])
+    monkeypatch.setattr(native, "_logged", [])
     jax.clear_caches()
     yield tmp_path
     jax.clear_caches()
