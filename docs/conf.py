@@ -193,7 +193,7 @@ def label(app, tree, name):
             continue
         titles = [entry.astext() for entry in head.findall(nodes.entry)]
         if len(titles) > 5:
-            table["classes"].append("wide")
+            table["classes"] += ["wide", "widest"] if len(titles) > 9 else ["wide"]
             for text in list(body.findall(nodes.Text)):  # a number is not broken at its exponent
                 if re.search(r"\de-\d", text):
                     whole = re.sub(r"(?<=\de)-(?=\d)", "\N{NON-BREAKING HYPHEN}", text)

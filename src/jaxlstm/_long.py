@@ -71,8 +71,8 @@ def segmented_loss(loss: Loss, steps: int) -> Loss:
 def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
     """Truncated backpropagation through time: gradients reach back to the start of a chunk.
 
-    `loss(params, state, part) -> (value, state)` is differentiated chunk by chunk; the state goes
-    on from each chunk to the next, and no gradient goes back with it.  Williams and Peng 1990,
+    `loss(params, state, part) -> (value, state)` is differentiated chunk by chunk; the state is
+    passed from each chunk to the next, and no gradient is passed back.  Williams and Peng 1990,
     "An efficient gradient-based algorithm for on-line training of recurrent network trajectories".
 
     Args:
@@ -115,7 +115,7 @@ def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
 
 
 def burn_in(params: Any, xs: Any, state: State = None, **options: Any) -> State:
-    """The state after some steps, without gradient: where a replayed episode goes on from.
+    """The state after some steps, without gradient: from which a replayed episode continues.
 
     A state that was stored with older weights is run over the first steps of what is replayed,
     and the rest is learned from.  Kapturowski et al. 2019, "Recurrent experience replay in
@@ -138,7 +138,7 @@ def burn_in(params: Any, xs: Any, state: State = None, **options: Any) -> State:
 
 
 def bucket_length(time: int, *, shortest: int = 16, growth: float | int = 1.5) -> int:
-    """A length to pad sequences to, of few: a program is compiled for every length.
+    """One of few lengths to pad sequences to, since a program is compiled for every length.
 
     The smallest of `shortest` and of what grows from it by a factor: 30 lengths up to 1000 make
     at most 12 programs, and no sequence is padded by more than a half.

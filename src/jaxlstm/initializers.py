@@ -1,8 +1,8 @@
-"""Initialisers by role: what a weight is for decides how it starts.
+"""Initializers by role: what a weight is for decides how it starts.
 
-An initialiser takes `(key, shape, dtype)`, as those of `jax.nn.initializers` do, with shapes
+An initializer takes `(key, shape, dtype)`, as those of `jax.nn.initializers` do, with shapes
 `(input, gates, hidden)`, `(output, gates, hidden)` and `(gates, hidden)`.  A `Scheme` names
-one for each role.  Take one apart with `_replace`:
+one for each role.  Change one with `_replace`:
 
 ```python
 irnn = jaxlstm.initializers.default._replace(r=jaxlstm.initializers.identity)
@@ -166,7 +166,7 @@ default = Scheme(glorot, orthogonal, zeros, zeros, gate_biases=True)
 Orthogonal for each gate: a product of orthogonal matrices neither grows nor shrinks what it
 carries (Saxe et al. 2014; Le et al. 2015), so a simple network starts without the decay that
 `1 / sqrt(hidden)` uniforms have (their spectral radius is near 0.58).  The forget bias of 1
-lets the memory cell start open (Gers et al. 2000; Jozefowicz et al. 2015).
+lets the cell state be kept at first (Gers et al. 2000; Jozefowicz et al. 2015).
 """
 
 torch = Scheme(

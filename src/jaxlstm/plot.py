@@ -1,4 +1,4 @@
-"""Pictures of what `record` and `gradient_flow` give: `pip install 'jaxlstm[plot]'`.
+"""Plots of what `record` and `gradient_flow` return: `pip install 'jaxlstm[plot]'`.
 
 Every function takes values and a matplotlib `Axes` (a new figure if none is given), draws,
 and returns the `Axes`.  Colours are those of Okabe and Ito 2008 and the map `cividis`, which

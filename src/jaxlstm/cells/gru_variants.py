@@ -1,4 +1,4 @@
-"""The gated recurrent unit with every option that other homes of weights have."""
+"""The gated recurrent unit with every option of other frameworks."""
 
 from .._cell import HiddenState, gated_cell, general_cell, tag
 from .activations import activation

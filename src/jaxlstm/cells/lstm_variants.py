@@ -1,4 +1,4 @@
-"""Variants of the LSTM, and the LSTM with every option that other homes of weights have."""
+"""Variants of the LSTM, and the LSTM with every option of other frameworks."""
 
 from jax.nn import sigmoid
 from jax.numpy import tanh

@@ -55,7 +55,7 @@ def rg_lru(u, *, decay, c=8.0):
     """
     r, i, n = tag(r=sigmoid(u[0]), i=sigmoid(u[1]), n=u[2])
     log_a = -c * r * softplus(-decay)
-    # Where the gate is closed the root's slope, times that of the gate, goes to 0.
+    # Where the gate is closed the derivative of the root, times that of the gate, goes to 0.
     return jnp.exp(log_a), root(-jnp.expm1(2 * log_a)) * i * n
 
 

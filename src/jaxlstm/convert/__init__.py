@@ -1,4 +1,4 @@
-"""Weights from anywhere: other frameworks, ONNX, and files of our own.
+"""Weights of other frameworks, ONNX models, and files of the library's own format.
 
 Nothing here imports another framework: weights come and go as plain mappings of names to
 NumPy arrays, as that framework stores them.

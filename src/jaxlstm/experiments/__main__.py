@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxlstm.experiments",
         description="Runs an experiment of a paper again: a table, a picture, and a JSON file that "
-        "keeps what is done, so that a run can be ended and goes on where it was.",
+        "keeps what is done, so that an interrupted run can be resumed.",
     )
     add = parser.add_argument
     add("name", choices=NAMES, help="which experiment")

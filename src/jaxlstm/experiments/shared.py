@@ -150,7 +150,7 @@ def learning(
 def fit(name: str, run: Run, seeds: Sequence[int], path: Path) -> dict[str, dict[str, Any]]:
     """Trains a network from each of these seeds, all of them side by side in one program.
 
-    Every minute what there is goes into `path`, from where an interrupted run goes on.
+    Every minute what there is goes into `path`, from which an interrupted run resumes.
     """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     first, data = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)

@@ -1,8 +1,8 @@
 """Wrappers: noise inside a step, and transformations of the inputs and outputs of a node.
 
 Each function takes a network, or a part of one, and returns it wrapped.  Rates are static values
-of the tree.  Noise runs only when `apply` is given a key; without one, the network
-is the expectation of the noisy one, as each paper has it.
+of the tree.  Noise is active only when `apply` is given a key; without one, the network
+computes the expectation over the noise, as in each paper.
 """
 
 from ._deterministic import (
