@@ -92,7 +92,11 @@ pygments_style = "friendly"
 # Markdown: `$` is mathematics, headings are link targets; notebooks are shown as they are stored.
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "auto"  # of those that are stored without outputs: `store_notebooks.py`
+stored = lambda path: '"output_type"' in path.read_text()  # by `store_notebooks.py`
+nb_execution_mode = "cache"
+nb_execution_excludepatterns = [
+    f"notebooks/{path.name}" for path in (HERE / "notebooks").glob("*.ipynb") if stored(path)
+]
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
