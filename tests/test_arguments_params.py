@@ -12,6 +12,13 @@ XS = jnp.ones((T, 3, N))
 LSTM = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
 SQUARE = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, N)
 
+PEEPHOLE = jaxlstm.init(jax.random.key(0), jaxlstm.peephole_lstm, N, H)
+
+
+def static(rate):
+    return jaxlstm.Stack((LSTM, jaxlstm.init(jax.random.key(0), jaxlstm.gru, H, H)), rate)
+
+
 # name: (what is called, the exception, what the message must say)
 WRONG = {
     "a plain dict": (
@@ -38,6 +45,58 @@ WRONG = {
         lambda: jaxlstm.apply(LSTM._replace(b=LSTM.b.astype("float32")), XS),
         TypeError,
         [r"params\.b float32", "one dtype"],
+    ),
+    "weights of its own that would fit as one": (
+        lambda: jaxlstm.apply(
+            PEEPHOLE._replace(weights={k: a[:1] for k, a in PEEPHOLE.weights.items()}), XS
+        ),
+        ValueError,
+        [r"`params\.weights\['p.'\]` of the cell peephole_lstm", r"\(5,\); got float64\[1\]"],
+    ),
+    "weights that a cell has not": (
+        lambda: jaxlstm.apply(LSTM._replace(weights={"p": LSTM.b}), XS),
+        ValueError,
+        [r"`params\.weights` of the cell lstm must be None; got \['p'\]"],
+    ),
+    "no weights of its own": (
+        lambda: jaxlstm.step(jaxlstm.Reverse(PEEPHOLE._replace(weights=None)), XS[0]),
+        ValueError,
+        [r"`params\.node\.weights` of .* a dict of \['p.', 'p.', 'p.'\]; got \[\]"],
+    ),
+    "no matrix": (
+        lambda: jaxlstm.apply(LSTM._replace(w=None), XS),
+        TypeError,
+        [r"`params\.w` must be an array; got None"],
+    ),
+    "a stack of a layer's fields": (
+        lambda: jaxlstm.apply(jaxlstm.Stack(LSTM), XS),
+        TypeError,
+        [r"`params\.layers` must be a tuple of one node or more, `Stack\(\(layer,\)\)`"],
+    ),
+    "a stack of a dict": (
+        lambda: jaxlstm.apply(jaxlstm.Stack({"a": LSTM}), XS),
+        TypeError,
+        [r"`params\.layers` must be a tuple of one node or more", "got a dict"],
+    ),
+    "a stack with a cell in it": (
+        lambda: jaxlstm.apply(jaxlstm.Stack((LSTM, jaxlstm.lstm)), XS),
+        TypeError,
+        [r"`params\.layers\[1\]` must be a node; got a Gated"],
+    ),
+    "one direction": (
+        lambda: jaxlstm.apply(jaxlstm.Stack((jaxlstm.Bidirectional(LSTM, None),)), XS),
+        TypeError,
+        [r"`params\.layers\[0\]\.backward` must be a node; got None"],
+    ),
+    "a rate above 1": (
+        lambda: jaxlstm.apply(static(jaxlstm.Static(1.5)), XS, key=jax.random.key(0)),
+        ValueError,
+        [r"`params\.dropout` must be a probability below 1; got 1.5"],
+    ),
+    "a rate in words": (
+        lambda: jaxlstm.apply(static(jaxlstm.Static("half")), XS),
+        ValueError,
+        [r"`params\.dropout` must be a probability below 1; got 'half'"],
     ),
     "an ensemble without vmap": (
         lambda: jaxlstm.apply(jax.tree.map(lambda a: a[None], LSTM), XS),

@@ -402,6 +402,7 @@ NO_TREES = {
     "a complex number": ({"a": 3j}, TypeError, "`a` must be an array, .*; got 3j, a complex"),
     "bytes": ({"a": b"b"}, TypeError, "`a` must be an array, .*; got b'b', a bytes"),
     "an object": ({"a": Path("b")}, TypeError, "`a` must be an array, a number or a string; got"),
+    "a mask": ({"a": np.ma.array([1.0], mask=[1])}, TypeError, "`a` is a masked array"),
     "digits": ({"a": 2**1024}, ValueError, "`a` must be a whole number of at most 1024 bits"),
     "complex": ({"a": np.ones(3, complex)}, TypeError, "`a` must be of a dtype of .*complex128"),
     "float8": ({"a": jnp.ones(3, "float8_e4m3fn")}, TypeError, "of a dtype of .*float8_e4m3fn"),
@@ -438,3 +439,16 @@ def test_a_network_in_another_byte_order(tmp_path):
     swapped = jax.tree.map(lambda a: np.asarray(a).astype(">f8"), PARAMS)
     convert.save(tmp_path / "a", swapped)
     equal(convert.load(tmp_path / "a"), PARAMS)
+
+
+@pytest.mark.parametrize("keys", [(True, False), (1.5,), ((1, 2),), (None,)], ids=str)
+def test_a_dict_whose_keys_a_file_cannot_hold(keys, tmp_path):
+    with pytest.raises(ValueError, match="must all be strings, or all whole numbers; got"):
+        convert.save(tmp_path / "a", {"in": dict.fromkeys(keys, 1)})
+    assert names(tmp_path) == []
+
+
+def test_architecture_is_a_flag(tmp_path):
+    with pytest.raises(TypeError):
+        convert.save(tmp_path / "a", network(jaxlstm.gru), architecture="no")
+    assert names(tmp_path) == []

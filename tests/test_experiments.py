@@ -222,12 +222,19 @@ def test_the_network_of_elman_gets_no_gradient_through_time():
 
 def test_bad_arguments_are_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MNIST", raising=False)
+    (taken := tmp_path / "taken").write_text("no folder")
+    (tmp_path / "counting.json").write_text('{"jax": "0.10", "networks": {"lstm"')
+    (tmp_path / "copying.json").write_text("[1, 2]")
     for arguments, said in (
         (["reber", "--networks", "perceptron"], "`--networks` must be of .*got .'perceptron'"),
         (["reber", "--seeds", "0"], "`--seeds` must be 1 or more; got 0"),
         (["pixel_mnist"], "set MNIST to the folder"),
+        (["reber", "--output", "/dev/null/results"], "Not a directory: '/dev/null/results'"),
+        (["reber", "--output", str(taken)], "File exists"),
+        (["counting"], "counting.json does not hold the results of an experiment: move it away"),
+        (["copying"], "copying.json does not hold the results"),
     ):
-        assert main([*arguments, "--output", str(tmp_path)]) == 2
+        assert main(["--output", str(tmp_path), *arguments]) == 2
         assert re.search(said, capsys.readouterr().err)
 
 
@@ -250,8 +257,34 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(shared, "keep", keep)
     state = {"w": jnp.zeros(3)}  # of another run
     assert shared.restored(path, state, {"recipe": "another"}) == (state, {})
+    for cut in (b"", path.read_bytes()[:200]):
+        (tmp_path / "cut.npz").write_bytes(cut)
+        assert shared.restored(tmp_path / "cut.npz", state, {}) == (state, {})
     rest = shared.fit("run", run, [0, 1], path)
     assert not path.exists()
     for seed in ("0", "1"):
         assert rest[seed]["curve"] == whole[seed]["curve"]
         assert rest[seed]["loss"] == whole[seed]["loss"]
+
+
+def test_an_end_while_results_are_written_loses_none(tmp_path, monkeypatch):
+    more = ["time_lags", "--short", "--networks", "rnn, p = 10", "--output", str(tmp_path)]
+    path = tmp_path / "time_lags_short.json"
+    found = {"0": {"sequences": None, "score": 0.5, "loss": 1.0, "curve": [], "weights": 1}}
+    fit = lambda name, run, seeds, path: {
+        str(s): found["0"] | {"recipe": run.recipe} for s in seeds
+    }
+    monkeypatch.setattr(shared, "fit", fit)
+    experiment = importlib.import_module("jaxlstm.experiments.time_lags")
+    given = ["rnn, p = 10"]
+    shared.results_of(experiment, 1, True, path, given)
+    before = path.read_text()
+
+    def half(self, text, **_):
+        with self.open("w") as f:
+            f.write(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "write_text", half)
+    assert main([*more, "--seeds", "2"]) == 130
+    assert path.read_text() == before

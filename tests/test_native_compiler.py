@@ -600,12 +600,14 @@ def no_kernel(s, u, recur):
 
 def test_what_is_built_ahead_needs_no_compiler(capsys):
     """As in the image of a container that has none; another cell runs as a loop there."""
-    assert commanded("build", "lstm", f"{__name__}:no_kernel", "nix", "os:path") == 2
+    cells = "lstm", f"{__name__}:no_kernel", "nix", "os:path", ".os:path"
+    assert commanded("build", *cells) == 2
     said = capsys.readouterr()
     assert "lstm: built in" in said.out
     assert "`native` needs a layer of a gated cell" in said.err
     assert "nix: no cell of this name is found" in said.err
     assert "this is no cell but a module" in said.err
+    assert ".os:path: no cell of this name is found: a module is named from the top" in said.err
     code = """
         import jax, jaxlstm, jax.numpy as jnp
         @jaxlstm.gated_cell("h", jaxlstm.HiddenState)
@@ -635,6 +637,9 @@ def test_what_this_installation_can_do(capsys, monkeypatch, tmp_path):
     assert "CXX names 'no-such-compiler'" in said
     assert "off by default" in said
     assert "each process compiles what it uses" in said
+    monkeypatch.setenv("JAXLSTM_KERNEL", "maybe")
+    assert commanded("info") == 2
+    assert "JAXLSTM_KERNEL must be on or off; got 'maybe'" in capsys.readouterr().err
 
 
 def test_a_library_that_is_kept_is_used_without_a_compiler(scripted, monkeypatch):

@@ -260,3 +260,38 @@ def test_a_linear_cell_with_a_constant_for_each_unit():
     for x in np.asarray(XS[:, 0]):
         h = rates * h + x @ np.asarray(params.w[:, 0])
     close(jaxlstm.apply(params, XS)[1].h[0], jnp.asarray(h))
+
+
+class _Readout(NamedTuple):
+    node: Any
+    bias: jax.Array
+
+
+class Readout(_Readout, jaxlstm.Node):
+    """What is added to zeros under a mask is not zero."""
+
+    @property
+    def input_size(self):
+        return self.node.input_size
+
+    def initial_state(self, batch):
+        return self.node.initial_state(batch)
+
+    def run(self, xs, state, context):
+        ys, state = jaxlstm.run(self.node, xs, state, context)
+        return ys + jnp.broadcast_to(self.bias, ys.shape), state
+
+
+def test_outputs_of_a_node_of_ones_own_are_zero_under_the_mask():
+    layer = jaxlstm.init(jax.random.key(0), jaxlstm.gru, N, H)
+    node, mask = Readout(layer, 1 + inputs(4, (H,))), some_mask()
+    expected = jnp.where(
+        mask[..., None], jaxlstm.apply(layer, XS, mask=mask)[0] + node.bias[None, None], 0
+    )
+    close(jaxlstm.apply(node, XS, mask=mask)[0], expected)
+    close(jaxlstm.record(node, XS, mask=mask)[0], expected)
+    close(jaxlstm.step(node, XS[0], mask=mask[0])[0], expected[0])
+    swapped = jaxlstm.apply(node, XS.swapaxes(0, 1), mask=mask.T, axis=1)[0]
+    close(swapped.swapaxes(0, 1), expected)
+    pair = jaxlstm.apply(jaxlstm.Bidirectional(node, node), XS, mask=mask)[0]
+    assert not pair[~mask].any()

@@ -250,6 +250,15 @@ def test_a_wrapper_takes_a_network():
     for wrong in (jaxlstm.lstm, jnp.ones(3)):
         with pytest.raises(TypeError, match="takes a network"):
             wrappers.zoneout(wrong, 0.5)
+    whole = (
+        wrappers.residual, wrappers.dense, wrappers.layer_norm,
+        lambda tree: wrappers.highway(KEY, tree), lambda tree: wrappers.window(tree, 2),
+        lambda tree: wrappers.variational_dropout(tree, inputs=0.5),
+    )  # fmt: skip
+    for wrap in whole:
+        for wrong in ({"rnn": network(jaxlstm.lstm)}, None):
+            with pytest.raises(TypeError, match=r"takes a network.*got (a dict|None)"):
+                wrap(wrong)
 
 
 def test_highway_around_both_directions():

@@ -5,6 +5,7 @@ Nothing here computes, except that masked inputs are zeroed first.
 
 import contextlib
 import functools
+import math
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._cell import Cell
+from ._cell import Cell, shape_of
+from ._containers import Bidirectional, Reverse, Stack, Static
 from ._control import alike, of_rows
 from ._layer import CellNode
 from ._node import Node
@@ -242,11 +244,48 @@ def _params(params: Any) -> tuple[Any, Any]:
             f"`params` are of {dtype}, and `jax_enable_x64` is off: JAX would compute in 32 bits. "
             "Turn it on, or cast them: `jax.tree.map(lambda a: a.astype('float32'), params)`."
         )
-    layer = lambda node: isinstance(node, CellNode)
-    for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=layer):
-        if layer(node):
-            _weights(_path(path), node)
+    _nodes("", params)
     return params, dtype
+
+
+def network(params: Any) -> Any:
+    """What a wrapper wraps whole, which must be a node."""
+    if not isinstance(params, Node):
+        raise no_network(params)
+    return params
+
+
+def no_network(params: Any) -> TypeError:
+    return TypeError(
+        "a wrapper takes a network, such as `jaxlstm.init` returns, with a layer in it; got "
+        f"{describe(params)}."
+    )
+
+
+def _nodes(path: str, tree: Any) -> None:
+    """Checks what the library's own layers and containers hold, wherever they stand in a tree."""
+    if isinstance(tree, CellNode):
+        return _weights(path, tree)
+    if isinstance(tree, Stack):
+        layers = tree.layers
+        if isinstance(layers, Node) or not isinstance(layers, tuple | list) or not layers:
+            raise TypeError(
+                f"`params{path}.layers` must be a tuple of one node or more, `Stack((layer,))`; "
+                f"got {describe(layers)}."
+            )
+        rate = tree.dropout.value if isinstance(tree.dropout, Static) else tree.dropout
+        probability(f"params{path}.dropout", rate)
+        parts = {f".layers[{i}]": node for i, node in enumerate(layers)}
+    elif isinstance(tree, Bidirectional | Reverse):
+        parts = {f".{name}": node for name, node in zip(tree._fields, tree, strict=True)}
+    else:
+        parts = {}
+    for name, node in parts.items():
+        if not isinstance(node, Node):
+            raise TypeError(f"`params{path}{name}` must be a node; got {describe(node)}.")
+    for key, part in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda a: a is not tree):
+        if part is not tree:
+            _nodes(path + _path(key), part)
 
 
 def _weight(path: Any, a: Any) -> Array:
@@ -267,6 +306,8 @@ def _weights(path: str, node: Any) -> None:
             f"`params{path}.cell` must be a cell, such as `jaxlstm.lstm`; got "
             f"{describe(node.cell)}."
         )
+    if not hasattr(node.w, "shape"):
+        raise TypeError(f"`params{path}.w` must be an array; got {describe(node.w)}.")
     if node.w.ndim != 3 and not node.spatial_axes:
         raise ValueError(
             f"a layer's `w` must have shape (input, gates, hidden); got {node.w.shape}. "
@@ -285,6 +326,21 @@ def _weights(path: str, node: Any) -> None:
                 f"`params{path}.{role}` of the cell {node.cell} (gates {node.cell.gates!r}) must "
                 f"{'be None' if shape is None else f'have shape {shape}'}; got {describe(a)}. "
                 "Use `jaxlstm.convert` for weights of other frameworks."
+            )
+    dims = node.cell.dims(math.prod(kernel) * n, h)
+    own = {k: shape_of(weight.shape, dims) for k, weight in node.cell.own_weights().items()}
+    more = {} if node.weights is None else node.weights
+    if not isinstance(more, dict) or more.keys() != own.keys():
+        raise ValueError(
+            f"`params{path}.weights` of the cell {node.cell} must be "
+            f"{f'a dict of {sorted(own)}' if own else 'None'}; got "
+            f"{sorted(more) if isinstance(more, dict) else describe(more)}."
+        )
+    for name, shape in own.items():
+        if getattr(more[name], "shape", None) != shape:
+            raise ValueError(
+                f"`params{path}.weights[{name!r}]` of the cell {node.cell} must have shape "
+                f"{shape}; got {describe(more[name])}."
             )
 
 

@@ -32,7 +32,11 @@ def main(arguments: Sequence[str]) -> int:
         "cells", nargs="+", metavar="CELL", help="a cell of jaxlstm, or module:name of your own"
     )
     options = parser.parse_args(list(arguments))
-    return info() if options.command == "info" else build(options.cells)
+    try:
+        return info() if options.command == "info" else build(options.cells)
+    except ValueError as error:  # an environment variable
+        print(f"python -m jaxlstm: error: {error}", file=sys.stderr)
+        return 2
 
 
 def info() -> int:
@@ -84,6 +88,8 @@ def build(names: Sequence[str]) -> int:
 def find(name: str) -> Cell:
     """A cell by its name, or by `module:name`."""
     module, _, attribute = name.rpartition(":")
+    if module.startswith("."):
+        raise LookupError("no cell of this name is found: a module is named from the top.")
     try:
         found = getattr(importlib.import_module(module) if module else cells, attribute)
     except (ImportError, AttributeError) as error:

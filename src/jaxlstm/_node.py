@@ -226,4 +226,9 @@ def run(node: Node, xs: Array, state: State, context: Context) -> tuple[Array, S
             f"{xs.shape[-1]} from the node before it. Set its `input_size` at `init`: the output "
             "of a bidirectional layer has the features of both directions."
         )
-    return node.run(xs, state, context)
+    ys, state = node.run(xs, state, context)
+    mask = context.mask
+    if mask is None or isinstance(node, StepNode) or ys.shape[: mask.ndim] != mask.shape:
+        return ys, state
+    # What a node of one's own makes of the zeros there, such as a bias, is not an output.
+    return where(mask, ys, jnp.zeros_like(ys)), state

@@ -36,8 +36,9 @@ def native(a: np.ndarray) -> np.ndarray:
 def _check_width(name: str, a: np.ndarray) -> None:
     if jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
         raise TypeError(
-            f"`{name}` is {a.dtype}, which JAX would truncate. Cast it to float32 first, or "
-            "allow it: `jax.config.update('jax_enable_x64', True)`."
+            f"`{name}` is {a.dtype}, which JAX would truncate. Cast it to "
+            f"{jax.dtypes.canonicalize_dtype(a.dtype)} first, or allow it: "
+            "`jax.config.update('jax_enable_x64', True)`."
         )
 
 

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"the experiments need {e.name}: pip install 'jaxlstm[demo]'", file=sys.stderr)
         return 2
-    except (FileNotFoundError, ValueError) as e:
+    except (OSError, ValueError) as e:
         print(f"python -m jaxlstm.experiments: {e}", file=sys.stderr)
         return 2
     rows = shared.table(results)

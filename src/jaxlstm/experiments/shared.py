@@ -7,6 +7,7 @@ networks and how each learns, and `verdict(results)`, whether what came is what 
 import json
 import statistics
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -220,12 +221,16 @@ def restored(path: Path, state: Any, about: dict[str, Any]) -> tuple[Any, dict[s
     """What was kept of the same run, in the structure of `state`; else `state`."""
     if not path.exists():
         return state, {}
-    with np.load(path) as found:
-        saved = json.loads(str(found["about"]))
-        if any(saved[key] != value for key, value in about.items()):
-            return state, {}
-        leaves, tree = jax.tree.flatten(state)
-        return jax.tree.unflatten(tree, [found[f"arr_{i}"] for i in range(len(leaves))]), saved
+    leaves, tree = jax.tree.flatten(state)
+    try:
+        with path.open("rb") as f, np.load(f) as found:
+            saved = json.loads(str(found["about"]))
+            if any(saved.get(key) != value for key, value in about.items()):
+                return state, {}
+            kept = [found[f"arr_{i}"] for i in range(len(leaves))]
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):  # no file that `keep` wrote
+        return state, {}
+    return jax.tree.unflatten(tree, kept), saved
 
 
 def rounded(values: Array) -> Any:
@@ -237,11 +242,18 @@ def results_of(
     experiment: Any, seeds: int, short: bool, path: Path, networks: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Runs what `path` does not hold yet, and keeps each network's seeds there when it is done."""
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"networks": {}}
+        saved["networks"].items()
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(
+            f"{path} does not hold the results of an experiment: move it away, or give another "
+            "`--output`."
+        ) from None
     runs = experiment.runs(short)
     if unknown := [name for name in networks if name not in runs]:
         raise ValueError(f"`--networks` must be of {list(runs)}; got {unknown}.")
-    results = {name: v for name, v in saved.get("networks", {}).items() if name in runs}
+    results = {name: v for name, v in saved["networks"].items() if name in runs}
     for name, run in runs.items():
         if networks and name not in networks:
             continue
@@ -251,7 +263,9 @@ def results_of(
             kept |= fit(name, run, missing, path.with_suffix(".npz"))
         results[name] = {k: kept[k] for k in sorted(kept, key=int)}
         saved = {"jax": jax.__version__, "device": str(jax.devices()[0]), "networks": results}
-        path.write_text(json.dumps(saved) + "\n", encoding="utf-8")
+        new = path.with_suffix(".new.json")  # an end at any instant leaves the old one, or this
+        new.write_text(json.dumps(saved) + "\n", encoding="utf-8")
+        new.replace(path)
     return {name: results[name] for name in runs if name in results}
 
 

@@ -82,7 +82,7 @@ def clip_gradient(params: Any, limit: float | int) -> Any:
     grads = jax.grad(lambda p: jaxlstm.apply(p, jnp.ones((7, 3)))[0].sum())(params)
     ```
     """
-    if not isinstance(limit, numbers.Real) or not limit > 0:
+    if isinstance(limit, bool) or not isinstance(limit, numbers.Real) or not limit > 0:
         raise ValueError(f"`limit` must be a positive number; got {limit!r}.")
     return each_layer(lambda layer: ClipGradient(layer, Static(float(limit))), params)
 

@@ -84,7 +84,7 @@ def variational_dropout(
 
         params = each_layer(wrap, params)
     rates = _arguments.probability("inputs", inputs), _arguments.probability("outputs", outputs)
-    return SequenceDropout(params, Static(rates)) if any(rates) else params
+    return SequenceDropout(_arguments.network(params), Static(rates)) if any(rates) else params
 
 
 class _Residual(NamedTuple):
@@ -113,7 +113,7 @@ def residual(params: Any) -> Any:
     params = jaxlstm.Stack(tuple(jaxlstm.wrappers.residual(layer) for layer in layers))
     ```
     """
-    return Residual(params)
+    return Residual(_arguments.network(params))
 
 
 class _Dense(NamedTuple):
@@ -142,7 +142,7 @@ def dense(params: Any) -> Any:
     params = jaxlstm.Stack((jaxlstm.wrappers.dense(first), second))
     ```
     """
-    return Dense(params)
+    return Dense(_arguments.network(params))
 
 
 class _Highway(NamedTuple):
@@ -179,7 +179,7 @@ def highway(key: Any, params: Any) -> Any:
     params = jaxlstm.wrappers.highway(jax.random.key(1), params)
     ```
     """
-    n, dtype = params.input_size, dtype_of(params)
+    n, dtype = _arguments.network(params).input_size, dtype_of(params)
     gate = jax.nn.initializers.glorot_uniform()(_arguments.key_of(key), (n, n), wide(dtype))
     return Highway(params, gate.astype(dtype), jnp.full(n, -1, dtype))
 
@@ -232,7 +232,7 @@ def layer_norm(params: Any, of: str = "outputs") -> Any:
     """
     if of not in ("inputs", "outputs"):
         raise ValueError(f"`of` must be 'inputs' or 'outputs'; got {of!r}.")
-    dtype = dtype_of(params)
+    dtype = dtype_of(_arguments.network(params))
     xs = jax.ShapeDtypeStruct((1, params.input_size), dtype)
     width = (xs if of == "inputs" else jax.eval_shape(apply, params, xs)[0]).shape[-1]
     gain, shift = jnp.ones(width, dtype), jnp.zeros(width, dtype)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .. import _arguments
 from .._dtypes import widened
 from .._node import Recur, State, StepNode, takes_steps
 from ._window import Delay
@@ -78,10 +79,7 @@ def each_layer(wrap: Callable[[Any], Any], params: Any) -> Any:
 
     wrapped = jax.tree.map(place, params, is_leaf=takes_steps)
     if not found:
-        raise TypeError(
-            "a wrapper takes a network, such as `jaxlstm.init` returns, with a layer in it; got a "
-            f"{type(params).__name__}."
-        )
+        raise _arguments.no_network(params)
     return wrapped
 
 

@@ -50,7 +50,7 @@ def window(params: Any, size: int) -> Stack:
     ```
     """
     _arguments.count("size", size)
-    features, odd = divmod(params.input_size, size)
+    features, odd = divmod(_arguments.network(params).input_size, size)
     if odd or not features:
         raise ValueError(
             f"a window of {size} inputs needs a network whose `input_size` is a multiple of "

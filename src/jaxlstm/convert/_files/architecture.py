@@ -118,6 +118,12 @@ def described(value: Any, known: Mapping[str, Cell]) -> Any:
             return {"numbered": [[k, inner(v)] for k, v in value.items()]}
         if type(value) in (tuple, list):
             return {type(value).__name__: [inner(v) for v in value]}
+        if type(value) is dict:
+            raise ValueError(
+                "the keys of a dict in a file must all be strings, or all whole numbers; got "
+                f"{short([*value])}. Save the leaves alone, `architecture=False`, and load them "
+                "with `load(path, like=...)`."
+            )
         raise ValueError(
             f"a `{type(value).__name__}` is nothing that a file can describe, which is a node of "
             f"{sorted(NODES)}, or a dict, list or tuple of nodes, arrays, keys, numbers and "

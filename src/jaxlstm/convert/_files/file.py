@@ -21,6 +21,7 @@ except ImportError:  # where an open file cannot be removed, and needs no lock
 from ... import __version__, _flax
 from ..._cell import Cell
 from ..._node import Node
+from ..._options import flag
 from .._arrays import device
 from .._extra import extra
 from .architecture import Reader, described, known_cells
@@ -89,6 +90,7 @@ def save(
     """
     numpy = extra("safetensors.numpy", "safetensors")
     file, known = os.fsdecode(path), known_cells(cells)
+    architecture = flag("architecture", architecture)
     leaves = named_leaves(params)
     arrays = {name: _array(name, a) for name, a in leaves.items() if not is_value(a)}
     more = metadata_of(leaves)
@@ -135,6 +137,8 @@ def _array(name: str, leaf: Any) -> np.ndarray:
             f"`{name}` must be an array, a number or a string; got {short(leaf)}, a "
             f"{type(leaf).__name__}."
         )
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` is a masked array, and files have no masks: pass `.filled(0)`.")
     try:
         a = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     except (TypeError, ValueError, RuntimeError) as e:
