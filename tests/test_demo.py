@@ -18,7 +18,10 @@ from networks import close
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
+pytest.importorskip("safetensors")
+from jaxlstm.convert import FileError, load as read
 from jaxlstm.demo import model as lm, picture
+from jaxlstm.demo.checkpoint import Checkpoint
 from jaxlstm.demo.text import Text, entropies, load, streams
 from jaxlstm.demo.train import Run, evaluate, train
 
@@ -104,6 +107,9 @@ def test_it_learns_and_writes_everything(small_text, tmp_path, capsys):
         assert run["held_out_bits"] < results["unigram_entropy"] / 2
     assert len(results["sample"]) == 20
     assert (out / "demo.png").read_bytes()[:4] == b"\x89PNG"
+    whole = read(out / "lstm.safetensors")
+    assert whole["vocabulary"] == "".join(sorted(set("one two three. ")))
+    assert whole["network"].cell == jaxlstm.lstm
     shown = capsys.readouterr().out
     for said in ("parameters", "bigram entropy", "held-out bits/char", results["sample"]):
         assert said in shown
@@ -173,6 +179,83 @@ def test_an_interrupted_run_keeps_what_it_has(presses, monkeypatch):
     assert run.interrupted
     assert len(run.train_bits) == 3
     assert run.held_out[-1][0] == 3
+
+
+def test_a_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
+    """Ended by Ctrl-C, then by an error in the midst of a step, where the last step is kept."""
+    from jaxlstm.demo import train as module
+
+    class Stopping(module.tqdm):
+        at = None
+
+        def update(self, n=1):
+            super().update(n)
+            if self.n == self.at:
+                signal.raise_signal(signal.SIGINT)
+            if self.n == 20:
+                raise RuntimeError("killed")
+
+    text = Text("text", "ab", np.array([0, 1, 1] * 200, np.int32), 500)
+
+    def run(folder, steps=30, seed=0):
+        model = lm.init(jax.random.key(seed), jaxlstm.lstm, 2, 3, 1)
+        with promoting():
+            return train("lstm", model, 3, text, steps, 2, 5, 1e-2, Checkpoint(folder, 0.0))
+
+    whole = run(tmp_path / "whole")
+    folder = tmp_path / "stopped"
+    monkeypatch.setattr(module, "tqdm", Stopping)
+    Stopping.at = 7
+    assert run(folder).interrupted
+    Stopping.at = None
+    with pytest.raises(RuntimeError, match="killed"):
+        run(folder)
+    monkeypatch.undo()
+    (file,) = folder.iterdir()
+    capsys.readouterr()
+    again = run(folder)
+    assert "lstm goes on at step 19 of 30" in capsys.readouterr().err
+    assert not again.interrupted
+    assert (again.train_bits, again.held_out) == (whole.train_bits, whole.held_out)
+    jax.tree.map(np.testing.assert_array_equal, again.model, whole.model)
+    once_more = run(folder)  # done already
+    jax.tree.map(np.testing.assert_array_equal, once_more.model, whole.model)
+    assert once_more.held_out == whole.held_out
+    run(folder, seed=1), run(folder, steps=31)  # other runs have files of their own
+    assert len([*folder.iterdir()]) == 3
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(FileError, match=file.name):
+        run(folder)
+
+
+@pytest.mark.slow
+def test_killed_it_ends_with_the_same_weights(small_text, tmp_path, monkeypatch):
+    """`kill -9` at any moment, again and again, and the same command once more."""
+    monkeypatch.setenv("JAXLSTM_KERNEL", "on")
+    small = ["--hidden", "24", "--steps", "20000", "--batch", "4", "--chunk", "8", "--sample", "20"]
+    command = [sys.executable, "-m", "jaxlstm", "--text", str(small_text), *small]
+    null = subprocess.DEVNULL
+    command += ["--save", "0.05", "--cells", "lstm", "--output"]
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True, timeout=400)
+    rng, folder = np.random.default_rng(0), tmp_path / "killed" / "checkpoint"
+
+    def times():
+        return [file.stat().st_mtime_ns for file in folder.glob("*.safetensors")]
+
+    for _ in range(3):
+        before = times()
+        with subprocess.Popen([*command, tmp_path / "killed"], stderr=null) as process:
+            while process.poll() is None and times() == before:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.7))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    command += [tmp_path / "killed"]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=400)
+    assert b"goes on at step" in done.stderr
+    one, other = (tmp_path / way / "lstm.safetensors" for way in ("whole", "killed"))
+    assert one.read_bytes() == other.read_bytes()
+    assert not times()  # done, they are removed
 
 
 def test_a_text_in_any_script_is_drawn_without_warnings(tmp_path):

@@ -3,6 +3,9 @@
 `python -m jaxlstm info` tells what this installation can do, and `python -m jaxlstm build lstm gru`
 makes the kernels of cells ahead of their first use.
 
+Stopped at any moment, even killed, the same command goes on from its checkpoint, and ends with
+the same weights.
+
 Exit codes: 0 done; 2 the arguments or the text are no good; 130 ended by Ctrl-C, with the
 table, the sample and the picture of what there was.
 """
@@ -52,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=_least(float, 1e-3), default=0.7, help="of the sample")
     add("--seed", type=_least(int, 0), default=0, help="of the weights and of the sample")
     add("--output", type=Path, default=Path("demo-output"), help="folder for what is written")
+    add("--checkpoint", type=Path, metavar="FOLDER", help="for checkpoints; else in the output")
+    add("--save", type=_least(float, 0), default=10.0, metavar="SECONDS",
+        help="between two checkpoints")  # fmt: skip
     return parser
 
 
@@ -75,7 +81,9 @@ def demo(options: argparse.Namespace) -> int:
 
     import jaxlstm
 
+    from .convert import save
     from .demo import model as lm, picture
+    from .demo.checkpoint import Checkpoint
     from .demo.text import check_length, entropies, load
     from .demo.train import train
 
@@ -87,6 +95,8 @@ def demo(options: argparse.Namespace) -> int:
         f"{text.name}: {len(text.symbols):,} characters, {size} distinct, the last "
         f"{len(text.held_out):,} held out; JAX {jax.__version__} on {jax.devices()[0]}"
     )
+    checkpoint = Checkpoint(options.checkpoint or options.output / "checkpoint", options.save)
+    print(f"stopped at any moment, the same command goes on from {checkpoint.folder}")
 
     keys = jax.random.split(jax.random.key(options.seed), len(CELLS) + 1)
     budget = lm.parameters(lm.init(keys[0], jaxlstm.lstm, size, options.hidden, options.layers))
@@ -100,7 +110,7 @@ def demo(options: argparse.Namespace) -> int:
             hidden = lm.hidden_size(cell, size, options.layers, budget)
             start = lm.init(key, cell, size, hidden, options.layers)
             how = (options.steps, options.batch, options.chunk, options.rate)
-            run = train(name, start, hidden, text, *how)
+            run = train(name, start, hidden, text, *how, checkpoint)
             interrupted = run.interrupted
             if run.held_out:  # else ended before its first step
                 runs[name] = run
@@ -134,7 +144,13 @@ def demo(options: argparse.Namespace) -> int:
         )
     (options.output / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     picture.draw(options.output / "demo.png", runs, text, bits, options.batch * options.chunk)
-    print(f"written: {options.output / 'demo.png'}, {options.output / 'results.json'}")
+    for name, run in runs.items():
+        whole = {**run.model._asdict(), "vocabulary": text.vocabulary}
+        save(options.output / f"{name}.safetensors", whole)
+    weights = ", ".join(f"{name}.safetensors" for name in runs)
+    print(f"written in {options.output}: demo.png, results.json, {weights}")
+    if not interrupted:
+        checkpoint.remove()
     return 130 if interrupted else 0
 
 
@@ -151,14 +167,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("ended by Ctrl-C.", file=sys.stderr)
         return 130
     except ImportError as e:
-        if e.name is None or e.name.split(".")[0] not in ("matplotlib", "tqdm"):
+        if e.name is None or e.name.split(".")[0] not in ("matplotlib", "tqdm", "safetensors"):
             raise
         print(f"the demo needs {e.name}: pip install 'jaxlstm[demo]'", file=sys.stderr)
         return 2
     except (ValueError, OSError) as e:
+        from .convert import FileError
         from .demo.text import TextError
 
-        if not isinstance(e, TextError | OSError):
+        if not isinstance(e, TextError | OSError | FileError):
             raise
         print(f"python -m jaxlstm: error: {e}", file=sys.stderr)
         return 2

@@ -10,5 +10,6 @@ def extra(module: str, name: str) -> Any:
         return importlib.import_module(module)
     except ImportError as e:
         raise ImportError(
-            f"this needs `{module.split('.')[0]}`, which is missing: pip install 'jaxlstm[{name}]'"
+            f"this needs `{module.split('.')[0]}`, which is missing: pip install 'jaxlstm[{name}]'",
+            name=module,
         ) from e

@@ -15,6 +15,7 @@ import optax
 from tqdm import tqdm
 
 from . import model as lm
+from .checkpoint import Checkpoint, Curve
 from .text import Text, streams
 
 BITS = 1 / math.log(2)  # bits in a nat
@@ -65,13 +66,20 @@ def train(
     batch: int,
     chunk: int,
     rate: float,
+    checkpoint: Checkpoint | None = None,
 ) -> Run:
-    """Trains until the steps are done or the person at the keyboard has seen enough."""
+    """Trains until the steps are done or the person at the keyboard has seen enough.
+
+    With a checkpoint it goes on where an earlier run of the same was stopped, to the same weights.
+    """
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, rate, max(1, min(100, steps // 10)), max(steps, 2), rate / 20
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     opt_state = optimizer.init(model)
+    hold = None
+    if checkpoint is not None:
+        hold = checkpoint.of(name, text, model, steps, batch, chunk, rate)
     data = streams(text.train, batch)
     chunks = (len(data) - 1) // chunk
     zeros = model.network.initial_state((batch,))
@@ -83,16 +91,22 @@ def train(
         return optax.apply_updates(model, updates), opt_state, state, nats
 
     marks = {round(steps * (i + 1) / 8) for i in range(8)}  # when the held-out text is read
-    bits: list[float] = []
-    seconds: list[float] = []
-    held_out: list[tuple[int, float]] = []
+    curve = Curve([], [], [])
+    bits, seconds, held_out = curve
     state, done = zeros, 0
+    if hold is not None and (found := hold.load(model, opt_state, state)) is not None:
+        model, opt_state, state, curve = found
+        bits, seconds, held_out = curve
+        done = len(bits)
+        print(f"{name:>5} goes on at step {done:,} of {steps:,}", file=sys.stderr)
     columns = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
     every = 0.2 if sys.stderr.isatty() else 10.0
-    progress = tqdm(total=steps, desc=f"{name:>5}", bar_format=columns, mininterval=every)
+    progress = tqdm(
+        total=steps, initial=done, desc=f"{name:>5}", bar_format=columns, mininterval=every
+    )
     with _ctrl_c() as pressed, progress as bar:
         try:
-            for step in range(steps):
+            for step in range(done, steps):
                 at = step % chunks
                 if at == 0:
                     state = zeros  # the streams start again, with no past
@@ -111,6 +125,8 @@ def train(
                 bar.update()
                 if done in marks:
                     held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
+                if hold is not None and (hold.is_due() or pressed or done == steps):
+                    hold.save(model, opt_state, state, curve)
                 if pressed:
                     break
         except KeyboardInterrupt:
