@@ -107,3 +107,17 @@ print("all refused")
 def test_what_computes_something_else_is_refused():
     done = run("-c", REFUSALS)
     assert done.stdout == "all refused\n", done.stderr
+
+
+@pytest.mark.slow
+def test_newton_runs_small_and_adds_to_what_is_there(tmp_path):
+    output = tmp_path / "newton"
+    options = "--times 20 --widths 8 --cells gru --rounds 1 --training 2"
+    for more in ((), ("--add",)):
+        done = run("newton.py", "--output", str(output), *options.split(), *more)
+        assert done.returncode == 0, done.stderr
+    results, page = found(output)
+    kinds = [(x["dtype"], x["training"]) for x in results["lines"]]
+    assert kinds == 2 * [("float32", 0), ("float64", 0), ("float32", 2), ("float64", 2)]
+    assert all(set(x["forward+backward"]) == {"newton", "scan"} for x in results["lines"])
+    assert "| gru | 8 | initial | float32 | 20 |" in page

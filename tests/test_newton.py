@@ -246,6 +246,16 @@ def test_wrappers_and_directions(arrangement):
     close(got, expected)
 
 
+def test_a_convolutional_layer():
+    """Its Jacobian is not that of one place, in which it is small."""
+    params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.gru, 2, 3, (3,), dtype=float)
+    xs = inputs(shape=(6, 2, 12, 2))
+    assert way_of(params, xs)[:2] == (True, False)
+    agrees(params, xs, params.initial_state((2, 12)))
+    assert way_of(params, xs[:, :, :4])[:2] == (False, True)
+    agrees(params, xs[:, :, :4], params.initial_state((2, 4)))
+
+
 def test_what_it_does_not_run_has_a_reason():
     reason = lambda params, **o: jaxlstm.implementations(params, XS, **o)["newton"]
     assert "`associative` runs mingru" in reason(network(jaxlstm.mingru))

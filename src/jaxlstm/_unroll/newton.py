@@ -140,17 +140,18 @@ def _read(report: NewtonReport) -> NewtonReport:
 
 
 def _way(problem: Problem) -> Way:
-    rows = [n for n in problem.xs.shape[1 : -1 - problem.node.spatial_axes] if isinstance(n, int)]
-    fields = jax.tree.leaves(abstract_step(problem)[1])
-    size = sum(a.size for a in fields)
-    alike = len({a.shape for a in fields}) == 1
+    xs, fields = problem.xs, jax.tree.leaves(problem.state)
+    batch = xs.shape[1 : -1 - problem.node.spatial_axes]
+    sizes = [math.prod(a.shape[len(batch) :]) for a in fields]
+    alike = len(set(sizes)) == 1
     exact = alike and _independent(problem)
-    unitwise = exact or size > FULL
+    unitwise = exact or sum(sizes) > FULL
     exact = exact or not unitwise
-    side = size if not unitwise else len(fields) if alike else 1
-    each = max(math.prod(rows), 1) * size * side * fields[0].dtype.itemsize
-    blocks = -(-problem.xs.shape[0] * each // BYTES)
-    return Way(unitwise, exact, -(-problem.xs.shape[0] // blocks))
+    side = sum(sizes) if not unitwise else len(sizes) if alike else 1
+    rows = math.prod(n for n in batch if isinstance(n, int))
+    each = max(rows, 1) * sum(sizes) * side * fields[0].dtype.itemsize
+    blocks = -(-xs.shape[0] * each // BYTES)
+    return Way(unitwise, exact, -(-xs.shape[0] // blocks))
 
 
 # What computes number by number.
