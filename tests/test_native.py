@@ -14,7 +14,6 @@ pytestmark = pytest.mark.skipif(not compiler_here(), reason="this machine has no
 
 F32 = jnp.float32
 CORE = ("rnn", "rnn_relu", "lstm", "gru")
-FAST = ("lstm", "gru")
 CONTROLS = {
     "plain": {},
     "mask-reverse": {"mask": True, "reverse": True},
@@ -31,6 +30,11 @@ def network(cell, hidden=5, inputs=4, **options):
 def some(params, time=7, batch=(3,), inputs=4):
     xs = jax.random.normal(jax.random.key(1), (time, *batch, inputs), F32)
     return xs, normal_like(jaxlstm.apply(params, xs)[1], 9)
+
+
+def some_of(names, often):
+    """Those of the fast suite; the slow one has all."""
+    return [pytest.param(n, marks=() if n in often else pytest.mark.slow) for n in names]
 
 
 def controls(told, time, batch):
@@ -60,9 +64,7 @@ def reason(cell):
     return jaxlstm.implementations(params, some(params)[0])["native"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CORE]
-)
+@pytest.mark.parametrize("name", some_of(CORE, ("lstm", "gru")))
 @pytest.mark.parametrize("told", CONTROLS.values(), ids=CONTROLS)
 def test_it_agrees_with_scan(name, told):
     params = network(getattr(jaxlstm, name))
@@ -145,7 +147,9 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name", some_of(PROGRAMS, ("print in jit", "relu", "cond", "integer power"))
+)
 def test_whatever_equations_call_the_default_means_what_scan_means(name, kernel_by_default):
     params = network(_cell(PROGRAMS[name]))
     xs, state = some(params, 3, (2,))
@@ -153,7 +157,7 @@ def test_whatever_equations_call_the_default_means_what_scan_means(name, kernel_
     close(got, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NOT_OF_ONE_UNIT)
+@pytest.mark.parametrize("name", some_of(NOT_OF_ONE_UNIT, ("norm", "neighbours", "rates")))
 def test_units_that_differ_or_see_each_other_are_found(name, kernel_by_default):
     params = network(_cell(NOT_OF_ONE_UNIT[name]))
     xs, state = some(params)
