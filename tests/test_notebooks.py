@@ -99,14 +99,14 @@ def differences(before, after):
     if isinstance(before, tuple) or isinstance(after, tuple):
         return [] if before == after else [f"a picture of {before}, now {after}"]
     word = lambda line: FIGURE.sub("0", line)
-    # Of lines alike, such as one for each epoch, a run may print more or fewer: of these the last.
-    last = lambda lines: [[*alike][-1] for _, alike in itertools.groupby(lines, word)]
-    if len(before) != len(after):
-        before, after = last(before), last(after)
-    if [*map(word, before)] != [*map(word, after)]:
+    # Of lines alike, such as one for each epoch, a run may print more or fewer.
+    alike = lambda lines: [[*several] for _, several in itertools.groupby(lines, word)]
+    old, new = alike(before), alike(after)
+    if [word(one[0]) for one in old] != [word(two[0]) for two in new]:
         return [f"stored {before}, now {after}"]
     figures = lambda line: [float(text.replace(",", "")) for text in FIGURE.findall(line)]
-    held = [(a, b) for a, b in zip(before, after) if not TIMES.search(a)]
+    pairs = [pair for one, two in zip(old, new) if len(one) == len(two) for pair in zip(one, two)]
+    held = [(a, b) for a, b in pairs if not TIMES.search(a)]
     scale = max((abs(x) for a, _ in held for x in figures(a)), default=0)
     return [
         f"stored {a!r}, now {b!r}"
@@ -121,7 +121,9 @@ def test_what_is_stored_is_compared():
     assert not differences(["loss 0.50"], ["loss 0.52"])
     assert differences(["loss 0.50"], ["accuracy 0.50"])
     assert not differences(["epoch 1: 0.5", "epoch 2: 0.4", "end 0.4"], ["epoch 1: 0.4", "end 0.4"])
+    assert differences(["epoch 1: 0.5", "epoch 2: 0.4", "end 0.4"], ["epoch 1: 0.4", "end 0.9"])
     assert differences(["epoch 1: 0.5", "epoch 2: 0.4"], ["epoch 1: 0.5", "end 0.4"])
+    assert differences(["epoch 1: 0.5", "epoch 2: 0.4"], ["end 0.4"])
     assert differences((640, 480), (640, 320))
 
 
