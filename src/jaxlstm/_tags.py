@@ -163,8 +163,12 @@ def _equation(
 
 
 def _scan(run: Any, values: list[Any], **params: Any) -> list[Any]:
-    first = params["num_consts"]
-    rest = first + params["num_carry"]
+    if "ft_in" in params:  # of newer JAX
+        consts, initial, _ = params["ft_in"].unpack()
+        first, rest = len(consts), len(consts) + len(initial)
+    else:
+        first = params["num_consts"]
+        rest = first + params["num_carry"]
 
     def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
         outs = run(params["jaxpr"], [*values[:first], *carry, *xs])
