@@ -422,3 +422,6 @@ def test_what_a_step_prints_is_printed_once(kind, implementation):
         jax.block_until_ready(run(params))
         jax.effects_barrier()
         assert len(seen) == times * T
+    reason = jaxlstm.implementations(params, inputs())["newton"]
+    assert reason is not None
+    assert "such as `jax.debug.print`" in reason

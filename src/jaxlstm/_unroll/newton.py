@@ -110,6 +110,8 @@ def refusal(problem: Problem) -> str | None:
         return "needs a step with derivatives in forward mode."
     if "jaxlstm_clip_cotangent" in primitives(program):
         return "needs gradients that are linear, which `clip_gradient` does not leave them."
+    if program.effects:
+        return "computes each step many times: the step has effects, such as `jax.debug.print`."
     return None
 
 
