@@ -109,6 +109,25 @@ def moved(eqn: Any, values: list[Any]) -> Sequence[Any] | None:
     return out if eqn.primitive.multiple_results else [out]
 
 
+def follow(program: ClosedJaxpr, operands: Sequence[np.ndarray], compute: Rule) -> list[Any]:
+    """What becomes of the entries of a program's first operands: arrays of integers, not zero.
+
+    Zero is every other number.  `compute` gives the results of what computes with an entry.
+    """
+
+    def rule(eqn: Any, values: list[Any]) -> Sequence[Any]:
+        if not any(a.any() for a in values):
+            return [np.broadcast_to(0, v.aval.shape) for v in eqn.outvars]
+        if (inside := called(eqn)) is not None:
+            return evaluate(inside, values, rule, other)
+        outs = moved(eqn, values)
+        return compute(eqn, values) if outs is None else outs
+
+    other = lambda value: np.broadcast_to(0, np.shape(value))
+    rest = [np.broadcast_to(0, v.aval.shape) for v in program.jaxpr.invars[len(operands) :]]
+    return evaluate(program, [*operands, *rest], rule, other)
+
+
 def _broadcast(a: Any, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
     inside = [
         a.shape[broadcast_dimensions.index(i)] if i in broadcast_dimensions else 1

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, get_opaque_trace_state
 from jaxtyping import Array
 
-from .._jaxpr import called, evaluate, moved
+from .._jaxpr import follow
 from .._layer import are_of_rows, take
 from .._node import Problem, StepNode
 
@@ -143,13 +143,7 @@ def _apart(program: ClosedJaxpr, operands: list[tuple[str, Any]]) -> set[str]:
     def use(a: np.ndarray) -> None:
         apart.update(letters[i] for i in np.unique((a[a > 0] - 1) % size // hidden))
 
-    def rule(eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
-        if not any(a.any() for a in values):
-            return [np.broadcast_to(0, v.aval.shape) for v in eqn.outvars]
-        if (program := called(eqn)) is not None:
-            return evaluate(program, values, rule, none)
-        if (outs := moved(eqn, values)) is not None:
-            return outs
+    def compute(eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
         if eqn.primitive.name == "add":
             (a, of_a), (b, of_b) = (((x - 1) % size, (x - 1) // size) for x in values)
             # The entry of `u` and that of one product, of the same gate and unit.
@@ -159,10 +153,8 @@ def _apart(program: ClosedJaxpr, operands: list[tuple[str, Any]]) -> set[str]:
             use(a)
         return [np.broadcast_to(0, v.aval.shape) for v in eqn.outvars]
 
-    none = lambda value: np.broadcast_to(0, np.shape(value))
-    rest = [np.broadcast_to(0, v.aval.shape) for v in program.jaxpr.invars[len(operands) :]]
     first = [entries(i, *pair) for i, pair in enumerate(operands)]
-    for out in evaluate(program, [*first, *rest], rule, none):
+    for out in follow(program, first, compute):
         use(out)
     return apart
 

@@ -46,7 +46,7 @@ from .._control import (
     vary_alike,
     where,
 )
-from .._jaxpr import called, evaluate, moved, primitives
+from .._jaxpr import follow, primitives
 from .._layer import Layer, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, State, StepNode
 from ._groups import abstract_step
@@ -182,22 +182,14 @@ def _independent(problem: Problem) -> bool:
     def merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(a == 0, b, np.where((b == 0) | (a == b), a, -1))
 
-    def rule(eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
+    def compute(eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
         shapes = [v.aval.shape for v in eqn.outvars]
-        if not any(a.any() for a in values):
-            return [np.broadcast_to(0, shape) for shape in shapes]
-        if (inside := called(eqn)) is not None:
-            return evaluate(inside, values, rule, none)
-        if (outs := moved(eqn, values)) is not None:
-            return outs
         if eqn.primitive.name in _POINTWISE:
             return [np.broadcast_to(functools.reduce(merged, values), shape) for shape in shapes]
         return [np.broadcast_to(-1, shape) for shape in shapes]
 
-    none = lambda value: np.broadcast_to(0, np.shape(value))
     fields = [*map(numbered, jax.tree.leaves(s))]
-    rest = [np.broadcast_to(0, v.aval.shape) for v in program.jaxpr.invars[len(fields) :]]
-    outs = evaluate(program, [*fields, *rest], rule, none)
+    outs = follow(program, fields, compute)
     return all(((a == 0) | (a == b)).all() for a, b in zip(outs, fields, strict=True))
 
 
