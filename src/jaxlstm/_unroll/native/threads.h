@@ -34,6 +34,7 @@ static inline void pause_a_little() {
 
 typedef std::chrono::steady_clock Clock;
 constexpr std::chrono::microseconds PATIENCE{500};  // with a thread that is late with its part
+constexpr std::chrono::milliseconds SOON{1}, AT_MOST{40};  // alone, before others are let in again
 
 // A chain of steps. A part of a step is begun when all of the step before it is done.
 class Chain {
@@ -73,8 +74,8 @@ class Chain {
   Chain(long count, int parts) : count(count), parts(parts), claims(parts) {}
   bool finished() const { return done.load(std::memory_order_acquire) >= count * parts; }
 
-  // Takes part in it to its end, or until `leave`: `f(part, step)`.  Calls `late` where another
-  // thread took too long, beside what this one's own part took.
+  // Takes part in it to its end, or until `leave`: `f(part, step)`.  Calls `late` with the time that
+  // another thread was waited for, where that was too long beside what this one's own part took.
   template <class Leave, class Late, class F>
   void join(int thread, Leave leave, Late late, F f) {
     for (long step; (step = done.load(std::memory_order_acquire) / parts) < count && !leave();) {
@@ -87,7 +88,7 @@ class Chain {
         add_done((step + 1) * parts);
       }
       auto own = Clock::now() - begun, waited = wait_for((step + 1) * parts);
-      if (waited > PATIENCE && waited > own) late();
+      if (waited > PATIENCE && waited > own) late(waited);
     }
   }
   // Waits as long as another thread goes on with it.
@@ -104,20 +105,26 @@ class Chain {
 struct Job {
   std::function<void(Job&, int)> run;
   unsigned mode = 0;  // of the caller, for numbers below the normal ones: XLA takes them for zero
-  int seats = 0;      // for threads that have not come
+  int others = 0;     // threads that may come
+  int inside = 0;     // of them, those that have
+  bool open = false;  // to those that have not
   int next = 1;
-  std::atomic<bool> crowded{false};  // the processors have other work to do
+  std::atomic<bool> alone{true};  // since the processors, or the other threads, have other work
+  Clock::time_point again{};      // until then
   std::vector<std::unique_ptr<Chain>> chains;
+  bool finished() const {
+    return std::all_of(chains.begin(), chains.end(), [](auto& chain) { return chain->finished(); });
+  }
 };
 
 // The threads of a process, but for those that call.  They sleep between calls.
 class Pool {
   std::mutex lock;
   std::condition_variable bell;
-  std::shared_ptr<Job> open;  // with seats
+  std::shared_ptr<Job> now;  // the one that has them
   int threads = 0;
-  bool busy = false;
-  Clock::time_point rest{};  // alone until then
+  Clock::time_point opened{}, rest{};  // to others last, and alone until then
+  int factor = 1;
   const pid_t process = getpid();
 
   static void* member(void* pool) {
@@ -125,20 +132,20 @@ class Pool {
     return nullptr;
   }
   void serve() {
+    std::unique_lock<std::mutex> hold(lock);
     for (;;) {
-      std::shared_ptr<Job> job;
-      int thread;
-      {
-        std::unique_lock<std::mutex> hold(lock);
-        bell.wait(hold, [&] { return open && open->seats > 0; });
-        job = open;
-        job->seats--;
-        thread = job->next++;
-      }
+      bell.wait(hold, [&] { return now && now->open && now->inside < now->others; });
+      auto job = now;
+      job->inside++;
+      int thread = job->next++;
+      hold.unlock();
 #if defined(__x86_64__)
       __builtin_ia32_ldmxcsr(job->mode);
 #endif
       job->run(*job, thread);
+      hold.lock();
+      job->inside--;
+      if (job->finished()) job->open = false;
     }
   }
   void grow(int wanted) {
@@ -152,19 +159,6 @@ class Pool {
       threads++;
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  }
-  // Whether the others are this call's: else another has them, or the machine is busy.
-  bool open_to_others(const std::shared_ptr<Job>& job, int others) {
-    std::lock_guard<std::mutex> hold(lock);
-    if (busy || Clock::now() < rest) return false;
-    grow(others);
-    busy = true;
-#if defined(__x86_64__)
-    job->mode = __builtin_ia32_stmxcsr();
-#endif
-    job->seats = std::min(others, threads);
-    open = job;
-    return true;
   }
 
  public:
@@ -182,16 +176,42 @@ class Pool {
     return *found;
   }
 
+  // Lets others in, unless they are another call's or the machine is busy: then it may try again.
+  void open(const std::shared_ptr<Job>& job) {
+    {
+      std::lock_guard<std::mutex> hold(lock);
+      auto time = Clock::now();
+      if (now && now != job) return void(job->again = time + SOON);
+      if (time < rest) return void(job->again = rest);
+      grow(job->others);
+      now = job;
+      job->open = true;
+      opened = time;
+      job->alone.store(false);
+    }
+    bell.notify_all();
+  }
+  // Goes on alone, the longer the more was lost, and the more often what several did was not worth
+  // it: so a busy machine costs little, and an interruption on a quiet one does not either.
+  void close(Job& job, Clock::duration lost) {
+    std::lock_guard<std::mutex> hold(lock);
+    job.open = false;
+    auto time = Clock::now();
+    factor = time - opened > 4 * lost ? 1 : std::min(2 * factor, 8);
+    job.again = rest = time + std::min<Clock::duration>(factor * lost, AT_MOST);
+    job.alone.store(true);
+  }
   // Calls the job here, and by so many others as come.  It returns when its chains are done.
   void run(const std::shared_ptr<Job>& job, int others) {
-    if (!open_to_others(job, others)) return job->run(*job, 0);
-    bell.notify_all();
+#if defined(__x86_64__)
+    job->mode = __builtin_ia32_stmxcsr();
+#endif
+    job->others = others;
+    open(job);
     job->run(*job, 0);
     std::lock_guard<std::mutex> hold(lock);
-    job->seats = 0;  // who has not come need not
-    open = nullptr;
-    busy = false;
-    if (job->crowded.load()) rest = Clock::now() + 40 * PATIENCE;
+    job->open = false;  // who has not come need not
+    if (now == job) now = nullptr;
   }
 };
 
@@ -252,10 +272,16 @@ static void in_steps(int threads, long members, long count, int parts, F f) {
   }
   auto job = std::make_shared<Job>();
   for (long i = 0; i < members; i++) job->chains.push_back(std::make_unique<Chain>(count, parts));
-  job->run = [f, members, parts](Job& job, int thread) {
-    auto leave = [&] { return thread && job.crowded.load(std::memory_order_relaxed); };
-    auto late = [&] {
-      if (!thread) job.crowded.store(true);
+  std::weak_ptr<Job> same = job;  // it has this function, which must not have it
+  job->run = [f, members, parts, same](Job& job, int thread) {
+    auto& pool = Pool::here();
+    auto leave = [&] {
+      if (!job.alone.load(std::memory_order_relaxed)) return false;
+      if (!thread && Clock::now() >= job.again) pool.open(same.lock());
+      return thread > 0;
+    };
+    auto late = [&](Clock::duration lost) {
+      if (!thread && !job.alone.load(std::memory_order_relaxed)) pool.close(job, lost);
     };
     auto join = [&](long member) {
       job.chains[member]->join(thread, leave, late,
