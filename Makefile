@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PIP) install --editable '.[demo]' '$(JAX)' --group test --group lint
 	touch $@
 
-demo: $(VENV)/.ready ## train the three networks on text, write the picture and a sample
+demo: $(VENV)/.ready ## train three networks over growing distances and on text: pictures, a sample
 	$(BIN)/python -m jaxlstm
 
 # Most of the time goes into compiling small programs: the laws, which are many, take the compiler

@@ -13,19 +13,22 @@ import numpy as np
 import pytest
 
 import jaxlstm
-from jaxlstm.__main__ import main
+from jaxlstm.__main__ import _parser, main
 from networks import close
+from pages import ROOT
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 pytest.importorskip("safetensors")
 from jaxlstm.convert import FileError, load as read
-from jaxlstm.demo import model as lm, picture
+from jaxlstm.demo import distance, model as lm, picture
 from jaxlstm.demo.checkpoint import Checkpoint
 from jaxlstm.demo.text import Text, entropies, load, streams
 from jaxlstm.demo.train import Run, evaluate, train
+from jaxlstm.experiments.shared import ctrl_c
 
-SMALL = ["--hidden", "6", "--steps", "9", "--batch", "4", "--chunk", "8", "--sample", "20"]
+ALONE = ["--distances"]  # the language model, without the adding problem
+SMALL = [*ALONE, "--hidden", "6", "--steps", "9", "--batch", "4", "--chunk", "8", "--sample", "20"]
 
 
 @contextlib.contextmanager
@@ -160,8 +163,8 @@ def test_an_output_folder_that_cannot_be_made(small_text, capsys):
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_an_interrupted_run_keeps_what_it_has(presses, monkeypatch):
-    """The state, the curve and the model of the steps that were done."""
+def test_an_interrupted_run_keeps_what_it_has(presses, monkeypatch, capfd):
+    """The state, the curve and the model of the steps that were done; pressed again, it ends."""
     from jaxlstm.demo import train as module
 
     class Stopping(module.tqdm):
@@ -173,9 +176,13 @@ def test_an_interrupted_run_keeps_what_it_has(presses, monkeypatch):
 
     monkeypatch.setattr(module, "tqdm", Stopping)
     text = Text("text", "ab", np.array([0, 1] * 200, np.int32), 300)
-    with promoting():
+    again = pytest.raises(KeyboardInterrupt) if presses == 2 else contextlib.nullcontext()
+    with promoting(), again, ctrl_c("the step ends.") as pressed:
         model = lm.init(jax.random.key(0), jaxlstm.lstm, 2, 3, 1)
-        run = train("lstm", model, 3, text, 50, 2, 5, 1e-2)
+        run = train("lstm", model, 3, text, 50, 2, 5, 1e-2, None, pressed)
+    assert "Ctrl-C: the step ends. Press it again to stop at once." in capfd.readouterr().err
+    if presses == 2:
+        return
     assert run.interrupted
     assert len(run.train_bits) == 3
     assert run.held_out[-1][0] == 3
@@ -199,8 +206,9 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
 
     def run(folder, steps=30, seed=0):
         model = lm.init(jax.random.key(seed), jaxlstm.lstm, 2, 3, 1)
-        with promoting():
-            return train("lstm", model, 3, text, steps, 2, 5, 1e-2, Checkpoint(folder, 0.0))
+        with promoting(), ctrl_c("") as pressed:
+            hold = Checkpoint(folder, 0.0)
+            return train("lstm", model, 3, text, steps, 2, 5, 1e-2, hold, pressed)
 
     whole = run(tmp_path / "whole")
     folder = tmp_path / "stopped"
@@ -233,7 +241,7 @@ def test_killed_it_ends_with_the_same_weights(small_text, tmp_path, monkeypatch)
     """`kill -9` at any moment, again and again, and the same command once more."""
     monkeypatch.setenv("JAXLSTM_KERNEL", "on")
     small = ["--hidden", "24", "--steps", "20000", "--batch", "4", "--chunk", "8", "--sample", "20"]
-    command = [sys.executable, "-m", "jaxlstm", "--text", str(small_text), *small]
+    command = [sys.executable, "-m", "jaxlstm", "--text", str(small_text), *ALONE, *small]
     null = subprocess.DEVNULL
     command += ["--save", "0.05", "--cells", "lstm", "--output"]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True, timeout=400)
@@ -273,9 +281,9 @@ def test_an_end_between_two_cells_shows_those_that_are_done(
     from jaxlstm.demo import train as module
 
     def stopping(name, *args):
-        if name == "gru":
-            raise KeyboardInterrupt
-        return train(name, *args)
+        run = train(name, *args)
+        signal.raise_signal(signal.SIGINT)
+        return run
 
     monkeypatch.setattr(module, "train", stopping)
     out = tmp_path / "out"
@@ -285,6 +293,136 @@ def test_an_end_between_two_cells_shows_those_that_are_done(
     assert [r["cell"] for r in results["runs"]] == ["rnn"]
     assert (out / "demo.png").exists()
     assert "rnn" in capsys.readouterr().out
+
+
+ADDING = ["--distances", "12", "14", "--adding-steps", "50", "--adding-seeds", "2"]
+
+
+def test_the_adding_problem_comes_first(small_text, tmp_path, capsys):
+    """Every cell, with a figure for each seed; then the language model."""
+    out = tmp_path / "out"
+    arguments = [*SMALL, "--distances", "12", "--adding-steps", "2", "--adding-seeds", "2"]
+    arguments += ["--cells", "rnn", "lstm"]
+    with promoting(), jax.enable_x64(False):
+        assert main(["--text", str(small_text), "--output", str(out), *arguments]) == 0
+    results = json.loads((out / "results.json").read_text())
+    found = [distance.Learned(**each) for each in results["adding"]]
+    assert [(f.cell, f.distance) for f in found] == [("rnn", 12), ("lstm", 12)]
+    assert all(f.steps == 2 and len(set(f.errors)) == 2 for f in found)
+    assert max(f.weights for f in found) < 1.05 * min(f.weights for f in found)
+    assert [r["cell"] for r in results["runs"]] == ["rnn", "lstm"]
+    assert (out / "adding.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (out / "checkpoint" / "adding.json").exists()  # done, it is removed
+    shown = capsys.readouterr().out
+    assert shown.index("T = 12") < shown.index("held-out bits/char")
+
+
+def test_the_table_of_the_adding_problem():
+    """A row for each cell, also where Ctrl-C left some of its distances out."""
+    learned = lambda cell, length, *errors: distance.Learned(cell, length, 1000, 5, list(errors))
+    found = [learned("rnn", 20, 0.5, 0.01), learned("gru", 10, 0.1, 0.3), learned("rnn", 10, 0, 1)]
+    assert distance.table(found) == [
+        ("cell", "weights", "T = 10", "T = 20"),
+        ("rnn", "1,000", "0.500 (0.000 to 1.000)", "0.255 (0.010 to 0.500)"),
+        ("gru", "1,000", "0.200 (0.100 to 0.300)", ""),
+    ]
+
+
+def test_ctrl_c_in_the_adding_problem_shows_what_there_is(tmp_path, monkeypatch, capfd):
+    """It says at once what comes then, leaves the text out, and resumes to the same numbers."""
+    from jaxlstm.experiments import shared
+
+    class Stopping(shared.tqdm):
+        at = 0
+
+        def update(self, n=1):
+            super().update(n)
+            Stopping.at += n
+            if Stopping.at == 75:  # in the midst of the second of the two
+                signal.raise_signal(signal.SIGINT)
+
+    def run(folder):
+        arguments = [*SMALL, *ADDING, "--cells", "rnn", "--output", str(tmp_path / folder)]
+        with promoting(), jax.enable_x64(False):
+            code = main(arguments)
+        return code, json.loads((tmp_path / folder / "results.json").read_text())
+
+    code, whole = run("whole")
+    assert code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "tqdm", Stopping)
+        code, stopped = run("stopped")
+    assert code == 130
+    assert stopped["adding"] == whole["adding"][:1]
+    assert stopped["runs"] == []
+    assert (tmp_path / "stopped" / "adding.png").exists()
+    assert not (tmp_path / "stopped" / "demo.png").exists()
+    assert "Ctrl-C: the step that runs ends, and is kept" in capfd.readouterr().err
+    code, resumed = run("stopped")
+    assert code == 0
+    assert resumed["adding"] == whole["adding"]
+    assert resumed["runs"][0]["held_out"] == whole["runs"][0]["held_out"]
+    assert "14: 100%" in capfd.readouterr().err
+
+
+def test_a_file_that_holds_no_results_of_the_adding_problem(tmp_path, capsys):
+    (tmp_path / "adding.json").write_text("[]")
+    arguments = [*SMALL, *ADDING, "--output", str(tmp_path), "--checkpoint", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "adding.json does not hold the results" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_in_the_adding_problem_it_ends_with_the_same_numbers(tmp_path):
+    command = [sys.executable, "-m", "jaxlstm", *SMALL, *ADDING, "--adding-steps", "1000"]
+    command += ["--cells", "rnn", "--output"]
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True, timeout=400)
+    kept = tmp_path / "killed" / "checkpoint" / "adding.json"
+    null = subprocess.DEVNULL
+    with subprocess.Popen([*command, tmp_path / "killed"], stdout=null, stderr=null) as process:
+        while process.poll() is None and not kept.exists():
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True, timeout=400)
+    one, other = (
+        json.loads((tmp_path / way / "results.json").read_text()) for way in ("whole", "killed")
+    )
+    assert one["adding"] == other["adding"]
+    weights = [read(tmp_path / way / "rnn.safetensors") for way in ("whole", "killed")]
+    jax.tree.map(np.testing.assert_array_equal, *weights)
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = json.loads((ROOT / "docs" / "demo_results.json").read_text(encoding="utf-8"))
+ADDED = [distance.Learned(**each) for each in RESULTS["adding"]]
+
+
+def test_the_readme_shows_what_the_demo_wrote():
+    """Its figures are those of a run with the default options."""
+    given = vars(_parser().parse_args([]))
+    assert {k: v for k, v in RESULTS["options"].items() if k != "output"} == {
+        k: v for k, v in given.items() if k != "output"
+    }
+    for cell, *figures in distance.table(ADDED)[1:]:
+        assert f"| `{cell}` | {' | '.join(figures)} |" in README
+    for r in RESULTS["runs"]:
+        row = f"| `{r['cell']}` | {r['hidden']} | {r['parameters']:,} | {r['held_out_bits']:.2f} |"
+        assert row in README
+    unigram, bigram = RESULTS["unigram_entropy"], RESULTS["bigram_entropy"]
+    assert f"| {unigram:.2f} / {bigram:.2f} |" in README
+    minutes, seconds = divmod(round(RESULTS["cpu_seconds"]), 60)
+    assert f"JAX {RESULTS['jax']}, {minutes} min {seconds} s of CPU time in all" in README
+    assert RESULTS["cpu_seconds"] < 240  # two quiet cores need less
+
+
+def test_the_picture_is_that_of_these_figures(tmp_path):
+    from matplotlib.image import imread
+
+    picture.draw_distances(tmp_path / "adding.png", ADDED)
+    drawn, shown = (imread(p) for p in (tmp_path / "adding.png", ROOT / "docs" / "adding.png"))
+    assert drawn.shape == shown.shape
+    assert np.abs(drawn - shown).mean() < 0.01
 
 
 def test_ctrl_c_ends_it_cleanly(small_text, tmp_path):
@@ -301,4 +439,5 @@ def test_ctrl_c_ends_it_cleanly(small_text, tmp_path):
     assert process.returncode == 130, err
     assert b"Traceback" not in err
     assert b"(interrupted)" in out
+    assert b"Ctrl-C: the step that runs ends, and is kept" in err
     assert (tmp_path / "out" / "demo.png").exists()

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -267,11 +268,37 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
         assert rest[seed]["loss"] == whole[seed]["loss"]
 
 
+def test_ctrl_c_keeps_what_is_trained(tmp_path, monkeypatch, capfd):
+    """It says so at once, and the same command resumes to the same numbers."""
+    short = ["time_lags", "--short", "--seeds", "1", "--output"]
+    assert main([*short, str(tmp_path / "whole")]) == 0
+
+    class Stopping(shared.tqdm):
+        def update(self, n=1):
+            super().update(n)
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "tqdm", Stopping)
+        assert main([*short, str(tmp_path / "stopped")]) == 130
+    said = capfd.readouterr().err
+    assert "Ctrl-C: the steps that run end, and are kept. Press it again to stop at once." in said
+    assert "the same command resumes" in said
+    assert (tmp_path / "stopped" / "time_lags_short.npz").exists()
+    assert main([*short, str(tmp_path / "stopped")]) == 0
+    one, other = (
+        json.loads((tmp_path / way / "time_lags_short.json").read_text())["networks"]
+        for way in ("whole", "stopped")
+    )
+    for name, seeds in one.items():
+        assert seeds["0"]["curve"] == other[name]["0"]["curve"]
+
+
 def test_an_end_while_results_are_written_loses_none(tmp_path, monkeypatch):
     more = ["time_lags", "--short", "--networks", "rnn, p = 10", "--output", str(tmp_path)]
     path = tmp_path / "time_lags_short.json"
     found = {"0": {"sequences": None, "score": 0.5, "loss": 1.0, "curve": [], "weights": 1}}
-    fit = lambda name, run, seeds, path: {
+    fit = lambda name, run, seeds, path, pressed: {
         str(s): found["0"] | {"recipe": run.recipe} for s in seeds
     }
     monkeypatch.setattr(shared, "fit", fit)

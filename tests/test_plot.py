@@ -48,6 +48,21 @@ def test_heatmap():
     assert [a.get_ylabel() for a in ax.figure.axes] == ["unit", "memory cell $c$"]
 
 
+def test_heatmaps_of_one_scale():
+    """From -limit to limit, zero in the middle; what lies beyond is marked at the scale's end."""
+    values = jnp.asarray([[0.5, -1.0], [0.0, 1.5]])
+    for limit, extend in ((2.0, "neither"), (1.2, "max"), (0.9, "both")):
+        (image,) = plot.heatmap(values, limit=limit).images
+        assert image.get_clim() == (-limit, limit)
+        assert image.colorbar.extend == extend
+        middle = image.to_rgba(np.asarray(0.0))
+        assert min(middle[:3]) > 0.9  # white, whatever the values
+    assert plot.heatmap(-values, limit=1.2).images[0].colorbar.extend == "min"
+    for limit in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"`limit` must be above zero.*got"):
+            plot.heatmap(values, limit=limit)
+
+
 def test_flow_is_drawn_on_a_log_scale_and_side_by_side():
     norms = jaxlstm.gradient_flow(LSTM, XS, lambda ys: ys[-1].sum())
     ax = plot.flow(norms, row=0, label="LSTM")

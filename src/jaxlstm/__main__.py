@@ -1,4 +1,7 @@
-"""`python -m jaxlstm`: trains three recurrent networks on text and shows what they learned.
+"""`python -m jaxlstm`: trains three recurrent networks and shows what they learned.
+
+First on the adding problem over growing distances, to see where each stops learning; then on text,
+with a sample of what the LSTM writes.
 
 `python -m jaxlstm info` tells what this installation can do, and `python -m jaxlstm build lstm gru`
 makes the kernels of cells ahead of their first use.
@@ -7,11 +10,12 @@ Stopped at any moment, even killed, the same command goes on from its checkpoint
 the same weights.
 
 Exit codes: 0 done; 2 the arguments or the text are no good; 130 ended by Ctrl-C, with the
-table, the sample and the picture of what there was.
+tables, the sample and the pictures of what there was.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,30 +39,41 @@ def _parser() -> argparse.ArgumentParser:
     whole = _least(int, 1)
     parser = argparse.ArgumentParser(
         prog="python -m jaxlstm",
-        description="Trains a character-level language model with an RNN, a GRU and an LSTM of "
-        "equal parameter count, and writes a table, a sample and a picture. Ctrl-C ends it "
-        "with what it has.",
+        description="Trains an RNN, a GRU and an LSTM of equal parameter count, first on the "
+        "adding problem over growing distances, then as language models of characters, and writes "
+        "tables, a sample and pictures. Ctrl-C ends it with what it has.",
         epilog="`python -m jaxlstm info` tells what this installation can do; "
         "`python -m jaxlstm build CELL ...` makes the kernels of cells ahead of their first use.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
+    add("--distances", nargs="*", type=_least(int, 12), default=[25, 50, 100, 200], metavar="T",
+        help="steps in a sequence of the adding problem; none leaves the problem out")  # fmt: skip
+    add("--adding-steps", type=whole, default=500, help="training steps over each of them, at most")
+    add("--adding-seeds", type=whole, default=3, help="networks trained over each of them")
     add("--text", metavar="FILE", help="a UTF-8 text; else Python's own language reference")
     add("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="which cells to train")
-    add("--hidden", type=whole, default=192, help="width of the LSTM; the others follow its size")
-    add("--layers", type=whole, default=1, help="layers of each network")
-    add("--steps", type=whole, default=1200, help="training steps of each network")
+    add("--hidden", type=whole, default=192, help="its width as LSTM; the others follow its size")
+    add("--layers", type=whole, default=1, help="layers of each language model")
+    add("--steps", type=whole, default=900, help="training steps of each language model")
     add("--batch", type=whole, default=32, help="streams that are read side by side")
     add("--chunk", type=whole, default=64, help="characters a step; gradients reach that far")
     add("--rate", type=_least(float, 1e-9), default=3e-3, help="highest learning rate")
     add("--sample", type=whole, default=400, help="characters that the LSTM writes")
     add("--temperature", type=_least(float, 1e-3), default=0.7, help="of the sample")
-    add("--seed", type=_least(int, 0), default=0, help="of the weights and of the sample")
+    add("--seed", type=_least(int, 0), default=0, help="of the language models and the sample")
     add("--output", type=Path, default=Path("demo-output"), help="folder for what is written")
     add("--checkpoint", type=Path, metavar="FOLDER", help="for checkpoints; else in the output")
     add("--save", type=_least(float, 0), default=10.0, metavar="SECONDS",
         help="between two checkpoints")  # fmt: skip
     return parser
+
+
+def _lines(rows: Sequence[Sequence[Any]]) -> list[str]:
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(str(v).rjust(n) for v, n in zip(row, widths)) for row in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    return lines
 
 
 def _table(results: dict[str, Any]) -> str:
@@ -68,21 +83,30 @@ def _table(results: dict[str, Any]) -> str:
          f"{r['held_out_bits']:.3f}" + (" (interrupted)" if r["interrupted"] else ""))
         for r in results["runs"]
     ]  # fmt: skip
-    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(str(v).rjust(n) for v, n in zip(row, widths)) for row in [head, *rows]]
-    lines.insert(1, "-" * len(lines[0]))
+    lines = _lines([head, *rows])
     unigram, bigram = results["unigram_entropy"], results["bigram_entropy"]
     lines.append(f"\nthe same text: unigram entropy {unigram:.3f}, bigram entropy {bigram:.3f}")
     return "\n".join(lines)
 
 
 def demo(options: argparse.Namespace) -> int:
+    from .experiments.shared import ctrl_c
+
+    then = (
+        "the step that runs ends, and is kept; then come the tables, the sample and the pictures "
+        "of what there is."
+    )
+    with ctrl_c(then) as pressed:
+        return _demo(options, pressed)
+
+
+def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
     import jax
 
     import jaxlstm
 
     from .convert import save
-    from .demo import model as lm, picture
+    from .demo import distance, model as lm, picture
     from .demo.checkpoint import Checkpoint
     from .demo.text import check_length, entropies, load
     from .demo.train import train
@@ -90,38 +114,53 @@ def demo(options: argparse.Namespace) -> int:
     text = load(options.text)
     check_length(text, options.batch, options.chunk)
     options.output.mkdir(parents=True, exist_ok=True)
-    size, bits = len(text.vocabulary), entropies(text.symbols)
-    print(
-        f"{text.name}: {len(text.symbols):,} characters, {size} distinct, the last "
-        f"{len(text.held_out):,} held out; JAX {jax.__version__} on {jax.devices()[0]}"
-    )
     checkpoint = Checkpoint(options.checkpoint or options.output / "checkpoint", options.save)
-    print(f"stopped at any moment, the same command goes on from {checkpoint.folder}")
+    print(f"JAX {jax.__version__} on {jax.devices()[0]}")
+    print(f"stopped at any moment, the same command resumes from {checkpoint.folder}")
+    cells = [name for name in CELLS if name in options.cells]
+    written: list[str] = []
 
+    added: list[distance.Learned] = []
+    if options.distances:
+        print(
+            "\nthe adding problem: remember two marked numbers of a sequence of T steps", flush=True
+        )
+        how = (cells, options.distances, options.adding_steps, options.adding_seeds)
+        added = distance.measure(*how, checkpoint.path("adding.json"), pressed)
+    if added:
+        print("\n".join(_lines(distance.table(added))))
+        print(
+            "squared error relative to a network that remembers nothing: mean (range) of "
+            f"{options.adding_seeds} seeds, {options.adding_steps} training steps at most"
+        )
+        picture.draw_distances(options.output / "adding.png", added)
+        written.append("adding.png")
+
+    size, bits = len(text.vocabulary), entropies(text.symbols)
+    runs: dict[str, Any] = {}
     keys = jax.random.split(jax.random.key(options.seed), len(CELLS) + 1)
     budget = lm.parameters(lm.init(keys[0], jaxlstm.lstm, size, options.hidden, options.layers))
-    runs: dict[str, Any] = {}
-    interrupted = False
-    try:
-        for name, key in zip(CELLS, keys):
-            if name not in options.cells or interrupted:
-                continue
-            cell = getattr(jaxlstm, name)
-            hidden = lm.hidden_size(cell, size, options.layers, budget)
-            start = lm.init(key, cell, size, hidden, options.layers)
-            how = (options.steps, options.batch, options.chunk, options.rate)
-            run = train(name, start, hidden, text, *how, checkpoint)
-            interrupted = run.interrupted
-            if run.held_out:  # else ended before its first step
-                runs[name] = run
-    except KeyboardInterrupt:  # between two cells: those that are done are shown
-        interrupted = True
+    if not pressed:
+        print(
+            f"\n{text.name}: {len(text.symbols):,} characters, {size} distinct, the last "
+            f"{len(text.held_out):,} held out",
+            flush=True,
+        )
+    for name, key in zip(CELLS, keys):
+        if name not in cells or pressed:
+            continue
+        cell = getattr(jaxlstm, name)
+        hidden = lm.hidden_size(cell, size, options.layers, budget)
+        start = lm.init(key, cell, size, hidden, options.layers)
+        how = (options.steps, options.batch, options.chunk, options.rate)
+        runs[name] = train(name, start, hidden, text, *how, checkpoint, pressed)
 
     results = {
         "text": text.name, "characters": len(text.symbols), "distinct": size,
         "unigram_entropy": bits[0], "bigram_entropy": bits[1],
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
         "jax": jax.__version__, "device": str(jax.devices()[0]),
+        "adding": [each._asdict() for each in added],
         "runs": [
             {"cell": name, "hidden": r.hidden, "parameters": r.parameters,
              "seconds_per_step": r.seconds_per_step, "held_out_bits": r.held_out[-1][1],
@@ -129,29 +168,35 @@ def demo(options: argparse.Namespace) -> int:
             for name, r in runs.items()
         ],
     }  # fmt: skip
-    if not runs:
-        print("ended before the first step: nothing to show.", file=sys.stderr)
+    if not runs and not added:
+        print("ended before a network was trained: nothing to show.", file=sys.stderr)
         return 130
-    print(_table(results))
+    if runs:
+        print(_table(results))
+        per_step = options.batch * options.chunk
+        picture.draw(options.output / "demo.png", runs, text, bits, per_step)
+        written.append("demo.png")
     if "lstm" in runs:
         first = jax.numpy.asarray(text.held_out[0])
-        written = lm.sample(
+        sampled = lm.sample(
             keys[-1], runs["lstm"].model, first, options.sample, options.temperature
         )
-        results["sample"] = text.decode(written)
+        results["sample"] = text.decode(sampled)
         print(
             f"\nthe LSTM writes, at temperature {options.temperature:g}:\n\n{results['sample']}\n"
         )
-    (options.output / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    picture.draw(options.output / "demo.png", runs, text, bits, options.batch * options.chunk)
     for name, run in runs.items():
         whole = {**run.model._asdict(), "vocabulary": text.vocabulary}
         save(options.output / f"{name}.safetensors", whole)
-    weights = ", ".join(f"{name}.safetensors" for name in runs)
-    print(f"written in {options.output}: demo.png, results.json, {weights}")
-    if not interrupted:
+        written.append(f"{name}.safetensors")
+    user, system, *children, _ = os.times()  # the compiler of the kernel is a child
+    results["cpu_seconds"] = round(user + system + sum(children), 1)  # of this command
+    (options.output / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    names = ", ".join([*written, "results.json"])
+    print(f"written in {options.output}: {names}; {results['cpu_seconds']:.0f} s of CPU time")
+    if not pressed:
         checkpoint.remove()
-    return 130 if interrupted else 0
+    return 130 if pressed else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,15 +212,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("ended by Ctrl-C.", file=sys.stderr)
         return 130
     except ImportError as e:
-        if e.name is None or e.name.split(".")[0] not in ("matplotlib", "tqdm", "safetensors"):
+        if e.name is None or e.name.split(".")[0] not in (
+            "matplotlib",
+            "optax",
+            "tqdm",
+            "safetensors",
+        ):
             raise
         print(f"the demo needs {e.name}: pip install 'jaxlstm[demo]'", file=sys.stderr)
         return 2
     except (ValueError, OSError) as e:
         from .convert import FileError
         from .demo.text import TextError
+        from .experiments.shared import ResultsError
 
-        if not isinstance(e, TextError | OSError | FileError):
+        if not isinstance(e, TextError | OSError | FileError | ResultsError):
             raise
         print(f"python -m jaxlstm: error: {e}", file=sys.stderr)
         return 2

@@ -60,8 +60,19 @@ def gates(record: Record, ax: Axes | None = None, *, row: Any = (), mask: Any = 
     return ax
 
 
-def heatmap(values: Any, ax: Axes | None = None, *, row: Any = (), label: str = "c") -> Axes:
+def heatmap(
+    values: Any,
+    ax: Axes | None = None,
+    *,
+    row: Any = (),
+    label: str = "c",
+    limit: float | None = None,
+) -> Axes:
     """Every unit over time, such as the memory cell `record.states.c`, with a scale beside it.
+
+    Without a `limit` the colours reach from the least to the largest value.  With one they reach
+    from `-limit` to `limit`, and diverge from zero: several pictures share a scale, and signs are
+    seen.  Where values lie beyond it, the scale ends in a point.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -71,11 +82,21 @@ def heatmap(values: Any, ax: Axes | None = None, *, row: Any = (), label: str = 
     """
     ax = _axes(ax)
     units = _units(values, row)
-    image = ax.imshow(units.T, aspect="auto", cmap="cividis", interpolation="nearest")
+    scale: dict[str, Any] = {"cmap": "cividis"}
+    below = above = False
+    if limit is not None:
+        if not limit > 0:
+            raise ValueError(
+                f"`limit` must be above zero: colours go from -limit to it; got {limit}."
+            )
+        scale = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
+        below, above = bool((units < -limit).any()), bool((units > limit).any())
+    extend = ("neither", "max", "min", "both")[2 * below + above]
+    image = ax.imshow(units.T, aspect="auto", interpolation="nearest", **scale)
     ax.set(xlabel="time (steps)", ylabel="unit")
     _steps(ax.xaxis)
     _steps(ax.yaxis)
-    ax.figure.colorbar(image, ax=ax, label=_name(label))
+    ax.figure.colorbar(image, ax=ax, label=_name(label), extend=extend)
     return ax
 
 

@@ -30,14 +30,18 @@ class Checkpoint:
         self.folder, self.every = folder, every
         self.files: list[Path] = []
 
+    def path(self, name: str) -> Path:
+        """Where a file of these runs lies."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.files.append(self.folder / name)
+        return self.files[-1]
+
     def of(self, name: str, text: Text, model: Any, *options: Any) -> "File":
         """The file of a run, named by all that its weights follow from."""
         made = hashlib.sha256(repr((name, text.split, options, jax.tree.structure(model))).encode())
         for a in (text.symbols, *jax.tree.leaves(model)):
             made.update(np.ascontiguousarray(a).data)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.files.append(self.folder / f"{name}-{made.hexdigest()[:16]}.safetensors")
-        return File(self.files[-1], self.every)
+        return File(self.path(f"{name}-{made.hexdigest()[:16]}.safetensors"), self.every)
 
     def remove(self) -> None:
         """Removes the files of these runs, which are done."""

@@ -1,6 +1,6 @@
-"""One picture: how the three learned, and what the gates of the LSTM do along a sentence."""
+"""Pictures: who learns over which distance; how the three learned text, and gates along it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 
 import jaxlstm
 
+from .distance import Learned
 from .text import Text
 from .train import Run
 
 # Okabe and Ito's colours, told apart by everyone, and strokes that print in grey.
 STYLES = {"rnn": ("#E69F00", ":"), "gru": ("#0072B2", "--"), "lstm": ("#D55E00", "-")}
 UNITS = 24
+STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False}
 
 
 def draw(
@@ -26,9 +28,7 @@ def draw(
 ) -> None:
     """Writes the picture; the gates are left out where no LSTM was trained."""
     lstm = runs.get("lstm")
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with matplotlib.rc_context({"font.size": 9, **STYLE}):
         figure = Figure(figsize=(11, 4.6) if lstm else (5.5, 4.6), layout="constrained", dpi=110)
         FigureCanvasAgg(figure)
         columns: Any = figure.subfigures(1, 2, width_ratios=(1, 1.35)) if lstm else [figure]
@@ -36,6 +36,39 @@ def draw(
         if lstm:
             _gates(columns[1], lstm, text)
         figure.savefig(path)
+
+
+def draw_distances(path: Path, found: Sequence[Learned]) -> None:
+    """Writes the picture of who learns over which distance, legible on a phone."""
+    with matplotlib.rc_context({"font.size": 11, **STYLE}):
+        figure = Figure(figsize=(5, 3.5), layout="constrained", dpi=120)
+        FigureCanvasAgg(figure)
+        _distances(figure.subplots(), found)
+        figure.savefig(path)
+
+
+def _distances(ax: Any, found: Sequence[Learned]) -> None:
+    distances = sorted({each.distance for each in found})
+    cells = dict.fromkeys(each.cell for each in found)
+    for shift, cell in zip((-1, 0, 1), cells):  # so that no point hides another
+        colour, stroke = STYLES[cell]
+        own = sorted((each for each in found if each.cell == cell), key=lambda e: e.distance)
+        at = [each.distance * 1.025**shift for each in own]
+        means = [np.mean(each.errors) for each in own]
+        ax.plot(at, means, stroke, color=colour, linewidth=2.5, label=cell)
+        for x, each in zip(at, own):
+            ax.plot([x] * len(each.errors), each.errors, "o", color=colour, ms=5, alpha=0.5)
+    ax.axhline(1, color="0.4", linewidth=1, linestyle=(0, (1, 1)))
+    ax.annotate("remembers nothing", (0, 1), (4, 4), textcoords="offset points", color="0.3",
+                xycoords=("axes fraction", "data"))  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xticks(distances, [str(distance) for distance in distances])
+    ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    ax.set(
+        xlabel="steps in the sequence", ylabel="error of the answer", ylim=(-0.05, None),
+        title="Adding two numbers of a long sequence",
+    )  # fmt: skip
+    ax.legend(frameon=False, loc="center right")
 
 
 def _curves(

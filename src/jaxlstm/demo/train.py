@@ -1,11 +1,9 @@
 """Truncated backpropagation through time: chunk by chunk, the state carried along."""
 
-import contextlib
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,30 +31,6 @@ class Run(NamedTuple):
     interrupted: bool
 
 
-@contextlib.contextmanager
-def _ctrl_c() -> Iterator[list[int]]:
-    """Gets an entry when Ctrl-C is pressed, which then ends the step; pressed again, it raises.
-
-    Python drops an exception that a signal raises in a callback, such as that of JAX in the
-    garbage collector, and the run would go on.
-    """
-    pressed: list[int] = []
-
-    def press(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.signal(number, signal.default_int_handler)
-
-    try:
-        before = signal.signal(signal.SIGINT, press)
-    except ValueError:  # not the main thread, which alone hears signals
-        yield pressed
-        return
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def train(
     name: str,
     model: lm.Model,
@@ -67,8 +41,9 @@ def train(
     chunk: int,
     rate: float,
     checkpoint: Checkpoint | None = None,
+    pressed: Sequence[int] = (),
 ) -> Run:
-    """Trains until the steps are done or the person at the keyboard has seen enough.
+    """Trains until the steps are done, or the step in which `pressed` gets an entry.
 
     With a checkpoint it goes on where an earlier run of the same was stopped, to the same weights.
     """
@@ -104,38 +79,35 @@ def train(
     progress = tqdm(
         total=steps, initial=done, desc=f"{name:>5}", bar_format=columns, mininterval=every
     )
-    with _ctrl_c() as pressed, progress as bar:
-        try:
-            for step in range(done, steps):
-                at = step % chunks
-                if at == 0:
-                    state = zeros  # the streams start again, with no past
-                symbols = jnp.asarray(data[at * chunk : (at + 1) * chunk + 1])
-                start = time.perf_counter()
-                model, opt_state, state, nats = update(model, opt_state, state, symbols)
-                bits.append(float(nats) * BITS)
-                seconds.append(time.perf_counter() - start)
-                done = step + 1
-                rate_now = batch * chunk / float(np.median(seconds[-20:]))
-                bar.set_postfix_str(
-                    f"loss {bits[-1] / BITS:.3f} nats, {bits[-1]:.3f} bits/char, "
-                    f"{rate_now:,.0f} char/s",
-                    refresh=False,
-                )
-                bar.update()
-                if done in marks:
-                    held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
-                if hold is not None and (hold.is_due() or pressed or done == steps):
-                    hold.save(model, opt_state, state, curve)
-                if pressed:
-                    break
-        except KeyboardInterrupt:
-            pressed.append(signal.SIGINT)
-    if done and (not held_out or held_out[-1][0] != done):
+    with progress as bar:
+        for step in range(done, steps):
+            at = step % chunks
+            if at == 0:
+                state = zeros  # the streams start again, with no past
+            symbols = jnp.asarray(data[at * chunk : (at + 1) * chunk + 1])
+            start = time.perf_counter()
+            model, opt_state, state, nats = update(model, opt_state, state, symbols)
+            bits.append(float(nats) * BITS)
+            seconds.append(time.perf_counter() - start)
+            done = step + 1
+            rate_now = batch * chunk / float(np.median(seconds[-20:]))
+            bar.set_postfix_str(
+                f"loss {bits[-1] / BITS:.3f} nats, {bits[-1]:.3f} bits/char, "
+                f"{rate_now:,.0f} char/s",
+                refresh=False,
+            )
+            bar.update()
+            if done in marks:
+                held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
+            if hold is not None and (hold.is_due() or pressed or done == steps):
+                hold.save(model, opt_state, state, curve)
+            if pressed:
+                break
+    if not held_out or held_out[-1][0] != done:
         held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
-    steady = seconds[1:] or seconds or [math.nan]
+    steady = seconds[1:] or seconds
     return Run(
-        model, hidden, lm.parameters(model), float(np.median(steady)), bits, held_out, bool(pressed)
+        model, hidden, lm.parameters(model), float(np.median(steady)), bits, held_out, done < steps
     )
 
 

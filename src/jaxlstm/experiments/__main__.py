@@ -46,10 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.seeds < 1:
             raise ValueError(f"`--seeds` must be 1 or more; got {options.seeds}.")
         given = options.seeds, options.short, path, options.networks
-        results = shared.results_of(experiment, *given)
+        with shared.ctrl_c("the steps that run end, and are kept.") as pressed:
+            results = shared.results_of(experiment, *given, pressed)
+        if pressed:
+            raise KeyboardInterrupt
         shared.picture(experiment, results, path.with_suffix(".png"))
     except KeyboardInterrupt:
-        print("ended by Ctrl-C; networks that were done are kept.", file=sys.stderr)
+        print("ended by Ctrl-C; the same command resumes from what is kept.", file=sys.stderr)
         return 130
     except ImportError as e:
         if e.name is None or e.name.split(".")[0] not in ("matplotlib", "tqdm"):

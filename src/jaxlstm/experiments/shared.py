@@ -4,11 +4,14 @@ An experiment is a module with `PAPER`, `CLAIM`, `PUBLISHED`, `runs(short)`, whi
 networks and how each learns, and `verdict(results)`, whether what came is what the paper says.
 """
 
+import contextlib
 import json
+import os
+import signal
 import statistics
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -148,10 +151,39 @@ def learning(
     )  # fmt: skip
 
 
-def fit(name: str, run: Run, seeds: Sequence[int], path: Path) -> dict[str, dict[str, Any]]:
+@contextlib.contextmanager
+def ctrl_c(then: str) -> Iterator[list[int]]:
+    """Gets an entry when Ctrl-C is pressed, and says what comes `then`; pressed again, it raises.
+
+    Python drops an exception that a signal raises in a callback, such as that of JAX in the
+    garbage collector, and the run would continue.
+    """
+    pressed: list[int] = []
+
+    def press(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.signal(number, signal.default_int_handler)
+        # Not `print`, which a signal may have interrupted.
+        os.write(2, f"\nCtrl-C: {then} Press it again to stop at once.\n".encode())
+
+    try:
+        before = signal.signal(signal.SIGINT, press)
+    except ValueError:  # not the main thread, which alone hears signals
+        yield pressed
+        return
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def fit(
+    name: str, run: Run, seeds: Sequence[int], path: Path, pressed: Sequence[int] = ()
+) -> dict[str, dict[str, Any]]:
     """Trains a network from each of these seeds, all of them side by side in one program.
 
-    Every minute what there is goes into `path`, from which an interrupted run resumes.
+    Every minute what there is goes into `path`, from which an interrupted run resumes.  So it does
+    once `pressed` has an entry, and nothing is returned.
     """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     first, data = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
@@ -188,10 +220,12 @@ def fit(name: str, run: Run, seeds: Sequence[int], path: Path) -> dict[str, dict
             bar.update(run.every)
             if run.stops and all(curve[-1][2] >= run.solved for curve in curves):
                 break
-            if time.perf_counter() - kept > 60:
+            if pressed or time.perf_counter() - kept > 60:
                 kept = time.perf_counter()
                 now = {"curves": curves, "done": done, "seconds": before + kept - began}
                 keep(path, (weights, memory, carried), about | now)
+            if pressed:
+                return {}
     path.unlink(missing_ok=True)
     seconds = before + time.perf_counter() - began
     extra = {k: rounded(v) for k, v in jax.jit(jax.vmap(run.extra))(weights).items()}
@@ -238,29 +272,44 @@ def rounded(values: Array) -> Any:
     return jax.tree.map(lambda x: float(f"{x:.4g}"), values.tolist())
 
 
+class ResultsError(ValueError):
+    """A file that does not hold results; the message is for the person who named it."""
+
+
 def results_of(
-    experiment: Any, seeds: int, short: bool, path: Path, networks: Sequence[str] = ()
+    experiment: Any,
+    seeds: int,
+    short: bool,
+    path: Path,
+    networks: Sequence[str] = (),
+    pressed: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Runs what `path` does not hold yet, and keeps each network's seeds there when it is done."""
+    """Runs what `path` does not hold yet, and keeps each network's seeds there when it is done.
+
+    Once `pressed` has an entry, the network that is trained is kept as it is, and the others wait.
+    """
     try:
         saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"networks": {}}
         saved["networks"].items()
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(
-            f"{path} does not hold the results of an experiment: move it away, or give another "
-            "`--output`."
+        raise ResultsError(
+            f"{path} does not hold the results of an experiment: move it away, or name another "
+            "folder."
         ) from None
     runs = experiment.runs(short)
     if unknown := [name for name in networks if name not in runs]:
         raise ValueError(f"`--networks` must be of {list(runs)}; got {unknown}.")
     results = {name: v for name, v in saved["networks"].items() if name in runs}
     for name, run in runs.items():
-        if networks and name not in networks:
+        if pressed or (networks and name not in networks):
             continue
         kept = {k: v for k, v in results.get(name, {}).items() if v["recipe"] == run.recipe}
         missing = [seed for seed in range(seeds) if str(seed) not in kept]
         if missing:
-            kept |= fit(name, run, missing, path.with_suffix(".npz"))
+            trained = fit(name, run, missing, path.with_suffix(".npz"), pressed)
+            if not trained:
+                break
+            kept |= trained
         results[name] = {k: kept[k] for k in sorted(kept, key=int)}
         saved = {"jax": jax.__version__, "device": str(jax.devices()[0]), "networks": results}
         new = path.with_suffix(".new.json")  # an end at any instant leaves the old one, or this
