@@ -163,7 +163,8 @@ def check(build, dtype, way, modes="reverse forward"):
 def ways(cell, dtype):
     other = {"Linear": ["associative"], "Gated": ["deferred"]}.get(type(cell).__name__, [])
     kernel = ["native"] if type(cell).__name__ == "Gated" and dtype == "float32" else []
-    return ["scan", *other, *kernel]
+    newton = [] if type(cell).__name__ == "Linear" else ["newton"]
+    return ["scan", *other, *kernel, *newton]
 
 
 OFTEN = [

@@ -114,6 +114,8 @@ WAYS = [
     ("native", jaxlstm.lstm),
     ("associative", jaxlstm.mingru),
     ("native", jaxlstm.gru),
+    ("newton", jaxlstm.gru),
+    ("newton", jaxlstm.cells.indrnn),
 ]
 
 

@@ -202,6 +202,34 @@ def test_nan_travels_as_in_scan():
     close(got, expected)
 
 
+@pytest.mark.parametrize("name", ["gru", "indrnn"])
+def test_mapped_rows_and_networks(name):
+    """Gradients too, where of two networks one is left to `scan` and the other is not."""
+    params, controls = network(CELLS[name]), jnp.asarray(CONTROLS["mask"])
+    chaotic = params._replace(r=params.r * 40) if name == "gru" else params
+    several = jax.tree.map(lambda *a: jnp.stack(a), params, chaotic)
+
+    def mapped(way, params, xs):
+        run = lambda p, x, m: jaxlstm.apply(p, x, mask=m, implementation=way)
+        rows = lambda p: jax.vmap(run, (None, 1, 1), (1, 0))(p, xs, controls)
+        return jax.vmap(rows)(params)
+
+    def both(way):
+        out, pull = jax.vjp(lambda *a: mapped(way, *a), several, XS)
+        tangents = jax.jvp(lambda *a: mapped(way, *a), (several, XS), (several, XS))[1]
+        return out, pull(normal_like(out)), tangents
+
+    got, expected = jax.jit(lambda: [both(way) for way in ("newton", "scan")])()
+    close(got, expected, rtol=1e-10)
+
+
+def test_networks_without_rows():
+    several = jax.tree.map(lambda a: jnp.stack([a, a]), network(jaxlstm.gru))
+    run = lambda p: jaxlstm.apply(p, inputs(shape=(T, 0, N)), implementation="newton")[0]
+    grads = jax.grad(lambda p: jax.vmap(run)(p).sum())(several)
+    assert not any(g.any() for g in jax.tree.leaves(grads))
+
+
 @pytest.mark.parametrize("cell", [jaxlstm.lstm, CELLS["indrnn"]], ids=["lstm", "indrnn"])
 @pytest.mark.parametrize(
     ("time", "batch"), [(0, (2,)), (1, ()), (5, ()), (4, (0,)), (3, (2, 3))], ids=str

@@ -243,6 +243,44 @@ def test_a_product_inside_a_transformation_of_the_equations(within):
     close(jaxlstm.record(params, xs)[0], got[0][0])
 
 
+@jaxlstm.gated_cell("n", jaxlstm.HiddenState)
+def branching(s, u, v):
+    n = (u + v)[0]
+    return (jax.lax.cond(s.h.sum() > 0, jnp.tanh, lambda n: jnp.sin(n) / 2, n),)
+
+
+@jaxlstm.general_cell("n", jaxlstm.HiddenState)
+def switching(s, u, recur):
+    n = u[0] + recur(s.h, "n")[0]
+    which = jnp.int32(s.h.sum() > 0) + jnp.int32(n.sum() > 0)
+    return (jax.lax.switch(which, [jnp.tanh, jnp.sin, lambda n: n / 3], n),)
+
+
+@pytest.mark.parametrize("cell", [branching, switching])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_branches_of_equations_under_vmap(cell, dtype):
+    """Each row by itself takes its own, in gradients too; a step at a time is the oracle."""
+    params, xs = jaxlstm.init(jax.random.key(0), cell, N, H, dtype=dtype), XS.astype(dtype)
+
+    def by_steps(params, xs):
+        state, ys = None, []
+        for x in xs:
+            y, state = jaxlstm.step(params, x, state)
+            ys.append(y)
+        return jnp.stack(ys)
+
+    def results(run):
+        mapped = lambda params, xs: jax.vmap(run, (None, 1), 1)(params, xs)
+        ys, pull = jax.vjp(mapped, params, xs)
+        return ys, pull(normal_like(ys)), jax.jvp(mapped, (params, xs), (params, xs))[1]
+
+    expected = results(by_steps)
+    tolerance = {"rtol": 1e-4, "atol": 1e-6} if dtype == "float32" else {}
+    close(jax.jit(lambda: results(lambda *a: jaxlstm.apply(*a)[0]))(), expected, **tolerance)
+    reasons = jaxlstm.implementations(params, xs)
+    assert all("without `jax.lax.cond`" in reasons[way] for way in ("deferred", "newton"))
+
+
 def test_a_linear_cell_with_a_constant_for_each_unit():
     rates = np.linspace(0.1, 0.9, H)
 

@@ -27,7 +27,7 @@ from oracle import ORACLES, Weights
 from test_oracle import TABLE
 
 N = 3
-WAYS = (None, None, "scan", "deferred", "associative", "native")
+WAYS = (None, None, "scan", "deferred", "associative", "native", "newton")
 # How it is called: as it is, its rows or several networks under `vmap`, under `jax.checkpoint`, in
 # two calls of which the second takes the state of the first, or step by step.
 CALLS = ("plain", "plain", "vmap", "ensemble", "remat", "cut", "step")

@@ -162,6 +162,7 @@ def ways(cell):
     return [
         "scan",
         *{"Linear": ["associative"], "Gated": ["deferred"]}.get(type(cell).__name__, []),
+        *([] if type(cell).__name__ == "Linear" else ["newton"]),
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, get_opaque_trace_state
 from jaxtyping import Array
 
-from .._jaxpr import follow
+from .._jaxpr import follow, primitives
 from .._layer import are_of_rows, take
 from .._node import Problem, StepNode
 
@@ -107,6 +107,8 @@ def groups_of(problem: Problem) -> Groups | None:
         return node.step(s, u, lambda h, gates: next(rest), noise)
 
     program = jax.make_jaxpr(given)(u, products, node, s, noise)
+    if branches(program):
+        return None
     jaxpr = program.jaxpr
     first = len(jax.tree.leaves((u, products)))
     weights = jaxpr.invars[first : first + len(jax.tree.leaves(node))]
@@ -120,6 +122,15 @@ def groups_of(problem: Problem) -> Groups | None:
         apart = _apart(program, [(node.gates, u), *zip(calls, products, strict=True)])
     found = group(node.gates, tuple(calls), tuple(operands), own, apart)
     return found._replace(prints=bool(jaxpr.effects))
+
+
+def branches(program: ClosedJaxpr) -> bool:
+    """Whether a step has `jax.lax.cond`, which no derivative rule may contain.
+
+    With a mapped condition JAX applies `stop_gradient` to what enters it: to tangents in a rule,
+    where it has no transpose.
+    """
+    return "cond" in primitives(program)
 
 
 def _trace() -> Any:

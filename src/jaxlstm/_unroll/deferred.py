@@ -42,8 +42,8 @@ def refusal(problem: Problem) -> str | None:
     if groups_of(problem) is None:
         return (
             "needs a node with recurrent weights, or another matrix, that its step multiplies with "
-            "outside of loops of its own, `jit`, `grad` and other transformations; this is "
-            f"{problem.node!r}."
+            "outside of loops of its own, `jit`, `grad` and other transformations, and a step "
+            f"without `jax.lax.cond` and `switch`; this is {problem.node!r}."
         )
     return None
 

@@ -49,7 +49,8 @@ from .._control import (
 from .._jaxpr import follow, primitives
 from .._layer import Layer, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, State, StepNode
-from ._groups import abstract_step
+from . import scan
+from ._groups import abstract_step, branches
 
 ROUNDS = 64  # of Newton's method, at most
 RESIDUAL = 16  # units of rounding of the state that a residual may be
@@ -110,6 +111,8 @@ def refusal(problem: Problem) -> str | None:
         return "needs a step with derivatives in forward mode."
     if "jaxlstm_clip_cotangent" in primitives(program):
         return "needs gradients that are linear, which `clip_gradient` does not leave them."
+    if branches(program):
+        return "needs a step without `jax.lax.cond` and `switch`."
     if program.effects:
         return "computes each step many times: the step has effects, such as `jax.debug.print`."
     return None
@@ -123,10 +126,9 @@ def run(problem: Problem) -> tuple[Array, State]:
 def reported(problem: Problem) -> tuple[Array, State, NewtonReport]:
     """`run`, and how it went."""
     node, xs, reverse = problem.node, problem.xs, problem.plan.reverse
-    if not xs.shape[0]:
-        ys = jnp.zeros((0, *problem.state[0].shape), xs.dtype)
+    if 0 in xs.shape[: -1 - node.spatial_axes]:  # no steps, or no rows: there is nothing to solve
         zero = jnp.zeros((), problem.state[0].dtype)
-        return ys, problem.state, _read(NewtonReport(zero, zero, zero, zero))
+        return *scan.run(problem), _read(NewtonReport(zero, zero, zero, zero))
     node = for_rows(for_loops(node), xs, node.spatial_axes)
     ahead = lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0) if reverse else a, tree)
     job = Job(node, problem.initial, problem.state, *ahead((xs, problem.controls)))
@@ -431,7 +433,23 @@ def solution(way: Way, job: Job) -> tuple[State, NewtonReport]:
     carry, blocks = _over_blocks(body, vary_alike(carry, job), _in_blocks(way, job))
     _, _, solved, report = carry
     states = _joined(blocks, job.xs.shape[0])
-    return jax.lax.cond(solved, lambda: states, lambda: _by_scan(job)), report
+    mixed = lambda: jax.tree.map(functools.partial(jnp.where, solved), states, _by_scan(job))
+    return jax.lax.cond(_by_all(solved), lambda: states, mixed), report
+
+
+@jax.custom_batching.custom_vmap
+def _by_all(flag: Array) -> Array:
+    """Whether it holds for all of a mapped axis.
+
+    With a mapped condition `jax.lax.cond` would compute both of its branches, and apply
+    `stop_gradient` to tangents, which has no transpose.
+    """
+    return flag
+
+
+@_by_all.def_vmap
+def _by_all_of_an_axis(size: int, mapped: Any, flags: Array) -> tuple[Array, bool]:
+    return _by_all(jnp.all(flags, 0)), False
 
 
 def _largest(a: Array, b: Array) -> Array:
@@ -490,7 +508,7 @@ def _rule(way: Way, primals: tuple[Job], tangents: tuple[Job]) -> Any:
             return over_time(one, ds, steps, False)[1]
 
         if way.exact:
-            out = jax.lax.cond(report.fell_back == 0, parallel, sequential, ds, df)
+            out = jax.lax.cond(_by_all(report.fell_back == 0), parallel, sequential, ds, df)
         else:
             out = sequential(ds, df)
         return jax.tree.map(lambda a: a[-1], out), out

@@ -117,8 +117,8 @@ def _of_its_kind(problem: Problem) -> str | None:
         return f"runs in float32 alone; this is {xs.dtype}."
     if os.name != "posix":
         return f"runs on Linux and macOS; this is {os.name!r}."
-    groups = groups_of(problem)
-    assert groups is not None
+    if (groups := groups_of(problem)) is None:
+        return "needs a step without `jax.lax.cond` and `switch`."
     try:
         source(cell, groups, node.w.shape[-1])
     except NotImplementedError as reason:
