@@ -179,6 +179,28 @@ def test_nothing_is_truncated(tmp_path):
         convert.load(tmp_path / "a")
 
 
+def test_arrays_of_64_bits_around_networks_are_kept(tmp_path):
+    """What NumPy makes unless it is told otherwise, while JAX has no such arrays."""
+    jax.config.update("jax_enable_x64", False)
+    params = network(jaxlstm.lstm, dtype=jnp.float32)
+    arrays = {"ids": np.arange(3) + 2**40, "mean": np.arange(3.0) / 3, "scale": np.float64(1 / 3)}
+    tree = {"rnn": params, "b": np.ones(2, "float32"), **arrays}
+    convert.save(tmp_path / "a", tree)
+    convert.save(tmp_path / "b", tree, architecture=False)
+    from_file = convert.load(tmp_path / "a"), convert.load(tmp_path / "b", like=tree)
+    for again in (*from_file, convert.from_dict(convert.to_dict(tree), like=tree)):
+        equal(again["rnn"], params)
+        assert isinstance(again["b"], jax.Array)
+        for name, a in arrays.items():
+            assert isinstance(again[name], np.ndarray)
+            assert again[name].dtype == a.dtype
+            assert (again[name] == a).all()
+            again[name][...] = 0  # it is the caller's own
+    double = jax.tree.map(lambda a: np.asarray(a, "float64"), params)
+    with pytest.raises(TypeError, match="float64, which JAX would truncate"):
+        convert.from_dict(convert.to_dict(double), like=double)
+
+
 @pytest.mark.parametrize("at", ["write", "fsync", "replace"])
 def test_a_failure_leaves_the_old_file(at, tmp_path, monkeypatch):
     old, new = network(jaxlstm.lstm), network(jaxlstm.lstm, seed=5)

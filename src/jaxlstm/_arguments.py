@@ -30,6 +30,7 @@ from ._options import (
     numbers as numbers,
     outline,
     probability as probability,
+    real as real,
     short_repr as short_repr,
     whole as whole,
 )

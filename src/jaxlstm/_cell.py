@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ._declaration import (
@@ -38,7 +37,7 @@ from ._layer import (
     product as product,
 )
 from ._node import Recur, State as State
-from ._options import flag, hashable
+from ._options import flag, hashable, plain
 from ._tags import mark, tag as tag
 
 Weights: TypeAlias = Any  # a `CellNode`
@@ -258,8 +257,7 @@ def _option(name: str, value: Any, default: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
-    single = isinstance(value, np.ndarray | np.generic | jax.Array) and not np.shape(value)
-    return value.item() if single and not isinstance(value, jax.core.Tracer) else value
+    return plain(value)
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -395,7 +393,8 @@ Decorator: TypeAlias = Callable[[Callable[..., Any]], Any]
 def _decorator(shape: type[Any], gates: str, state: type[Any], **data: Any) -> Decorator:
     recurrent, bias, weights = (data.pop(name) for name in ("recurrent", "bias", "weights"))
     data["recurrent"] = gates if recurrent is None else recurrent
-    data["bias"] = None if bias is False else tuple((bias or {}).items())
+    initial = tuple((gate, plain(value)) for gate, value in (bias or {}).items())
+    data["bias"] = None if bias is False else initial
     data["weights"] = tuple((weights or {}).items())
     data["sizes"] = tuple(data["sizes"])
     return lambda equations: shape(equations, gates, state, **data)

@@ -71,14 +71,19 @@ def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any, recur: Any
     return where(at.mask, node.step(before, u, recur or node.recur, at.noise), s)
 
 
-def split_noise(noise: Any) -> tuple[Any, Any]:
-    """Noise that may have tangents, and the rest: None in each for what is in the other."""
-    real = lambda a: jnp.issubdtype(a.dtype, jnp.floating)
-    pick = lambda which: jax.tree.map(lambda a: a if real(a) is which else None, noise)
+def differentiable(a: Any) -> bool:
+    """Whether an array may have tangents: not one of whole numbers, of flags, or of keys."""
+    return bool(jnp.issubdtype(a.dtype, jnp.inexact))
+
+
+def partition(tree: Any) -> tuple[Any, Any]:
+    """What may have tangents, and the rest: None in each for what is in the other."""
+    pick = lambda which: jax.tree.map(lambda a: a if differentiable(a) is which else None, tree)
     return pick(True), pick(False)
 
 
-def join_noise(varying: Any, fixed: Any) -> Any:
+def combine(varying: Any, fixed: Any) -> Any:
+    """The tree of both."""
     missing = lambda a: a is None
     return jax.tree.map(lambda a, b: b if a is None else a, varying, fixed, is_leaf=missing)
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from ._dtypes import wide
-from ._options import count, describe, short_repr
+from ._options import count, describe, real, short_repr
 
 WORDS = ("input", "hidden", "output", "gates", "head", "complex")  # of a shape; options too
 
@@ -34,7 +33,7 @@ def check_declaration(cell: Any) -> None:
             raise ValueError(
                 f"`bias` of the cell {cell.name} must have gates of {cell.gates!r}; got {letter!r}."
             )
-        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+        if real(value) is None:
             raise TypeError(
                 f"`bias` of the cell {cell.name} must map each gate to its initial value; "
                 f"got {short_repr(value)} for {letter!r}."

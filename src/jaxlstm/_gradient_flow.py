@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _arguments
 from ._apply import Precision, start
-from ._control import over_time, share_alike
+from ._control import combine, over_time, partition, share_alike
 from ._node import Plan, State
 from ._record import mirror, recorded
 
@@ -38,7 +38,8 @@ def gradient_flow(
         The tree of `params`, and where each layer stands its state with the Euclidean norm of
         the gradient for each step and row, `(time, *batch)`: `flow.c` for one layer of an
         LSTM, `flow.layers[1].h` in a stack.  Gradients that vanish or explode are these norms
-        falling or growing as `t` goes back: Hochreiter 1991; Bengio, Simard and Frasconi 1994,
+        falling or growing as `t` goes back; None for a field of whole numbers, such as a counter,
+        which has no gradient.  Hochreiter 1991; Bengio, Simard and Frasconi 1994,
         "Learning long-term dependencies with gradient descent is difficult".
 
     Raises:
@@ -79,6 +80,7 @@ def gradient_flow(
     @jax.jit
     def norms(args: Any) -> Any:
         pushes = jax.eval_shape(run, None, args)[1]
+        pushes, _ = partition(pushes)  # nothing is a small push to a counter
         pushes = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), pushes)
         slopes, _ = jax.grad(run, has_aux=True)(pushes, args)
         return jax.tree.map(norm, slopes)
@@ -99,8 +101,9 @@ def state_jacobians(
     """The products of the state Jacobians, `J_t = ds_t/ds_0`, over every span from the start.
 
     `s` is the whole state of the network, every field of every layer in one vector, in the
-    order of `jax.tree.leaves(state)`; `s_0` is `state` and `s_t` what it is after `t + 1`
-    steps.  For a span that starts later, give the `xs` and the state from there on.
+    order of `jax.tree.leaves(state)`, without fields of whole numbers; `s_0` is `state` and `s_t`
+    what it is after `t + 1` steps.  For a span that starts later, give the `xs` and the state from
+    there on.
 
     The norm of `J_t` bounds what a small change of the state is worth `t` steps later, and
     `jnp.linalg.svd(J, compute_uv=False)` says in how many directions it is worth anything.
@@ -126,16 +129,20 @@ def _jacobians(net: Any, inputs: Array, given: State, mask: Any, reset: Any) -> 
     net, inputs, given, mask, reset = share_alike(net, inputs, given, mask, reset)
 
     def row(s: State, *steps: Any) -> Array:
-        flat, unravel = ravel_pytree(s)
+        real, counted = partition(s)
+        flat, unravel = ravel_pytree(real)
 
         def trajectory(flat: Array) -> Array:
-            def body(flat: Array, at: Any) -> tuple[Array, Array]:
+            def body(carry: tuple[Array, State], at: Any) -> tuple[tuple[Array, State], Array]:
+                flat, counted = carry
                 x, m, r = jax.tree.map(lambda a: a[None], at)
-                _, new = start(net, x, unravel(flat), m, r, None, Plan(single_step=True))
-                flat = ravel_pytree(new)[0]
-                return flat, flat
+                before = combine(unravel(flat), counted)
+                _, new = start(net, x, before, m, r, None, Plan(single_step=True))
+                real, counted = partition(new)
+                flat = ravel_pytree(real)[0]
+                return (flat, counted), flat
 
-            return over_time(body, flat, steps, False)[1]
+            return over_time(body, (flat, counted), steps, False)[1]
 
         return jax.jacfwd(trajectory)(flat)
 

@@ -1,7 +1,6 @@
 """Training on sequences that are long: cut in time, with or without gradients across the cuts."""
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -155,10 +154,13 @@ def bucket_length(time: int, *, shortest: int = 16, growth: float | int = 1.5) -
     ```
     """
     time, length = _arguments.count("time", time, 0), _arguments.count("shortest", shortest)
-    if not isinstance(growth, numbers.Real) or not 1 < growth < math.inf:
-        raise ValueError(f"`growth` must be a factor of more than 1; got {growth!r}.")
+    factor = _arguments.real(growth)
+    if factor is None or not 1 < factor < math.inf:
+        raise ValueError(
+            f"`growth` must be a factor of more than 1; got {_arguments.short_repr(growth)}."
+        )
     while length < time:
-        length = max(length + 1, math.floor(length * growth))
+        length = max(length + 1, math.floor(length * factor))
     return length
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from . import _arguments
 from ._apply import Precision, start
+from ._control import combine, partition
 from ._node import Plan, State
 from ._options import count as whole_number
 
@@ -66,7 +67,8 @@ def lyapunov(
     net, inputs, given = args[:3]
     time, *batch = inputs.shape[:-1]
     rows = math.prod(batch[: len(batch) - net.spatial_axes])
-    numbers = sum(a.size for a in jax.tree.leaves(jax.eval_shape(lambda: net.initial_state(batch))))
+    real, _ = partition(jax.eval_shape(lambda: net.initial_state(batch)))
+    numbers = sum(a.size for a in jax.tree.leaves(real))
     numbers //= max(rows, 1)
     count = numbers if count is None else whole_number("count", count)
     skip = whole_number("skip", skip, 0)
@@ -89,21 +91,24 @@ def _exponents(net: Any, xs: Array, state: State, count: int, skip: int) -> Arra
     plan = Plan(single_step=True, implementation=("scan",))
 
     def row(state: State, xs: Array) -> Array:
-        flat, unravel = ravel_pytree(state)
+        real, counted = partition(state)
+        flat, unravel = ravel_pytree(real)
 
-        def step(flat: Array, x: Array) -> Array:
-            _, new = start(net, x[None], unravel(flat), None, None, None, plan)
-            return ravel_pytree(new)[0]
+        def step(flat: Array, counted: State, x: Array) -> tuple[Array, State]:
+            before = combine(unravel(flat), counted)
+            _, new = start(net, x[None], before, None, None, None, plan)
+            real, counted = partition(new)
+            return ravel_pytree(real)[0], counted
 
-        def body(carry: tuple[Array, Array], x: Array) -> tuple[Any, Array]:
-            flat, directions = carry
-            flat, along = jax.linearize(lambda s: step(s, x), flat)
+        def body(carry: tuple[Array, State, Array], x: Array) -> tuple[Any, Array]:
+            flat, counted, directions = carry
+            flat, along, counted = jax.linearize(lambda s: step(s, counted, x), flat, has_aux=True)
             directions, r = jnp.linalg.qr(jax.vmap(along, 1, 1)(directions))
-            return (flat, directions), jnp.log(jnp.abs(jnp.diagonal(r)))
+            return (flat, counted, directions), jnp.log(jnp.abs(jnp.diagonal(r)))
 
         # Of any direction, so that none is one in which nothing grows.
         directions = jax.random.normal(jax.random.key(0), (flat.size, count), flat.dtype)
-        carry = flat, jnp.linalg.qr(directions)[0]
+        carry = flat, counted, jnp.linalg.qr(directions)[0]
         _, logarithms = jax.lax.scan(body, carry, xs)
         return -jnp.sort(-jnp.mean(logarithms[skip:], 0))
 

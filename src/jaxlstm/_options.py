@@ -19,6 +19,22 @@ def count(name: str, n: Any, least: int = 1) -> int:
     return number
 
 
+def plain(value: Any) -> Any:
+    """A scalar of NumPy or JAX as a Python number; anything else as it is."""
+    single = isinstance(value, np.ndarray | np.generic | jax.Array) and not np.shape(value)
+    return value.item() if single and not isinstance(value, jax.core.Tracer) else value
+
+
+def real(value: Any) -> float | None:
+    """`value` as a Python float, if it is a real number of Python, NumPy or JAX."""
+    number = plain(value)
+    try:
+        is_real = isinstance(number, int | float) and not isinstance(number, bool)
+        return float(number) if is_real else None
+    except OverflowError:
+        return None
+
+
 def whole(n: Any) -> int | None:
     """`n` as a Python int, if it is an integer of Python, NumPy or JAX."""
     try:
@@ -29,9 +45,10 @@ def whole(n: Any) -> int | None:
 
 def flag(name: str, value: Any) -> bool:
     """A flag, which must be a bool: strings such as "no" would be true."""
-    if not isinstance(value, bool | np.bool_):
+    found = plain(value)
+    if not isinstance(found, bool):
         raise TypeError(f"`{name}` must be True or False; got {short_repr(value)}.")
-    return bool(value)
+    return found
 
 
 def at_least(size: Any, least: int) -> bool:
@@ -55,10 +72,10 @@ def hashable(name: str, value: Any) -> None:
 
 
 def probability(name: str, rate: Any) -> float:
-    number = isinstance(rate, int | float | np.floating) and not isinstance(rate, bool)
-    if not number or not 0 <= rate < 1:
+    number = real(rate)
+    if number is None or not 0 <= number < 1:
         raise ValueError(f"`{name}` must be a probability below 1; got {short_repr(rate)}.")
-    return float(rate)
+    return number
 
 
 def number(name: str, value: Any) -> Array:
@@ -173,9 +190,11 @@ def describe(a: Any) -> str:
 
 def short_repr(a: Any) -> str:
     """The `repr` of a value, or a short description of an array."""
-    if isinstance(a, jax.core.Tracer):
+    parts = a if isinstance(a, tuple | list) else (a,)
+    traced = [part for part in parts if isinstance(part, jax.core.Tracer)]
+    if traced:
         return (
-            f"a traced {describe(a)}. Options must be known at trace time: close over "
+            f"a traced {describe(traced[0])}. Options must be known at trace time: close over "
             "them, or name them in `static_argnames`"
         )
     return describe(a) if getattr(a, "ndim", 0) else repr(a)

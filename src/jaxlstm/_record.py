@@ -80,13 +80,17 @@ def watched(problem: Problem, push: State | None) -> tuple[Array, State, Record]
     def body(s: State, at: tuple[Any, Controls, State | None]) -> tuple[State, Any]:
         u, now, push = at
         s, found = harvest(controlled, back(weights), s, u, now, problem.initial)
-        s = s if push is None else jax.tree.map(jnp.add, s, push)
+        s = s if push is None else jax.tree.map(_pushed, s, push)
         found = where(now.mask, found, jax.tree.map(jnp.zeros_like, found))
         return s, (s[0].astype(problem.xs.dtype), Record(s, **found))
 
     steps = (node.project(problem.xs), problem.controls, push)
     last, (ys, seen) = over_time(body, problem.state, steps, problem.plan.reverse)
     return ys, last, seen
+
+
+def _pushed(a: Array, push: Array | None) -> Array:
+    return a if push is None else a + push
 
 
 def recorded(

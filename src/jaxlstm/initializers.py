@@ -11,7 +11,6 @@ params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn_relu, 3, 5, scheme=irnn)
 """
 
 import math
-import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -202,8 +201,12 @@ def chrono(
     params = jaxlstm.initializers.chrono(jax.random.key(1), params, longest=100)
     ```
     """
-    if not isinstance(longest, numbers.Real) or not 2 < longest < math.inf:
-        raise ValueError(f"`longest` must be more than 2 steps, and finite; got {longest!r}.")
+    steps = _arguments.real(longest)
+    if steps is None or not 2 < steps < math.inf:
+        raise ValueError(
+            "`longest` must be more than 2 steps, and finite; got "
+            f"{_arguments.short_repr(longest)}."
+        )
     has_biases = lambda node: hasattr(node, "cell") and hasattr(node, "b")
     nodes, tree = jax.tree.flatten(params, is_leaf=has_biases)
     if not any(map(has_biases, nodes)):
@@ -215,13 +218,13 @@ def chrono(
     return jax.tree.unflatten(
         tree,
         [
-            _chrono(k, node, longest, keep, write) if has_biases(node) else node
+            _chrono(k, node, steps, keep, write) if has_biases(node) else node
             for k, node in zip(keys, nodes, strict=True)
         ],
     )
 
 
-def _chrono(key: Any, layer: Any, longest: float | int, keep: str, write: str) -> Any:
+def _chrono(key: Any, layer: Any, longest: float, keep: str, write: str) -> Any:
     gates, b = layer.cell.gates, layer.b
     if b is None or not set(keep + write) <= set(gates):
         raise ValueError(

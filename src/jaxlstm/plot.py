@@ -110,10 +110,11 @@ def flow(norms: Any, ax: Axes | None = None, *, row: Any = (), label: str = "") 
     ```
     """
     ax = _axes(ax)
-    if not all(hasattr(a, "ndim") for a in norms):
+    if not all(a is None or hasattr(a, "ndim") for a in norms):
         raise TypeError(_WHICH.format("state", type(norms).__name__))
     styles = itertools.islice(_styles(), len(ax.lines), None)
-    for style, field in zip(styles, norms._fields):
+    fields = [field for field in norms._fields if getattr(norms, field) is not None]
+    for style, field in zip(styles, fields):
         values = np.asarray(getattr(norms, field))[(slice(None), *_row(row))]
         values = values.reshape(len(values), -1).mean(1)
         name = f"{label} $\\partial L/\\partial {field}_t$".strip()

@@ -25,11 +25,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 from jaxtyping import Array
 
-from .._control import join_noise, over_time, split_noise, stepped_from, vary_alike, where
+from .._control import (
+    combine,
+    differentiable,
+    over_time,
+    partition,
+    stepped_from,
+    vary_alike,
+    where,
+)
 from .._dtypes import widened
 from .._jaxpr import without_prints
 from .._layer import Layer, are_of_rows, for_a_loop, for_loops, for_rows
@@ -170,6 +179,15 @@ def instantiated(d: Any) -> Any:
     return jax.tree.map(fill, d, is_leaf=_zero)
 
 
+def _no_tangent(a: Array) -> Any:
+    """A tangent of zeros; that of whole numbers is of a dtype of its own."""
+    return jnp.zeros_like(a) if differentiable(a) else np.zeros(a.shape, jax.dtypes.float0)
+
+
+def _added(a: Any, b: Any) -> Any:
+    return a + b if differentiable(a) else a
+
+
 def _inputs(groups: Groups, node: StepNode, xs: Any) -> Parts:
     """`u`, of one step or of all, by a product for each group.
 
@@ -242,7 +260,7 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     du = jax.jvp(into_u, (node, xs), (d.node, d.xs))[1]
     dv = jax.jvp(lambda node: _products(groups, node, hs), (node,), (d.node,))[1]
     along = [_along(node, h, gates) for h, gates in zip(hs, groups.calls, strict=True)]
-    varying, fixed = split_noise(controls.noise)
+    varying, fixed = partition(controls.noise)
     rows, put = _rows(node)
     drows, _ = _rows(d.node)
 
@@ -260,7 +278,7 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
             # Inside `shard_map` a value must vary over what its tangent varies over.
             return recalled(h, vary_alike(v_of(groups, parts, i), (node, parts, h)))
 
-        return node.step(s, u_of(groups, parts), recur, join_noise(varying, fixed))
+        return node.step(s, u_of(groups, parts), recur, combine(varying, fixed))
 
     if groups.prints:  # which the loop before has done
         point = without_prints(point)
@@ -270,14 +288,14 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
         ds = ds if now.reset is None else where(now.reset, d.initial, ds)
         f = lambda rows, *given: point(fixed, put(rows), *given)
         dnew = jax.jvp(f, (rows, before, parts, varying), (drows, ds, dparts, dnoise))[1]
-        dnew = dnew if dstep is None else jax.tree.map(jnp.add, dnew, dstep)
+        dnew = dnew if dstep is None else jax.tree.map(_added, dnew, dstep)
         ds = where(now.mask, dnew, ds)
         return ds, _output(kept.job, ds)
 
     dsteps = _of_own(point, d.node, kept, varying, fixed) if groups.own else None
     body = jax.checkpoint(body, prevent_cse=False)
     steps = (kept.before, kept.parts, plus(du, dv), controls._replace(noise=None))
-    steps = (*steps, varying, fixed, split_noise(d.noise)[0], dsteps)
+    steps = (*steps, varying, fixed, partition(d.noise)[0], dsteps)
     return over_time(body, d.state, steps, loop.reverse)
 
 
@@ -313,7 +331,7 @@ def _of_own(
         given = back(tree.unflatten([own.get(i, a) for i, a in enumerate(wides)]))
         # What a product is made of must have a tangent: else its rule is left to be found by the
         # next derivative.
-        zeros = jax.tree.map(jnp.zeros_like, (before, parts, varying))
+        zeros = jax.tree.map(_no_tangent, (before, parts, varying))
         f = functools.partial(point, fixed)
         return jax.jvp(f, (node, before, parts, varying), (given, *zeros))[1]
 

@@ -38,11 +38,11 @@ from jaxtyping import Array
 
 from .._cell import Linear
 from .._control import (
+    combine,
     controlled,
-    join_noise,
     of_rows,
     over_time,
-    split_noise,
+    partition,
     vary_alike,
     where,
 )
@@ -472,15 +472,15 @@ def _rule(way: Way, primals: tuple[Job], tangents: tuple[Job]) -> Any:
     (job,), (d,) = primals, tangents
     layout = _layout(way, job)
     states, report = solution(way, job)
-    varying, fixed = split_noise(job.controls.noise)
-    dvarying, _ = split_noise(d.controls.noise)
+    varying, fixed = partition(job.controls.noise)
+    dvarying, _ = partition(d.controls.noise)
     before = _shifted(job.state, states)
 
     def body(ds: State, part: Any) -> tuple[State, State]:
         xs, controls, before, varying, fixed, dxs, dvarying = part
 
         def given(node: Any, initial: State, xs: Any, varying: Any) -> Job:
-            noise = join_noise(varying, fixed)
+            noise = combine(varying, fixed)
             return Job(node, initial, ds, xs, controls._replace(noise=noise))
 
         direct = lambda *args: _steps(given(*args), before)

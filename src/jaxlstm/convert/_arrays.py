@@ -48,6 +48,13 @@ def device(name: str, a: np.ndarray) -> jax.Array:
     return jnp.asarray(a)
 
 
+def held(name: str, a: np.ndarray, weight: bool) -> jax.Array | np.ndarray:
+    """As JAX holds it, or as NumPy does where JAX would truncate it, which no weight may be."""
+    if not weight and jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
+        return a.copy()
+    return device(name, a)
+
+
 def one_dtype(arrays: Mapping[str, Any]) -> None:
     """What makes one network is of one dtype: a mixture would be promoted when it runs."""
     dtypes: dict[str, list[str]] = {}

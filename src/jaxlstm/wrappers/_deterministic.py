@@ -1,7 +1,6 @@
 """Wrappers without noise: clipped gradients and a learned initial state."""
 
 import functools
-import numbers
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,7 +9,9 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from .. import _arguments
 from .._containers import Static
+from .._control import combine, partition
 from .._dtypes import widened
 from .._node import Recur, State, StepNode
 from ._step import StepWrapper, dtype_of, each_layer
@@ -51,8 +52,9 @@ def _bounded(s: State, limit: float) -> State:
 
 @_bounded.defjvp
 def _rule(limit: float, primals: tuple[State], tangents: tuple[State]) -> tuple[State, State]:
-    bounded = jax.tree.map(lambda d: _clip.bind(d, limit=limit), tangents[0])
-    return primals[0], bounded
+    real, rest = partition(tangents[0])
+    bounded = jax.tree.map(lambda d: _clip.bind(d, limit=limit), real)
+    return primals[0], combine(bounded, rest)
 
 
 class _ClipGradient(NamedTuple):
@@ -82,9 +84,10 @@ def clip_gradient(params: Any, limit: float | int) -> Any:
     grads = jax.grad(lambda p: jaxlstm.apply(p, jnp.ones((7, 3)))[0].sum())(params)
     ```
     """
-    if isinstance(limit, bool) or not isinstance(limit, numbers.Real) or not limit > 0:
-        raise ValueError(f"`limit` must be a positive number; got {limit!r}.")
-    return each_layer(lambda layer: ClipGradient(layer, Static(float(limit))), params)
+    bound = _arguments.real(limit)
+    if bound is None or not bound > 0:
+        raise ValueError(f"`limit` must be a positive number; got {_arguments.short_repr(limit)}.")
+    return each_layer(lambda layer: ClipGradient(layer, Static(bound)), params)
 
 
 class _InitialState(NamedTuple):
@@ -100,7 +103,8 @@ class InitialState(_InitialState, StepWrapper):
 
     def initial_state(self, batch: Sequence[int]) -> State:
         rows = lambda a: jnp.broadcast_to(widened(a), (*batch, *a.shape))
-        return jax.tree.map(rows, self.state)
+        _, fixed = partition(self.node.initial_state(batch))
+        return combine(jax.tree.map(rows, self.state), fixed)
 
     def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
         return self.node.sample(key, batch)  # a step is that of the node
@@ -109,7 +113,8 @@ class InitialState(_InitialState, StepWrapper):
 def learn_initial_state(params: Any) -> Any:
     """Makes the initial state of every layer a weight, zero at first.
 
-    It is the state at the start of a sequence, if `apply` is given none, and after a reset.
+    It is the state at the start of a sequence, if `apply` is given none, and after a reset.  A
+    field of whole numbers, which have no gradient, starts as it did.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)
@@ -120,7 +125,8 @@ def learn_initial_state(params: Any) -> Any:
 
     def wrap(layer: Any) -> InitialState:
         dtype = dtype_of(layer)
-        initial = layer.initial_state(())
-        return InitialState(layer, jax.tree.map(lambda a: a.astype(dtype), initial))
+        learned, _ = partition(layer.initial_state(()))
+        narrow = lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+        return InitialState(layer, jax.tree.map(narrow, learned))
 
     return each_layer(wrap, params)

@@ -1,7 +1,6 @@
 """Noise inside the recurrence."""
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import _arguments
-from .._cell import Cell, Layer
+from .._cell import Layer
 from .._containers import Static
-from .._control import alike
+from .._control import alike, differentiable
 from .._dtypes import wide
+from .._layer import CellNode
 from .._node import Recur, State, StepNode
 from .._tags import placeholder, replace_tagged
 from ._step import StepWrapper, each_layer, has_products, innermost, keep, split, times
@@ -29,12 +29,16 @@ class Zoneout(_Zoneout, StepWrapper):
 
     __slots__ = ()
 
+    def rate(self, i: int, field: Any) -> float:
+        """Of a field of the state; whole numbers, such as a counter, have no expectation."""
+        return self.rates.value[min(i, 1)] if differentiable(field) else 0.0
+
     def noise(self, key: Any, batch: Sequence[int]) -> Any:
         key, inner = jax.random.split(key)
         state = jax.eval_shape(lambda: self.initial_state(batch))
 
         def stays(i: int, a: Any) -> Array | None:
-            rate = self.rates.value[min(i, 1)]
+            rate = self.rate(i, a)
             return jax.random.bernoulli(jax.random.fold_in(key, i), rate, a.shape) if rate else None
 
         return [stays(i, a) for i, a in enumerate(state)], self.node.noise(inner, batch)
@@ -44,7 +48,7 @@ class Zoneout(_Zoneout, StepWrapper):
         new = self.node.step(s, u, recur, inner)
 
         def mix(i: int, old: Array, new: Array) -> Array:
-            rate = self.rates.value[min(i, 1)]
+            rate = self.rate(i, new)
             if not rate:
                 return new
             if (stay := stays[i]) is None:
@@ -60,7 +64,8 @@ def zoneout(params: Any, hidden: float, memory: float | None = None) -> Any:
         s' = d * s + (1 - d) * cell(s, x),   d = 1 with probability `rate`, else 0
 
     Without a key, `d` is its rate.  `hidden` is the rate of the output, `memory` that of the
-    rest of the state, by default the same.  Wraps every layer.  Krueger et al. 2016,
+    rest of the state, by default the same; a field of whole numbers is always new.  Wraps every
+    layer.  Krueger et al. 2016,
     "Zoneout: regularizing RNNs by randomly preserving hidden activations", arXiv:1606.01305.
 
     ```python
@@ -130,7 +135,14 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
     rate = _arguments.probability("rate", rate)
 
     def wrap(layer: Any) -> Any:
-        cell: Cell = innermost(layer).cell
+        inner = innermost(layer)
+        if not isinstance(inner, CellNode):
+            raise TypeError(
+                "`recurrent_dropout` needs layers with a cell, whose candidate is dropped; got "
+                f"{type(inner).__name__}. Let a node of your own sample its noise: "
+                "`jaxlstm.StepNode.noise`."
+            )
+        cell = inner.cell
         # Where a cell has `n`, its `g` is a gate, as in the UGRNN.
         found = [letter for letter in "ngh" if letter in cell.gates] if gate is None else [gate]
         if not found or found[0] not in list(cell.gates):
@@ -257,8 +269,9 @@ def recurrent_noise(params: Any, std: float | int) -> Any:
     ys, state = jaxlstm.apply(params, jnp.ones((7, 3)), key=jax.random.key(1))
     ```
     """
-    if isinstance(std, bool) or not isinstance(std, numbers.Real) or not 0 <= std < math.inf:
-        raise ValueError(f"`std` must be a number, 0 or more; got {std!r}.")
+    deviation = _arguments.real(std)
+    if deviation is None or not 0 <= deviation < math.inf:
+        raise ValueError(f"`std` must be a number, 0 or more; got {_arguments.short_repr(std)}.")
 
     def wrap(layer: Any) -> Any:
         inner = innermost(layer)
@@ -268,6 +281,6 @@ def recurrent_noise(params: Any, std: float | int) -> Any:
                 f"{type(inner).__name__}. Let a node of your own sample its noise: "
                 "`jaxlstm.StepNode.noise`."
             )
-        return RecurrentNoise(layer, Static(float(std)))
+        return RecurrentNoise(layer, Static(deviation))
 
     return each_layer(wrap, params)

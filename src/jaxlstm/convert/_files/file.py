@@ -22,7 +22,7 @@ from ... import __version__, _flax
 from ..._cell import Cell
 from ..._node import Node
 from ..._options import flag
-from .._arrays import device
+from .._arrays import held
 from .._extra import extra
 from .architecture import Reader, described, known_cells
 from .header import DTYPES, FileError, Tensor, kind, parsed, read, short
@@ -36,7 +36,7 @@ from .leaves import (
     stored,
     wrapped,
 )
-from .paths import likeness, named_leaves, native
+from .paths import likeness, named_leaves, native, weights
 
 # The first version holds a network, or arrays alone; the second any tree around networks.
 FORMAT, VERSIONS = "jaxlstm", ("1", "2")
@@ -53,7 +53,7 @@ def save(
 
     The architecture is in it as data.  Around networks stand dicts, lists and tuples of arrays,
     keys of `jax.random`, numbers, strings and None: an embedding and a readout, the step that
-    training has come to.
+    training has come to.  NumPy's arrays of 64 bits are kept as they are.
 
     The file is written beside its place and then moved there, so that a kill at any instant
     leaves the old file or the new one.  What a kill leaves beside it, `*.tmp`, the next `save` to
@@ -252,12 +252,13 @@ def load(
         cells: names to cells of your own, as they were given to `save`.
 
     Returns:
-        The network, or the tree.
+        The network, or the tree.  Its arrays are JAX's; around networks those of 64 bits are
+        NumPy's while `jax_enable_x64` is off, with every bit that was saved.
 
     Raises:
         FileError: the file is not what `save` writes: which file, which tensor, what was
             expected and what came.  It is a `ValueError`.
-        TypeError: the dtype is one that JAX would truncate, or `like` or `cells` is not what
+        TypeError: weights are of a dtype that JAX would truncate, or `like` or `cells` is not what
             it must be.
         OSError: what the system says of the path, such as `FileNotFoundError`.
         ImportError: safetensors is missing: `pip install 'jaxlstm[safetensors]'`.
@@ -290,15 +291,16 @@ def load(
         if a.dtype == bool and a.size and a.view(np.uint8).max() > 1:
             raise FileError(file, name, "bytes of 0 and 1 for bool", f"{a.view(np.uint8).max()}")
     values, keys = read_values(file, metadata), read_implementations(file, metadata)
-    made = [
-        values[name] if name in values else _made(name, arrays[name], keys.get(name))
-        for name in named_leaves(like)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(like), made)
 
+    def made(name: str, weight: bool) -> Any:
+        if name in values:
+            return values[name]
+        if name in keys:
+            return wrapped(keys[name], arrays[name])
+        return held(name, arrays[name], weight)
 
-def _made(name: str, a: np.ndarray, key: str | None) -> Any:
-    return device(name, a) if key is None else wrapped(key, a)
+    leaves = map(made, named_leaves(like), weights(like))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _check_version(file: str, metadata: Mapping[str, str]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._arrays import concrete, device
+from ..._node import Node
+from .._arrays import concrete, held
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -18,6 +19,13 @@ def named_leaves(tree: Any) -> dict[str, Any]:
             raise ValueError(f"two leaves have the one key path `{name}`: rename one of them.")
         found[name] = leaf
     return found
+
+
+def weights(tree: Any) -> list[bool]:
+    """Of every leaf of a tree, whether it is of a network."""
+    node = lambda part: isinstance(part, Node)
+    parts = jax.tree.leaves(tree, is_leaf=node)
+    return [node(part) for part in parts for _ in jax.tree.leaves(part)]
 
 
 def likeness(like: Any, others: Callable[[Any], bool] = lambda leaf: False) -> dict[str, Any]:
@@ -55,8 +63,8 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
 
     Raises:
         ValueError: a leaf is missing, or one too many, or of another shape or dtype.
-        TypeError: `arrays` is no mapping, a leaf is no array, or of a dtype that JAX would
-            truncate.
+        TypeError: `arrays` is no mapping, a leaf is no array, or a weight is of a dtype that JAX
+            would truncate.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
@@ -64,7 +72,7 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
     assert (again.w == params.w).all()
     ```
     """
-    expected = likeness(like)
+    expected, weighty = likeness(like), weights(like)
     if not isinstance(arrays, Mapping):
         raise TypeError(f"`arrays` must map key paths to arrays; got a {type(arrays).__name__}.")
     missing, extra = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
@@ -74,7 +82,7 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
             f"{sorted(extra, key=str)[:8]}."
         )
     leaves = []
-    for name, leaf in expected.items():
+    for (name, leaf), weight in zip(expected.items(), weighty):
         a = np.asarray(arrays[name])
         a = a.astype(native(a.dtype), copy=False)
         if a.shape != leaf.shape or a.dtype != native(leaf.dtype):
@@ -82,5 +90,5 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
                 f"`{name}` must be {leaf.dtype}{list(leaf.shape)} as in `like`; got "
                 f"{a.dtype}{list(a.shape)}."
             )
-        leaves.append(device(name, a))
+        leaves.append(held(name, a, weight))
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
