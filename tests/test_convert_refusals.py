@@ -285,3 +285,42 @@ def test_equinox_s_own_cells_alone():
     np.testing.assert_array_equal(c.from_equinox(known(*values)).w, LSTM.w)
     with pytest.raises(TypeError, match=r"must be Equinox's `LSTMCell` or `GRUCell`.*Mine"):
         c.from_equinox(other(*values))
+
+
+TO = ("to_torch", "to_keras", "to_flax", "to_haiku", "to_equinox", "to_onnx", "to_dict")
+TRACED = r"must be an array; got a .*Tracer.* outside of `jit`"
+
+
+@pytest.mark.parametrize("to", TO)
+def test_what_is_sent_has_values_of_its_own(to):
+    """Nothing traced, whose values are not known; no masks, which would be lost; no integers."""
+    send = getattr(c, to)
+    with pytest.raises(TypeError, match=TRACED):
+        jax.jit(lambda p: send(p) and 0)(LSTM)
+    masked = LSTM._replace(b=np.ma.array(LSTM.b, mask=LSTM.b > 0))
+    with pytest.raises(TypeError, match=r"`b`.* is a masked array.*`.filled\(0\)`"):
+        send(masked)
+    if to != "to_dict":  # of any tree
+        with pytest.raises(TypeError, match=r"got (int32|\['int32'\])"):
+            send(jax.tree.map(lambda a: a.astype("int32"), LSTM))
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras", "flax", "haiku", "equinox"])
+def test_what_is_taken_has_values_of_its_own(framework):
+    take = getattr(c, f"from_{framework}")
+    weights = getattr(c, f"to_{framework}")(LSTM)
+    of_each = lambda f: jax.tree.map(f, weights)
+    with pytest.raises(TypeError, match=TRACED):
+        jax.jit(lambda w: take(w) and 0)(weights)
+    with pytest.raises(TypeError, match="is a masked array"):
+        take(of_each(lambda a: np.ma.array(a, mask=a > 0)))
+    with pytest.raises(TypeError, match=f"is {np.dtype('longdouble')}, which JAX has not"):
+        take(of_each(lambda a: a.astype("longdouble")))
+
+
+def test_masks_around_networks_are_not_lost():
+    masked = np.ma.array(np.ones((5, LSTM.w.shape[0])), mask=True)
+    with pytest.raises(TypeError, match="`a` is a masked array"):
+        c.from_dict({"a": masked}, like={"a": np.ones(masked.shape)})
+    with pytest.raises(TypeError, match="`embedding` is a masked array"):
+        c.to_onnx(LSTM, embedding=masked)

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 
 def array(name: str, a: Any) -> np.ndarray:
     """A NumPy array of a floating dtype that nothing will truncate."""
+    a = concrete(name, a)
     if getattr(a, "is_quantized", False):
         raise TypeError(f"`{name}` is a quantised tensor: give its values, `tensor.dequantize()`.")
     try:
@@ -20,12 +22,17 @@ def array(name: str, a: Any) -> np.ndarray:
         found = np.asarray(a)
     except (TypeError, ValueError, RuntimeError, AttributeError) as e:
         raise TypeError(f"`{name}` must be an array; got a {type(a).__name__}: {e}") from None
-    if not jnp.issubdtype(found.dtype, jnp.floating):
-        what = found.dtype if found.dtype != object else f"a `{type(a).__name__}`"
-        raise TypeError(f"`{name}` must be of a floating dtype; got {what}.")
-    found = native(found)
+    found = native(floating(name, found))
     _check_width(name, found)
     return found
+
+
+def floating(name: str, a: Any) -> Any:
+    """An array of floats, which weights are."""
+    if not jnp.issubdtype(a.dtype, jnp.floating):
+        what = a.dtype if a.dtype != object or not a.size else f"a `{type(a.flat[0]).__name__}`"
+        raise TypeError(f"`{name}` must be of a floating dtype; got {what}.")
+    return a
 
 
 def native(a: np.ndarray) -> np.ndarray:
@@ -34,6 +41,8 @@ def native(a: np.ndarray) -> np.ndarray:
 
 
 def _check_width(name: str, a: np.ndarray) -> None:
+    if a.dtype.itemsize > 8:
+        raise TypeError(f"`{name}` is {a.dtype}, which JAX has not. Cast it to float64 first.")
     if jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
         raise TypeError(
             f"`{name}` is {a.dtype}, which JAX would truncate. Cast it to "
@@ -66,7 +75,16 @@ def one_dtype(arrays: Mapping[str, Any]) -> None:
 
 
 def concrete(name: str, a: Any) -> Any:
-    """A leaf that has values; what `jax.eval_shape` gives has none."""
+    """A leaf that has values, and no others: neither a shape alone, nor traced, nor masked."""
     if isinstance(a, jax.ShapeDtypeStruct):
         raise TypeError(f"`{name}` must be an array; got its shape and dtype alone, {a}.")
+    if isinstance(a, jax.core.Tracer):
+        raise TypeError(
+            f"`{name}` must be an array; got a {type(a).__name__}. Weights are converted outside "
+            "of `jit` and other transformations."
+        )
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{name}` is a masked array, and weights have no masks: pass `.filled(0)`."
+        )
     return a

@@ -83,7 +83,7 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
         )
     leaves = []
     for (name, leaf), weight in zip(expected.items(), weighty):
-        a = np.asarray(arrays[name])
+        a = np.asarray(concrete(name, arrays[name]))
         a = a.astype(native(a.dtype), copy=False)
         if a.shape != leaf.shape or a.dtype != native(leaf.dtype):
             raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._cell import Cell, Layer, shape_of
 from ..._containers import Bidirectional, Reverse, Stack
-from .._arrays import array, concrete, one_dtype
+from .._arrays import array, concrete, floating, one_dtype
 from .arrange import Arranged, Chain, Pair, arranged
 from .names import Entry, Framework, choose, said
 from .table import PLAIN, Table, decode, encode
@@ -163,7 +163,7 @@ def checked(params: Any) -> list[tuple[tuple[Any, ...], Layer]]:
         fields = {role: getattr(layer, role) for role in ("w", "r", "b", "recurrent_bias")}
         for role, a in {**fields, **(layer.weights or {})}.items():
             name = "/".join(map(str, (*where, role)))
-            arrays |= {} if a is None else {name: concrete(name, a)}
+            arrays |= {} if a is None else {name: floating(name, concrete(name, a))}
     one_dtype(arrays)
     _check_widths(params)
     return found

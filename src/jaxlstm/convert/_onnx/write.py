@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
-import jax.core
 import numpy as np
 
 from ..._cell import Layer
 from ..._containers import Bidirectional, Reverse, Stack
-from .._arrays import array
+from .._arrays import array, concrete
 from .._extra import extra
 from .._files.file import replace
 from .._frameworks.network import stacked
@@ -235,8 +234,6 @@ def _whole(
             given["readout.b"] = pair[1], (np.shape(pair[0])[-1:] or ("logits",))
     found = {}
     for name, (a, shape) in given.items():
-        if isinstance(a, jax.core.Tracer):
-            raise TypeError(f"`{name}` must be an array; got a {type(a).__name__}.")
         a = found[name] = array(name, a)
         fits = len(a.shape) == len(shape) and all(
             isinstance(n, str) or n == m for n, m in zip(shape, a.shape)
@@ -271,11 +268,9 @@ def _check(levels: Sequence[Any]) -> None:
             if getattr(layer, name) is not None:
                 found[name], shapes[name] = getattr(layer, name), shape
         for name, a in found.items():
-            if not isinstance(a, (np.ndarray, jax.Array)) or isinstance(a, jax.core.Tracer):
-                raise TypeError(
-                    f"`{name}` of `{layer.cell!r}` must be an array; got a {type(a).__name__}. "
-                    "`to_onnx` runs outside of `jit` and other transformations."
-                )
+            label = f"{name}` of `{layer.cell!r}"
+            if not isinstance(concrete(label, a), (np.ndarray, jax.Array)):
+                raise TypeError(f"`{label}` must be an array; got a {type(a).__name__}.")
         actual = {name: a.shape for name, a in found.items()}
         if actual != shapes:
             raise ValueError(
