@@ -7,7 +7,20 @@ import pytest
 
 import jaxlstm
 from jaxlstm import wrappers
-from networks import B, H, N, T, close, inputs, network, normal_like, pulled, some_mask, some_reset
+from networks import (
+    CELLS,
+    B,
+    H,
+    N,
+    T,
+    close,
+    inputs,
+    network,
+    normal_like,
+    pulled,
+    some_mask,
+    some_reset,
+)
 
 XS = inputs()
 KEY = jax.random.key(3)
@@ -336,14 +349,20 @@ def test_gradients_are_bounded_at_each_step():
     assert jnp.abs(jax.grad(loss)(state, layer).h).max() > 0.1
 
 
-@pytest.mark.parametrize("batch", [0, 2])
-@pytest.mark.parametrize("cell", [jaxlstm.lstm, jaxlstm.cells.tau_gru])
-def test_gradients_are_bounded_where_tangents_are_known(cell, batch):
+KNOWN = [("lstm", 0), ("lstm", 2), ("tau_gru", 0), ("tau_gru", 2), ("scrn", 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"), [*KNOWN, *(pytest.param(n, 2, marks=pytest.mark.slow) for n in CELLS)]
+)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_gradients_are_bounded_where_tangents_are_known(name, batch, steps):
     """Without jit, tangents that are known to be zero are computed with at once."""
+    cell = CELLS[name]
     params = wrappers.clip_gradient(network(cell), 1e3)
-    xs = XS[:3, :batch]
+    xs = XS[:steps, :batch]
     state = params.initial_state((batch,))
-    reset = jnp.ones((3, batch), bool)
+    reset = jnp.ones((steps, batch), bool)
 
     def pulled(params):
         out, pull = jax.vjp(lambda *a: jaxlstm.apply(*a, reset=reset), params, xs, state)

@@ -130,12 +130,16 @@ def vary_alike(tree: Any, others: Any) -> Any:
     return jax.tree.map(vary, tree) if axes else tree
 
 
+def sharding(like: Any, *axes: Any) -> NamedSharding:
+    """Over the mesh of another array, these axes of it."""
+    return NamedSharding(jax.typeof(like).sharding.mesh, P(*axes))
+
+
 def share(tree: Any, like: Any, *axes: Any) -> Any:
     """Shards the first axes of arrays over the mesh of another array, and no others."""
-    mesh = jax.typeof(like).sharding.mesh
 
     def place(a: Any) -> Any:
-        to = NamedSharding(mesh, P(*(axes + (None,) * jnp.ndim(a))[: jnp.ndim(a)]))
+        to = sharding(like, *(axes + (None,) * jnp.ndim(a))[: jnp.ndim(a)])
         return a if jax.typeof(a).sharding == to else jax.reshard(a, to)
 
     leaves, structure = jax.tree.flatten(tree)

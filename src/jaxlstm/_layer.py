@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from ._control import of_rows as of_rows, on_mesh, over_rows, share, shared, vary_alike
+from ._control import of_rows as of_rows, on_mesh, over_rows, sharding, shared, vary_alike
 from ._dtypes import wide, widened
 from ._node import Recur, State, StepNode
 from ._summary import layer_repr
@@ -123,8 +123,12 @@ def for_rows(node: Any, xs: Array, space: int) -> Any:
     def copied(a: Array, before: int) -> Array:
         first, rest = a.shape[:before], (*[1] * space, *a.shape[before:])
         one = a.reshape(*first, *[1] * batch, *rest)
-        copies = vary_alike(jnp.broadcast_to(one, (*first, *rows, *rest)), xs)
-        return share(copies, xs, *[None] * before, *spec) if on_mesh(xs) else copies
+        # Sharded as it is made: the transpose of `reshard` would gather the rows to sum them.
+        to = sharding(xs, *[None] * before, *spec) if on_mesh(xs) else None
+        copies = jax.lax.broadcast_in_dim(
+            one, (*first, *rows, *rest), tuple(range(one.ndim)), out_sharding=to
+        )
+        return vary_alike(copies, xs)
 
     def each(layer: Any) -> Any:
         if not (isinstance(layer, CellNode) and layer.weights):

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 from jaxtyping import Array
@@ -179,11 +178,6 @@ def instantiated(d: Any) -> Any:
     return jax.tree.map(fill, d, is_leaf=_zero)
 
 
-def _no_tangent(a: Array) -> Any:
-    """A tangent of zeros; that of whole numbers is of a dtype of its own."""
-    return jnp.zeros_like(a) if differentiable(a) else np.zeros(a.shape, jax.dtypes.float0)
-
-
 def _added(a: Any, b: Any) -> Any:
     return a + b if differentiable(a) else a
 
@@ -264,7 +258,9 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     rows, put = _rows(node)
     drows, _ = _rows(d.node)
 
-    def point(fixed: Any, node: Any, s: State, parts: Parts, varying: Any) -> State:
+    def point(
+        fixed: Any, node: Any, s: State, parts: Parts, varying: Any, zero: Array | None = None
+    ) -> State:
         call = iter(range(len(along)))
 
         def recur(h: Array, gates: str) -> Array:
@@ -275,6 +271,8 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
                 return v
 
             recalled.defjvp(lambda primals, d: (primals[1], along[i](d[0]) + d[1]))
+            if zero is not None:
+                h = h + vary_alike(zero.astype(h.dtype), h)
             # Inside `shard_map` a value must vary over what its tangent varies over.
             return recalled(h, vary_alike(v_of(groups, parts, i), (node, parts, h)))
 
@@ -329,11 +327,11 @@ def _of_own(
     def one(at: Any, own: dict[int, Array]) -> State:
         before, parts, varying, fixed = at
         given = back(tree.unflatten([own.get(i, a) for i, a in enumerate(wides)]))
-        # What a product is made of must have a tangent: else its rule is left to be found by the
-        # next derivative.
-        zeros = jax.tree.map(_no_tangent, (before, parts, varying))
-        f = functools.partial(point, fixed)
-        return jax.jvp(f, (node, before, parts, varying), (given, *zeros))[1]
+        # The operand of a product must have a tangent, be it zero: else its rule is left to be
+        # found by the next derivative.
+        f = lambda node, zero: point(fixed, node, before, parts, varying, zero)
+        zero = jnp.zeros((), kept.job.xs.dtype)
+        return jax.jvp(f, (node, zero), (given, zero))[1]
 
     return jax.checkpoint(jax.vmap(one))((kept.before, kept.parts, varying, fixed), each)
 
