@@ -12,6 +12,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("optax")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+pytest.importorskip("safetensors")
 WORKER = pathlib.Path(__file__).with_name("worker.py")
 
 
@@ -21,17 +24,12 @@ def free_port():
         return s.getsockname()[1]
 
 
-def trained(processes, devices):
-    """What every process printed."""
+def ran(commands, devices):
+    """What processes that run at once have printed."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, WORKER, f"127.0.0.1:{free_port()}", str(processes)]
-    started = [
-        subprocess.Popen(
-            [*command, str(n)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for n in range(processes)
-    ]
+    pipes = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [subprocess.Popen([sys.executable, *command], **pipes) for command in commands]
     try:
         ends = [process.communicate(timeout=400) for process in started]
     finally:
@@ -39,7 +37,13 @@ def trained(processes, devices):
             process.kill()
     for process, (_, err) in zip(started, ends, strict=True):
         assert process.returncode == 0, err.decode()
-    return [json.loads(out.splitlines()[-1]) for out, _ in ends]
+    return [out.decode() for out, _ in ends]
+
+
+def trained(processes, devices):
+    address = f"127.0.0.1:{free_port()}"
+    commands = [[WORKER, address, str(processes), str(n)] for n in range(processes)]
+    return [json.loads(out.splitlines()[-1]) for out in ran(commands, devices)]
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +61,28 @@ def test_as_on_one_device(processes, devices, alone):
         np.testing.assert_allclose(found["losses"], alone["losses"], atol=1e-5, rtol=0)
         np.testing.assert_allclose(found["options"], alone["options"], rtol=1e-4)
     assert alone["losses"][-1] < alone["losses"][0] - 0.5  # it learns
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (2, 1)])
+def test_the_demo_trains_on_all_devices_and_joins_a_cluster(processes, devices, tmp_path):
+    """To the losses of one device; the first process alone writes and prints."""
+    text = tmp_path / "text.txt"
+    text.write_text("one two three. " * 120, encoding="utf-8")
+    small = ["--hidden", "8", "--steps", "30", "--batch", "4", "--chunk", "8", "--sample", "20"]
+    small += ["--distances"]
+    command = ["-m", "jaxlstm", "--text", str(text), *small, "--cells", "gru", "lstm", "--output"]
+    cluster = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(processes)]
+    ran([[*command, str(tmp_path / "alone")]], 1)
+    folder = str(tmp_path / "together")
+    first, *others = ran(
+        [[*command, folder, *cluster, "--process", str(n)] for n in range(processes)], devices
+    )
+    assert f"{processes * devices} devices" in first
+    assert not any("bits" in out for out in others)
+    one, several = (
+        json.loads((tmp_path / name / "results.json").read_text())["runs"]
+        for name in ("alone", "together")
+    )
+    for a, b in zip(one, several, strict=True):
+        np.testing.assert_allclose(a["held_out"], b["held_out"], atol=1e-5, rtol=0)
+        assert a["held_out"][-1][1] < a["held_out"][0][1]

@@ -14,6 +14,8 @@ tables, the sample and the pictures of what there was.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 CELLS = ("rnn", "gru", "lstm")
+WHERE = ("devices", "coordinator", "processes", "process")  # options that change no result
 
 
 def _least(kind: Callable[[str], Any], low: float) -> Callable[[str], Any]:
@@ -56,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--hidden", type=whole, default=192, help="its width as LSTM; the others follow its size")
     add("--layers", type=whole, default=1, help="layers of each language model")
     add("--steps", type=whole, default=900, help="training steps of each language model")
-    add("--batch", type=whole, default=32, help="streams that are read side by side")
+    add("--batch", type=whole, default=32, help="streams that are read side by side, or the next "
+        "multiple of the devices")  # fmt: skip
     add("--chunk", type=whole, default=64, help="characters a step; gradients reach that far")
     add("--rate", type=_least(float, 1e-9), default=3e-3, help="highest learning rate")
     add("--sample", type=whole, default=400, help="characters that the LSTM writes")
@@ -66,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, metavar="FOLDER", help="for checkpoints; else in the output")
     add("--save", type=_least(float, 0), default=10.0, metavar="SECONDS",
         help="between two checkpoints")  # fmt: skip
+    add("--devices", type=whole, metavar="N", help="how many share the batch (default: all)")
+    add("--coordinator", metavar="HOST:PORT", help="of a cluster that JAX does not detect")
+    add("--processes", type=whole, metavar="N", help="in such a cluster")
+    add("--process", type=_least(int, 0), metavar="I", help="which of them this is")
     return parser
 
 
@@ -90,8 +98,15 @@ def _table(results: dict[str, Any]) -> str:
 
 
 def demo(options: argparse.Namespace) -> int:
+    import jax
+
     from .experiments.shared import ctrl_c
 
+    if jax.process_count() > 1:  # the others would wait for one that ends
+        with contextlib.ExitStack() as stack:
+            if jax.process_index():
+                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            return _demo(options, ())
     then = (
         "the step that runs ends, and is kept; then come the tables, the sample and the pictures "
         "of what there is."
@@ -108,20 +123,24 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
     from .convert import save
     from .demo import distance, model as lm, picture
     from .demo.checkpoint import Checkpoint
+    from .demo.devices import Devices
     from .demo.text import check_length, entropies, load
     from .demo.train import train
 
+    devices = Devices(options.devices)
+    count = len(devices.all)
+    batch = -(-options.batch // count) * count
     text = load(options.text)
-    check_length(text, options.batch, options.chunk)
+    check_length(text, batch, options.chunk)
     options.output.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(options.checkpoint or options.output / "checkpoint", options.save)
-    print(f"JAX {jax.__version__} on {jax.devices()[0]}")
+    print(f"JAX {jax.__version__} on {devices}")
     print(f"stopped at any moment, the same command resumes from {checkpoint.folder}")
     cells = [name for name in CELLS if name in options.cells]
     written: list[str] = []
 
     added: list[distance.Learned] = []
-    if options.distances:
+    if options.distances and devices.alone:  # its networks are too small to share out
         print(
             "\nthe adding problem: remember two marked numbers of a sequence of T steps", flush=True
         )
@@ -143,7 +162,7 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
     if not pressed:
         print(
             f"\n{text.name}: {len(text.symbols):,} characters, {size} distinct, the last "
-            f"{len(text.held_out):,} held out",
+            f"{len(text.held_out):,} held out; {batch} streams side by side",
             flush=True,
         )
     for name, key in zip(CELLS, keys):
@@ -152,14 +171,19 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
         cell = getattr(jaxlstm, name)
         hidden = lm.hidden_size(cell, size, options.layers, budget)
         start = lm.init(key, cell, size, hidden, options.layers)
-        how = (options.steps, options.batch, options.chunk, options.rate)
-        runs[name] = train(name, start, hidden, text, *how, checkpoint, pressed)
+        how = (options.steps, batch, options.chunk, options.rate)
+        runs[name] = train(name, start, hidden, text, *how, checkpoint, pressed, devices)
+    if jax.process_index():  # the first has the same, and writes it
+        return 0
 
     results = {
         "text": text.name, "characters": len(text.symbols), "distinct": size,
         "unigram_entropy": bits[0], "bigram_entropy": bits[1],
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
-        "jax": jax.__version__, "device": str(jax.devices()[0]),
+        "options": {
+            k: str(v) if isinstance(v, Path) else v
+            for k, v in vars(options).items() if k not in WHERE
+        },
+        "jax": jax.__version__, "device": str(devices),
         "adding": [each._asdict() for each in added],
         "runs": [
             {"cell": name, "hidden": r.hidden, "parameters": r.parameters,
@@ -173,7 +197,7 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
         return 130
     if runs:
         print(_table(results))
-        per_step = options.batch * options.chunk
+        per_step = batch * options.chunk
         picture.draw(options.output / "demo.png", runs, text, bits, per_step)
         written.append("demo.png")
     if "lstm" in runs:
@@ -200,13 +224,24 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    command = arguments is None  # then JAX has not begun
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments and arguments[0] in ("info", "build"):
         from . import _installation
 
         return _installation.main(arguments)
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    cluster = options.coordinator, options.processes, options.process
+    if 0 < cluster.count(None) < 3:
+        parser.error("--coordinator, --processes and --process are given together")
+    if options.process is not None and options.process >= options.processes:
+        parser.error(f"--process must be below {options.processes}; got {options.process}")
     try:
+        if command or options.coordinator:
+            from .demo.devices import join
+
+            join(*cluster)
         return demo(options)
     except KeyboardInterrupt:
         print("ended by Ctrl-C.", file=sys.stderr)

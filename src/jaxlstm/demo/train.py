@@ -14,9 +14,11 @@ from tqdm import tqdm
 
 from . import model as lm
 from .checkpoint import Checkpoint, Curve
+from .devices import Devices
 from .text import Text, streams
 
 BITS = 1 / math.log(2)  # bits in a nat
+TOGETHER = 50  # steps between two checkpoints of several processes
 
 
 class Run(NamedTuple):
@@ -42,11 +44,15 @@ def train(
     rate: float,
     checkpoint: Checkpoint | None = None,
     pressed: Sequence[int] = (),
+    devices: Devices | None = None,
 ) -> Run:
     """Trains until the steps are done, or the step in which `pressed` gets an entry.
 
     With a checkpoint it goes on where an earlier run of the same was stopped, to the same weights.
+    Of several processes the first writes it, and all read it.
     """
+    devices = devices or Devices(1)
+    first = jax.process_index() == 0
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, rate, max(1, min(100, steps // 10)), max(steps, 2), rate / 20
     )
@@ -73,18 +79,23 @@ def train(
         model, opt_state, state, curve = found
         bits, seconds, held_out = curve
         done = len(bits)
-        print(f"{name:>5} goes on at step {done:,} of {steps:,}", file=sys.stderr)
+        if first:
+            print(f"{name:>5} goes on at step {done:,} of {steps:,}", file=sys.stderr)
+    devices.check_alike(done, "All processes must see the same folder of checkpoints.")
+    model, opt_state = devices.copied((model, opt_state))
+    zeros, state = devices.shared_out((zeros, state), 0)
     columns = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
     every = 0.2 if sys.stderr.isatty() else 10.0
     progress = tqdm(
-        total=steps, initial=done, desc=f"{name:>5}", bar_format=columns, mininterval=every
-    )
+        total=steps, initial=done, desc=f"{name:>5}", bar_format=columns, mininterval=every,
+        disable=not first,
+    )  # fmt: skip
     with progress as bar:
         for step in range(done, steps):
             at = step % chunks
             if at == 0:
                 state = zeros  # the streams start again, with no past
-            symbols = jnp.asarray(data[at * chunk : (at + 1) * chunk + 1])
+            symbols = devices.shared_out(data[at * chunk : (at + 1) * chunk + 1], 1)
             start = time.perf_counter()
             model, opt_state, state, nats = update(model, opt_state, state, symbols)
             bits.append(float(nats) * BITS)
@@ -98,14 +109,19 @@ def train(
             )
             bar.update()
             if done in marks:
-                held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
-            if hold is not None and (hold.is_due() or pressed or done == steps):
-                hold.save(model, opt_state, state, curve)
+                held_out.append((done, evaluate(model, text.held_out, batch, chunk, devices)))
+            # Several processes save together, and have no clock together.
+            due = hold is not None and (hold.is_due() if devices.alone else done % TOGETHER == 0)
+            if hold is not None and (due or pressed or done == steps):
+                kept = devices.fetched((model, opt_state, state))
+                if first:
+                    hold.save(kept[0], kept[1], kept[2], curve)
             if pressed:
                 break
     if not held_out or held_out[-1][0] != done:
-        held_out.append((done, evaluate(model, text.held_out, batch, chunk)))
+        held_out.append((done, evaluate(model, text.held_out, batch, chunk, devices)))
     steady = seconds[1:] or seconds
+    model = jax.tree.map(jnp.asarray, devices.fetched(model))
     return Run(
         model, hidden, lm.parameters(model), float(np.median(steady)), bits, held_out, done < steps
     )
@@ -114,13 +130,16 @@ def train(
 _score = jax.jit(lm.loss)
 
 
-def evaluate(model: lm.Model, symbols: np.ndarray, batch: int, chunk: int) -> float:
+def evaluate(
+    model: lm.Model, symbols: np.ndarray, batch: int, chunk: int, devices: Devices | None = None
+) -> float:
     """Bits per character of a text, read from its start to its end with the state carried."""
+    devices = devices or Devices(1)
     data = streams(symbols, batch)
-    state = model.network.initial_state((batch,))
+    state = devices.shared_out(model.network.initial_state((batch,)), 0)
     total = 0.0
     for start in range(0, len(data) - 1, chunk):
         part = data[start : start + chunk + 1]
-        nats, state = _score(model, state, jnp.asarray(part))
+        nats, state = _score(model, state, devices.shared_out(part, 1))
         total += float(nats) * (len(part) - 1)
     return total / (len(data) - 1) * BITS
