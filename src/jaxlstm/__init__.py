@@ -1,7 +1,8 @@
 """Recurrent networks for JAX: one call for layers, directions, ragged lengths and state."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from . import (
     _export as _export,
@@ -70,7 +71,7 @@ __version__ = "0.1.0"
 _ON_USE = ("convert", "plot")  # imported when they are first used
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> ModuleType:
     if name in _ON_USE:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

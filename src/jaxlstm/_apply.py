@@ -3,28 +3,29 @@
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from . import _arguments
 from ._control import share_alike, vary_alike
 from ._node import Context, Node, Plan, Problem, State, Unroll, run
+from ._types import Key
 from ._unroll import IMPLEMENTATIONS, refusal, unroll
 
 Implementation: TypeAlias = Literal["associative", "deferred", "native", "newton", "scan"]
-Precision: TypeAlias = Any  # what `jax.default_matmul_precision` takes
+Precision: TypeAlias = str | jax.lax.Precision | None  # of `jax.default_matmul_precision`
 
 
 def start(
     params: Node,
     xs: Array,
     state: State,
-    mask: Any,
-    reset: Any,
-    key: Any,
+    mask: Array | None,
+    reset: Array | None,
+    key: Key | None,
     plan: Plan,
     unroll: Unroll = unroll,
 ) -> tuple[Array, State]:
@@ -37,7 +38,14 @@ def start(
 
 @functools.partial(jax.jit, static_argnames=("axis", "plan"), inline=True)
 def _run(
-    params: Node, xs: Array, state: State, mask: Any, reset: Any, key: Any, axis: int, plan: Plan
+    params: Node,
+    xs: Array,
+    state: State,
+    mask: Array | None,
+    reset: Array | None,
+    key: Key | None,
+    axis: int,
+    plan: Plan,
 ) -> tuple[Array, State]:
     """`start` on arrays whose time axis is `axis`, so that a whole call is one program."""
     single = plan.single_step
@@ -47,13 +55,13 @@ def _run(
 
 
 def apply(
-    params: Any,
+    params: PyTree,
     xs: Float[ArrayLike, "time *batch input"],
     state: State = None,
     *,
     mask: Bool[ArrayLike, "time *rows"] | None = None,
     reset: Bool[ArrayLike, "time *rows"] | None = None,
-    key: Any = None,
+    key: ArrayLike | None = None,
     reverse: bool = False,
     axis: int = 0,
     checkpoint: int | bool | None = None,
@@ -114,13 +122,13 @@ def apply(
 
 
 def step(
-    params: Any,
+    params: PyTree,
     x: Float[ArrayLike, "*batch input"],
     state: State = None,
     *,
     mask: Bool[ArrayLike, "*rows"] | None = None,
     reset: Bool[ArrayLike, "*rows"] | None = None,
-    key: Any = None,
+    key: ArrayLike | None = None,
     precision: Precision = None,
 ) -> tuple[Float[Array, "*batch output"], State]:
     """One step of `apply`, for streaming, control and sampling.
@@ -140,13 +148,13 @@ def step(
 
 
 def implementations(
-    params: Any,
+    params: PyTree,
     xs: Float[ArrayLike | jax.ShapeDtypeStruct, "time *batch input"],
     state: State = None,
     *,
     mask: Bool[ArrayLike | jax.ShapeDtypeStruct, "time *rows"] | None = None,
     reset: Bool[ArrayLike | jax.ShapeDtypeStruct, "time *rows"] | None = None,
-    key: Any = None,
+    key: ArrayLike | None = None,
     reverse: bool = False,
     axis: int = 0,
     checkpoint: int | bool | None = None,
@@ -166,14 +174,16 @@ def implementations(
     """
     reasons: dict[str, str | None] = dict.fromkeys(IMPLEMENTATIONS)
 
-    def ask(node: Any, problem: Problem) -> tuple[Array, State]:
+    def ask(node: Node, problem: Problem) -> tuple[Array, State]:
         for name in IMPLEMENTATIONS:
             reasons[name] = reasons[name] or refusal(name, problem)
         return IMPLEMENTATIONS["scan"].run(problem)
 
     plan = Plan(_arguments.flag("reverse", reverse), _arguments.segment(checkpoint))
 
-    def call(params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any) -> Any:
+    def call(
+        params: PyTree, xs: object, state: State, mask: object, reset: object, key: object
+    ) -> tuple[Array, State]:
         args = _arguments.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
         return start(*args, plan=plan, unroll=ask)
 

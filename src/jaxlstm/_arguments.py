@@ -6,13 +6,13 @@ Nothing here computes, except that masked inputs are zeroed first.
 import contextlib
 import functools
 import math
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Hashable, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ._cell import Cell, shape_of
 from ._containers import Bidirectional, Reverse, Stack, Static
@@ -31,24 +31,27 @@ from ._options import (
     outline,
     probability as probability,
     real as real,
+    setting,
     short_repr as short_repr,
     whole as whole,
 )
+from ._types import DType, Key, KeyPath, Shape, State, TreeDef
 
 
 def names(value: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...] | None:
     """The implementations to try, in order."""
     if value is None:
         return None
-    requested: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not requested or not all(isinstance(n, str) and n in known for n in requested):
+    requested = value if isinstance(value, list | tuple) else [value]
+    names = tuple(n for n in requested if isinstance(n, str) and n in known)
+    if not names or len(names) < len(requested):
         raise ValueError(
             f"`implementation` must be None, or one or several of {sorted(known)}; got {value!r}."
         )
-    return requested
+    return names
 
 
-def products(precision: Any) -> contextlib.AbstractContextManager[Any]:
+def products(precision: object) -> contextlib.AbstractContextManager[None]:
     """Sets the precision of matrix products inside; `None` is JAX's default."""
     if precision is None:
         return contextlib.nullcontext()
@@ -57,23 +60,32 @@ def products(precision: Any) -> contextlib.AbstractContextManager[Any]:
     return jax.default_matmul_precision(precision)
 
 
+class Arguments(NamedTuple):
+    """What a network runs on, once it is checked."""
+
+    params: Node
+    xs: Array
+    state: State
+    mask: Array | None
+    reset: Array | None
+    key: Key | None
+
+
 def check(
-    params: Any,
-    xs: Any,
-    state: Any,
-    mask: Any,
-    reset: Any,
-    key: Any,
+    params: PyTree,
+    xs: object,
+    state: State,
+    mask: object,
+    reset: object,
+    key: object,
     axis: int,
     checkpoint: int | bool | None,
-    precision: Any,
-) -> tuple[Any, ...]:
-    """The checked `(params, xs, state, mask, reset, key)`, as arrays with time first."""
-    params, xs, state, mask, reset, key = arrays(
-        params, xs, state, mask, reset, key, axis, checkpoint, precision
-    )
-    xs, mask, reset = time_first(xs, mask, reset, axis)
-    return params, xs, state, mask, reset, key
+    precision: object,
+) -> Arguments:
+    """The checked arguments, as arrays with time first."""
+    args = arrays(params, xs, state, mask, reset, key, axis, checkpoint, precision)
+    xs, mask, reset = time_first(args.xs, args.mask, args.reset, axis)
+    return args._replace(xs=xs, mask=mask, reset=reset)
 
 
 def time_first(
@@ -88,39 +100,41 @@ def time_first(
 
 
 # The keys of calls that passed the checks.
-_valid: dict[Any, None] = {}
+_valid: dict[Hashable, None] = {}
 _MOST = 1024
 
 
 def arrays(
-    params: Any,
-    xs: Any,
-    state: Any,
-    mask: Any,
-    reset: Any,
-    key: Any,
+    params: PyTree,
+    xs: object,
+    state: State,
+    mask: object,
+    reset: object,
+    key: object,
     axis: int,
     checkpoint: int | bool | None,
-    precision: Any,
+    precision: object,
     single: bool = False,
-) -> tuple[Any, ...]:
-    """The checked `(params, xs, state, mask, reset, key)` as arrays, with time at `axis`.
+) -> Arguments:
+    """The checked arguments as arrays, with time at `axis`.
 
     Arrays of a `single` step have no time axis.  Validity does not depend on the numbers in the
     arrays, so that a call which passed once is not checked again.
     """
     call = _call(params, xs, state, mask, reset, axis, single)
+    given: PyTree = params, xs, state, mask, reset
     if call is not None and call.known:
         if call.numpy:
             xs, mask, reset, *leaves = _read(call.leaves)
             params, state = call.tree.unflatten(leaves)
+            given = params, xs, state, mask, reset
     else:
-        params, xs, state, mask, reset = _checked(params, xs, state, mask, reset, axis, single)
+        given = _checked(params, xs, state, mask, reset, axis, single)
         if call is not None:
             if len(_valid) >= _MOST:
                 _valid.clear()
             _valid[call.key] = None
-    key = None if key is None else key_of(key)
+    args = Arguments._make((*given, None if key is None else key_of(key)))
     segment(checkpoint)
     if precision is not None:
         try:
@@ -131,36 +145,35 @@ def arrays(
                 "`precision` must be None or what `jax.default_matmul_precision` takes, such as "
                 f"'default', 'high', 'highest' or 'float32'; got {precision!r}."
             ) from None
-    return params, xs, state, mask, reset, key
+    return args
 
 
 class _Call(NamedTuple):
     """A call, identified by trees, shapes, dtypes and options."""
 
-    key: Any
+    key: Hashable
     known: bool  # to be valid
     numpy: bool  # has NumPy arrays
-    leaves: list[Any]
-    tree: Any
+    leaves: list[PyTree]  # arrays, and None
+    tree: TreeDef
 
 
 def _call(
-    params: Any, xs: Any, state: Any, mask: Any, reset: Any, axis: int, single: bool
+    params: PyTree, xs: object, state: State, mask: object, reset: object, axis: int, single: bool
 ) -> _Call | None:
     """None if a leaf is not a NumPy or JAX array, or cannot be compared."""
-    config: Any = jax.config
     try:
         leaves, tree = jax.tree.flatten((params, state))
         leaves = [xs, mask, reset, *leaves]
         kinds = [_kind(a) for a in leaves]
         # `True` equals 1, but is not an axis.
-        key = (tree, *kinds, type(axis), axis, single, config.jax_enable_x64)
+        key = (tree, *kinds, type(axis), axis, single, setting("jax_enable_x64"))
         return _Call(key, key in _valid, np.ndarray in map(type, leaves), leaves, tree)
     except Exception:  # any error of a user's tree or nodes
         return None
 
 
-def _kind(a: Any) -> Any:
+def _kind(a: object) -> Hashable:
     if a is None:
         return None
     if isinstance(a, jax.Array):
@@ -170,7 +183,7 @@ def _kind(a: Any) -> Any:
     raise TypeError
 
 
-def _read(leaves: list[Any]) -> list[Any]:
+def _read(leaves: list[PyTree]) -> list[PyTree]:
     """JAX arrays of all leaves, as `array` makes them one by one."""
     copied = [np.array(a, a.dtype.newbyteorder("=")) for a in leaves if type(a) is np.ndarray]
     placed = iter(jax.device_put(copied))
@@ -178,21 +191,26 @@ def _read(leaves: list[Any]) -> list[Any]:
 
 
 def _checked(
-    params: Any, xs: Any, state: Any, mask: Any, reset: Any, axis: int, single: bool
-) -> tuple[Any, ...]:
-    params, dtype = _params(params)
-    space = params.spatial_axes  # axes between the batch and the features
-    xs = _xs(xs, dtype, params.input_size, axis, mask, space, single)
+    params: PyTree,
+    inputs: object,
+    state: State,
+    mask: object,
+    reset: object,
+    axis: int,
+    single: bool,
+) -> tuple[Node, Array, State, Array | None, Array | None]:
+    node, dtype = _params(params)
+    space = node.spatial_axes  # axes between the batch and the features
+    xs = _xs(inputs, dtype, node.input_size, axis, mask, space, single)
     rows = xs.shape[: -1 - space]
     called = ("mask", mask), ("reset", reset)
-    mask, reset = (_rows(name, a, rows, axis, single) for name, a in called)
+    seen, begun = (_rows(name, a, rows, axis, single) for name, a in called)
     others = (*xs.shape[:axis], *xs.shape[axis + 1 :])
     shape = (1, *xs.shape) if single else (xs.shape[axis], *others)
-    state = _state(state, params, shape, space, axis, single)
-    return params, xs, state, mask, reset
+    return node, xs, _state(state, node, shape, space, axis, single), seen, begun
 
 
-def segment(checkpoint: Any) -> Any:
+def segment(checkpoint: object) -> int | Literal["sqrt"] | None:
     """`checkpoint` as a plan has it; True is a word there, for it equals the number 1."""
     if checkpoint is None or isinstance(checkpoint, bool | np.bool_):
         return "sqrt" if checkpoint else None
@@ -216,7 +234,7 @@ def _seen(mask: Array, xs: Array) -> Array:
     return jax.lax.select(*alike(seen, xs, jnp.zeros_like(xs)))
 
 
-def _params(params: Any) -> tuple[Any, Any]:
+def _params(params: PyTree) -> tuple[Node, DType]:
     if not isinstance(params, Node):
         raise TypeError(
             "`params` must be what `jaxlstm.init` returns, or be built of `Layer`, `Stack`, "
@@ -249,21 +267,21 @@ def _params(params: Any) -> tuple[Any, Any]:
     return params, dtype
 
 
-def network(params: Any) -> Any:
+def network(params: PyTree) -> Node:
     """What a wrapper wraps whole, which must be a node."""
     if not isinstance(params, Node):
         raise no_network(params)
     return params
 
 
-def no_network(params: Any) -> TypeError:
+def no_network(params: object) -> TypeError:
     return TypeError(
         "a wrapper takes a network, such as `jaxlstm.init` returns, with a layer in it; got "
         f"{describe(params)}."
     )
 
 
-def _nodes(path: str, tree: Any) -> None:
+def _nodes(path: str, tree: PyTree) -> None:
     """Checks what the library's own layers and containers hold, wherever they stand in a tree."""
     if isinstance(tree, CellNode):
         return _weights(path, tree)
@@ -276,7 +294,7 @@ def _nodes(path: str, tree: Any) -> None:
             )
         rate = tree.dropout.value if isinstance(tree.dropout, Static) else tree.dropout
         probability(f"params{path}.dropout", rate)
-        parts = {f".layers[{i}]": node for i, node in enumerate(layers)}
+        parts: dict[str, PyTree] = {f".layers[{i}]": node for i, node in enumerate(layers)}
     elif isinstance(tree, Bidirectional | Reverse):
         parts = {f".{name}": node for name, node in zip(tree._fields, tree, strict=True)}
     else:
@@ -289,7 +307,7 @@ def _nodes(path: str, tree: Any) -> None:
             _nodes(path + _path(key), part)
 
 
-def _weight(path: Any, a: Any) -> Array:
+def _weight(path: KeyPath, a: object) -> Array:
     try:
         return array(a)
     except TypeError as e:
@@ -300,7 +318,7 @@ def _with(remedy: Exception, message: str) -> TypeError:
     return TypeError(f"{message} {remedy}".rstrip())
 
 
-def _weights(path: str, node: Any) -> None:
+def _weights(path: str, node: CellNode) -> None:
     """Checks the weights of a layer by its cell, as wrong ones might fit by chance."""
     if not isinstance(node.cell, Cell):
         raise TypeError(
@@ -346,12 +364,11 @@ def _weights(path: str, node: Any) -> None:
 
 
 def _xs(
-    xs: Any, dtype: Any, size: int | None, axis: int, mask: Any, space: int, single: bool
+    given: object, dtype: DType, size: int | None, axis: int, mask: PyTree, space: int, single: bool
 ) -> Array:
     name = "x" if single else "xs"
-    given = xs
     try:
-        xs = array(xs)
+        xs = array(given)
     except TypeError as e:
         ragged = (
             " Sequences of different lengths are padded to one array, and "
@@ -405,12 +422,12 @@ def _xs(
     return xs
 
 
-def _rows(name: str, rows: Any, expected: tuple[int, ...], axis: int, single: bool) -> Array | None:
-    if rows is None:
+def _rows(name: str, given: object, expected: Shape, axis: int, single: bool) -> Array | None:
+    if given is None:
         return None
-    given, xs = rows, "x" if single else "xs"
+    xs = "x" if single else "xs"
     try:
-        rows = array(rows)
+        rows = array(given)
     except TypeError as e:
         message = (
             f"`{name}` must be an array of booleans of shape {expected}; got {describe(given)}."
@@ -438,13 +455,11 @@ def _rows(name: str, rows: Any, expected: tuple[int, ...], axis: int, single: bo
     return rows
 
 
-def _swapped(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _swapped(shape: Shape) -> Shape:
     return (*shape[1::-1], *shape[2:])
 
 
-def _state(
-    state: Any, params: Any, shape: tuple[int, ...], space: int, axis: int, single: bool
-) -> Any:
+def _state(state: State, params: Node, shape: Shape, space: int, axis: int, single: bool) -> State:
     """`shape` is that of the inputs, time first."""
     if state is None:
         return None
@@ -480,5 +495,5 @@ def _state(
     return state
 
 
-def _path(path: Any) -> str:
+def _path(path: KeyPath) -> str:
     return jax.tree_util.keystr(path)

@@ -13,13 +13,13 @@ import dataclasses
 import importlib
 import inspect
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
-import jax.core
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PyTree
 
 from ._declaration import (
     check_coefficients,
@@ -31,6 +31,7 @@ from ._declaration import (
 )
 from ._dtypes import wide, widened
 from ._layer import (
+    CellNode,
     Layer as Layer,
     gates_first as gates_first,
     of_rows,
@@ -39,8 +40,10 @@ from ._layer import (
 from ._node import Recur, State as State
 from ._options import flag, hashable, plain
 from ._tags import mark, tag as tag
+from ._types import Fields, Shape
 
-Weights: TypeAlias = Any  # a `CellNode`
+Equations: TypeAlias = Callable[..., object]  # what they return is checked
+Option: TypeAlias = Hashable  # of a cell
 Initializer: TypeAlias = Callable[..., Array]  # (key, shape, dtype) -> array
 
 
@@ -79,9 +82,9 @@ class Cell:
     Calling a cell with options returns the cell with these options: `cell(clip=3.0)`.
     """
 
-    equations: Callable[..., Any]
+    equations: Equations
     gates: str  # one letter per gate, in the order of memory and of files
-    state: type[Any]
+    state: type[Fields]
     recurrent: str = ""  # the gates that have a recurrent product
     recurrent_bias: bool = False
     bias: (
@@ -89,7 +92,7 @@ class Cell:
     ) = ()  # initial biases that are not zero; None: no bias
     weights: tuple[tuple[str, Weight], ...] = ()
     sizes: tuple[str, ...] = ()  # of the state's fields, in words; `hidden` by default
-    options: tuple[tuple[str, Any], ...] = ()  # those that differ from the defaults
+    options: tuple[tuple[str, Option], ...] = ()  # those that differ from the defaults
     arguments: ClassVar[tuple[str, ...]] = ()  # that the equations take by position
 
     def __init_subclass__(cls) -> None:
@@ -112,10 +115,10 @@ class Cell:
     def __copy__(self) -> "Cell":
         return self
 
-    def __deepcopy__(self, memo: Any) -> "Cell":
+    def __deepcopy__(self, memo: object) -> "Cell":
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., "Cell"], tuple[object, ...]]:
         """Pickle by name, as Python pickles a function."""
         f = self.equations
         plain = dataclasses.replace(self, options=())
@@ -132,7 +135,7 @@ class Cell:
             )
         return unpickled, (f.__module__, f.__qualname__, self.options, self.gates, self.recurrent)
 
-    def __call__(self, *args: Any, **options: Any) -> "Cell":
+    def __call__(self, *args: object, **options: object) -> "Cell":
         known = self.defaults()
         if args or not options.keys() <= known.keys():
             raise TypeError(
@@ -143,14 +146,14 @@ class Cell:
         check_options(cell)
         return cell
 
-    def with_options(self, options: Mapping[str, Any]) -> "Cell":
+    def with_options(self, options: Mapping[str, object]) -> "Cell":
         """The cell with exactly these options, without checking that the equations accept them."""
         known = self.defaults()
         plain = {k: _option(k, v, known[k]) for k, v in options.items()}
         differ = {k: v for k, v in plain.items() if not _alike(v, known[k])}
         return dataclasses.replace(self, options=tuple(sorted(differ.items())))
 
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> dict[str, Option]:
         """The options of the equations: their keywords that are not weights."""
         parameters = inspect.signature(self.equations).parameters.values()
         weights = dict(self.weights)
@@ -168,7 +171,7 @@ class Cell:
         (dims["output"],) = shape_of(self.sizes[0], dims) if self.sizes else (hidden_size,)
         return dims
 
-    def size_options(self) -> dict[str, Any]:
+    def size_options(self) -> dict[str, Option]:
         """The options that are sizes and are not None: `heads`, `depth`, `projection`."""
         options = {**self.defaults(), **dict(self.options)}
         shapes = [*self.sizes, *(weight.shape for _, weight in self.weights), "heads"]
@@ -199,7 +202,10 @@ class Cell:
         """A layer of the cell without values, in float32."""
         dims = self.dims(input_size, hidden_size)
         shapes = self.shapes(input_size, hidden_size)
-        array: Any = lambda shape: shape and jax.ShapeDtypeStruct(shape, jnp.float32)
+
+        def array(shape: Shape | None) -> PyTree:
+            return shape and jax.ShapeDtypeStruct(shape, jnp.float32)
+
         weights = {k: array(shape_of(w.shape, dims)) for k, w in self.own_weights().items()}
         return Layer(self, **{k: array(v) for k, v in shapes.items()}, weights=weights or None)
 
@@ -207,15 +213,16 @@ class Cell:
         """The width of the output, which is the state's first field."""
         return self.dims(0, hidden_size)["output"]
 
-    def zeros(self, batch: Sequence[int], hidden_size: int, dtype: Any) -> State:
+    def zeros(self, batch: Sequence[int], hidden_size: int, dtype: DTypeLike) -> State:
         """The initial state for weights of a dtype; it is never narrower than float32."""
         dims, dtype = self.dims(0, hidden_size), wide(dtype)
         words = self.sizes or ("hidden",) * len(self.state._fields)
         return self.state(*[jnp.zeros((*batch, *shape_of(word, dims)), dtype) for word in words])
 
-    def keywords(self, p: Weights, rank: int) -> dict[str, Any]:
+    def keywords(self, p: CellNode, rank: int) -> dict[str, PyTree]:
         """Options and weights, as the equations take them for so many batch axes."""
-        keywords = {**dict(self.options), **jax.tree.map(widened, p.weights or {})}
+        keywords: dict[str, PyTree] = dict(self.options)
+        keywords |= jax.tree.map(widened, p.weights or {})
         for name, (before, axes) in self.row_weights().items():
             if name in keywords and keywords[name].ndim == axes:  # else it has a copy for each row
                 shape = keywords[name].shape
@@ -229,7 +236,7 @@ class Cell:
         words = {name: weight.shape.split() for name, weight in self.weights}
         return {name: (w.index("..."), len(w) - 1) for name, w in words.items() if "..." in w}
 
-    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
+    def step(self, p: CellNode, s: State, u: Array, recur: Recur) -> State:
         """One time step; `u` is `(*batch, gates, hidden)`, as is what `recur` gives."""
         raise NotImplementedError
 
@@ -240,7 +247,7 @@ def shape_of(words: str, dims: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(int(word) if word.isdigit() else dims[word] for word in known)
 
 
-def _option(name: str, value: Any, default: Any) -> Any:
+def _option(name: str, value: object, default: Option) -> Option:
     """An option in canonical form: hashable, and equal to any other with the same meaning.
 
     Lists become tuples, NumPy and JAX scalars become Python numbers, and integers become floats
@@ -254,20 +261,20 @@ def _option(name: str, value: Any, default: Any) -> Any:
     return float(plain) if is_whole and isinstance(default, float) else plain
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: PyTree) -> PyTree:
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     return plain(value)
 
 
-def _alike(a: Any, b: Any) -> bool:
+def _alike(a: Option, b: Option) -> bool:
     """Whether two options are equal; `True` does not equal 1."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _by_name(module: str, name: str) -> Cell | None:
     """The cell of this name, None if something else has it."""
-    found: Any = importlib.import_module(module)
+    found: object = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     return found if isinstance(found, Cell) else None
@@ -276,7 +283,7 @@ def _by_name(module: str, name: str) -> Cell | None:
 def unpickled(
     module: str,
     name: str,
-    options: tuple[tuple[str, Any], ...],
+    options: tuple[tuple[str, Option], ...],
     gates: str | None = None,
     recurrent: str | None = None,
 ) -> Cell:
@@ -305,7 +312,7 @@ class General(Cell):
 
     arguments = ("s", "u", "recur")
 
-    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
+    def step(self, p: CellNode, s: State, u: Array, recur: Recur) -> State:
         def product(h: Array, gates: str = self.recurrent) -> Array:
             check_product(self, h, gates, s)
             return mark(gates_first(recur(h, gates)), "v", gates)
@@ -320,7 +327,7 @@ class Gated(Cell):
 
     arguments = ("s", "u", "v")
 
-    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
+    def step(self, p: CellNode, s: State, u: Array, recur: Recur) -> State:
         v = mark(gates_first(recur(s[0], self.recurrent)), "v", self.recurrent)
         u = mark(gates_first(u), "u", self.gates)
         keywords = self.keywords(p, u.ndim - 2)
@@ -335,7 +342,7 @@ class Linear(Cell):
 
     arguments = ("u",)
 
-    def step(self, p: Weights, s: State, u: Array, recur: Recur) -> State:
+    def step(self, p: CellNode, s: State, u: Array, recur: Recur) -> State:
         a, b, read = self.coefficients(p, mark(gates_first(u), "u", self.gates))
         memory = [*zip(a, self.memory(s), b, strict=True)]
         check_memories(self, memory)
@@ -343,7 +350,7 @@ class Linear(Cell):
         return check_returned(self, new, s)
 
     def coefficients(
-        self, p: Weights, u: Array
+        self, p: CellNode, u: Array
     ) -> tuple[tuple[Array, ...], tuple[Array, ...], Read]:
         """`(a, b, read)` of `c' = a * c + b` for each memory; gates come first."""
         a, b, read = check_coefficients(self, self.equations(u, **self.keywords(p, u.ndim - 2)))
@@ -387,27 +394,38 @@ def complex_of(re: Array, im: Array) -> Array:
 
 
 Biases: TypeAlias = Mapping[str, float] | Literal[False] | None
-Decorator: TypeAlias = Callable[[Callable[..., Any]], Any]
+Made = TypeVar("Made", bound=Cell)
 
 
-def _decorator(shape: type[Any], gates: str, state: type[Any], **data: Any) -> Decorator:
-    recurrent, bias, weights = (data.pop(name) for name in ("recurrent", "bias", "weights"))
-    data["recurrent"] = gates if recurrent is None else recurrent
+def _decorator(
+    kind: type[Made],
+    gates: str,
+    state: type[Fields],
+    recurrent: str | None,
+    recurrent_bias: bool,
+    bias: Biases,
+    weights: Mapping[str, Weight] | None,
+    sizes: Sequence[str],
+) -> Callable[[Equations], Made]:
     initial = tuple((gate, plain(value)) for gate, value in (bias or {}).items())
-    data["bias"] = None if bias is False else initial
-    data["weights"] = tuple((weights or {}).items())
-    data["sizes"] = tuple(data["sizes"])
-    return lambda equations: shape(equations, gates, state, **data)
+    return lambda equations: kind(
+        equations, gates, state,
+        recurrent=gates if recurrent is None else recurrent,
+        recurrent_bias=recurrent_bias,
+        bias=None if bias is False else initial,
+        weights=tuple((weights or {}).items()),
+        sizes=tuple(sizes),
+    )  # fmt: skip
 
 
 def linear_cell(
     gates: str,
-    state: type[Any] = HiddenState,
+    state: type[Fields] = HiddenState,
     *,
     bias: Biases = None,
     weights: Mapping[str, Weight] | None = None,
     sizes: Sequence[str] = (),
-) -> Callable[[Callable[..., Any]], Linear]:
+) -> Callable[[Equations], Linear]:
     """Makes a cell of `equations(u) -> (a, b)`, meaning `h' = a * h + b`.
 
     `gates` names the rows of `u`, one letter each.  `bias` maps gates to initial biases that are
@@ -426,20 +444,19 @@ def linear_cell(
         return 1 - z, z * n
     ```
     """
-    data = {"bias": bias, "weights": weights, "sizes": sizes}
-    return _decorator(Linear, gates, state, recurrent="", **data)
+    return _decorator(Linear, gates, state, "", False, bias, weights, sizes)
 
 
 def gated_cell(
     gates: str,
-    state: type[Any],
+    state: type[Fields],
     *,
     recurrent: str | None = None,
     recurrent_bias: bool = False,
     bias: Biases = None,
     weights: Mapping[str, Weight] | None = None,
     sizes: Sequence[str] = (),
-) -> Callable[[Callable[..., Any]], Gated]:
+) -> Callable[[Equations], Gated]:
     """Makes a cell of `equations(s, u, v) -> s'`, where `v = h r` is its only product.
 
     `gates` names the rows of `u`, `recurrent` those of `v` (by default the same);
@@ -452,21 +469,19 @@ def gated_cell(
         return (jnp.tanh(z),)
     ```
     """
-    data = {"recurrent": recurrent, "recurrent_bias": recurrent_bias, "bias": bias}
-    data |= {"weights": weights, "sizes": sizes}
-    return _decorator(Gated, gates, state, **data)
+    return _decorator(Gated, gates, state, recurrent, recurrent_bias, bias, weights, sizes)
 
 
 def general_cell(
     gates: str,
-    state: type[Any],
+    state: type[Fields],
     *,
     recurrent: str | None = None,
     recurrent_bias: bool = False,
     bias: Biases = None,
     weights: Mapping[str, Weight] | None = None,
     sizes: Sequence[str] = (),
-) -> Callable[[Callable[..., Any]], General]:
+) -> Callable[[Equations], General]:
     """Makes a cell of `equations(s, u, recur) -> s'`.
 
     `recur(h, "rz")` is the recurrent product of the gates `r` and `z`; the rest is as for
@@ -481,6 +496,4 @@ def general_cell(
         return (jnp.tanh(n + v),)
     ```
     """
-    data = {"recurrent": recurrent, "recurrent_bias": recurrent_bias, "bias": bias}
-    data |= {"weights": weights, "sizes": sizes}
-    return _decorator(General, gates, state, **data)
+    return _decorator(General, gates, state, recurrent, recurrent_bias, bias, weights, sizes)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +12,29 @@ from ._control import alike
 from ._dtypes import widened
 from ._node import Context, Node, State, run
 from ._options import hashable
+from ._types import T
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Static:
+class Static(Generic[T]):
     """A value that belongs to the architecture: part of the tree structure, compared by value."""
 
-    value: Any
+    value: T
 
     def __post_init__(self) -> None:
         hashable("the value of `Static`", self.value)
 
-    def __copy__(self) -> "Static":
+    def __copy__(self) -> "Static[T]":
         return self
 
-    def __deepcopy__(self, memo: Any) -> "Static":
+    def __deepcopy__(self, memo: object) -> "Static[T]":
         return self
 
 
 class _Stack(NamedTuple):
-    layers: tuple[Any, ...]
-    dropout: Static = Static(0.0)
+    layers: tuple[Node, ...]
+    dropout: Static[float] = Static(0.0)
 
 
 class Stack(_Stack, Node):
@@ -73,7 +74,7 @@ class Stack(_Stack, Node):
 
 
 class _Reverse(NamedTuple):
-    node: Any
+    node: Node
 
 
 class Reverse(_Reverse, Node):
@@ -110,8 +111,8 @@ class BidirectionalState(NamedTuple):
 
 
 class _Bidirectional(NamedTuple):
-    forward: Any
-    backward: Any
+    forward: Node
+    backward: Node
 
 
 class Bidirectional(_Bidirectional, Node):

@@ -1,12 +1,21 @@
 """Reset, mask and noise: the definition of a controlled step."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
+
+from ._options import setting
+from ._types import Recur, State, T, Tree
+
+if TYPE_CHECKING:
+    from ._node import Node, StepNode
+
+Carry = TypeVar("Carry")
+Axis: TypeAlias = str | tuple[str, ...] | None  # of a mesh, along which an axis is shared out
 
 
 class Controls(NamedTuple):
@@ -16,7 +25,7 @@ class Controls(NamedTuple):
     reset: Bool[Array, "time *batch"] | None = (
         None  # where True, the step starts from the initial state; see `resets`
     )
-    noise: Any = None  # sampled by the node for each step
+    noise: PyTree = None  # sampled by the node for each step
 
 
 def over_rows(a: Array, like: Array) -> Array:
@@ -33,13 +42,13 @@ def of_rows(a: Array, like: Array) -> Array:
     return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
 
 
-def shared(a: Any) -> tuple[Any, ...]:
+def shared(a: Array) -> tuple[Axis, ...]:
     """The sharding of an array by its type: a mesh axis, or None, for each axis."""
     spec = tuple(getattr(getattr(jax.typeof(a), "sharding", None), "spec", ()))
     return spec + (None,) * (jnp.ndim(a) - len(spec))
 
 
-def where(m: Bool[Array, "*batch"] | None, a: Any, b: Any) -> Any:
+def where(m: Bool[Array, "*batch"] | None, a: Tree, b: Tree) -> Tree:
     """`a` where `m` is True (or None), else `b`, row by row, for a tree."""
     if m is None:
         return a
@@ -61,7 +70,9 @@ def resets(starts: Bool[Array, "time *batch"] | None, reverse: bool) -> Array | 
     return jnp.concatenate([starts[1:], starts[:1] & False])
 
 
-def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any, recur: Any = None) -> Any:
+def controlled(
+    node: "StepNode", s: State, u: PyTree, at: Controls, initial: State, recur: Recur | None = None
+) -> State:
     """One step with its controls: reset first, then the step, then the mask.
 
     `recur` is the recurrent product of the node, or what takes its place.
@@ -71,34 +82,35 @@ def controlled(node: Any, s: Any, u: Any, at: Controls, initial: Any, recur: Any
     return where(at.mask, node.step(before, u, recur or node.recur, at.noise), s)
 
 
-def differentiable(a: Any) -> bool:
+def differentiable(a: PyTree) -> bool:
     """Whether an array may have tangents: not one of whole numbers, of flags, or of keys."""
     return bool(jnp.issubdtype(a.dtype, jnp.inexact))
 
 
-def partition(tree: Any) -> tuple[Any, Any]:
+def partition(tree: Tree) -> tuple[Tree, Tree]:
     """What may have tangents, and the rest: None in each for what is in the other."""
     pick = lambda which: jax.tree.map(lambda a: a if differentiable(a) is which else None, tree)
     return pick(True), pick(False)
 
 
-def combine(varying: Any, fixed: Any) -> Any:
+def combine(varying: Tree, fixed: Tree) -> Tree:
     """The tree of both."""
     missing = lambda a: a is None
     return jax.tree.map(lambda a, b: b if a is None else a, varying, fixed, is_leaf=missing)
 
 
-def over_time(body: Any, s: Any, steps: Any, reverse: bool) -> tuple[Any, Any]:
+def over_time(
+    body: Callable[[Carry, PyTree], tuple[Carry, PyTree]], s: Carry, steps: PyTree, reverse: bool
+) -> tuple[Carry, PyTree]:
     """`jax.lax.scan`, which under `jax.disable_jit` accepts a time of 0 too."""
-    config: Any = jax.config
-    if config.jax_disable_jit and not jax.tree.leaves(steps)[0].shape[0]:
+    if setting("jax_disable_jit") and not jax.tree.leaves(steps)[0].shape[0]:
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), steps)
         _, outs = jax.eval_shape(body, s, one)
         return s, jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), outs)
     return jax.lax.scan(body, s, steps, reverse=reverse)
 
 
-def stepped_from(mask: Bool[Array, "*batch"] | None, s: Any, initial: Any) -> Any:
+def stepped_from(mask: Bool[Array, "*batch"] | None, s: State, initial: State) -> State:
     """The state that a step is computed from: the initial one where it is masked.
 
     The unchanged state there may be NaN, and be reset later: the derivative of a step from it
@@ -107,7 +119,7 @@ def stepped_from(mask: Bool[Array, "*batch"] | None, s: Any, initial: Any) -> An
     return where(mask, s, initial)
 
 
-def varying(a: Any) -> frozenset[str]:
+def varying(a: Array) -> frozenset[str]:
     """The axes of a mesh that an array varies over inside `shard_map`, by its type."""
     of = jax.typeof(a)  # JAX 0.10 renamed the attribute
     axes = getattr(of, "vma", None) or getattr(
@@ -116,29 +128,29 @@ def varying(a: Any) -> frozenset[str]:
     return frozenset(axes or ())
 
 
-def vary_alike(tree: Any, others: Any) -> Any:
+def vary_alike(tree: Tree, others: PyTree) -> Tree:
     """Inside `shard_map`, makes a tree vary over all mesh axes that `others` vary over.
 
     The carry of a loop must have one type throughout, and zeros made inside vary over no axis.
     """
     axes = frozenset().union(*map(varying, jax.tree.leaves(others)))
 
-    def vary(a: Any) -> Any:
+    def vary(a: Array) -> Array:
         new = axes - varying(a)
         return jax.lax.pcast(a, tuple(sorted(new)), to="varying") if new else a
 
     return jax.tree.map(vary, tree) if axes else tree
 
 
-def sharding(like: Any, *axes: Any) -> NamedSharding:
+def sharding(like: Array, *axes: Axis) -> NamedSharding:
     """Over the mesh of another array, these axes of it."""
     return NamedSharding(jax.typeof(like).sharding.mesh, P(*axes))
 
 
-def share(tree: Any, like: Any, *axes: Any) -> Any:
+def share(tree: Tree, like: Array, *axes: Axis) -> Tree:
     """Shards the first axes of arrays over the mesh of another array, and no others."""
 
-    def place(a: Any) -> Any:
+    def place(a: Array) -> Array:
         to = sharding(like, *(axes + (None,) * jnp.ndim(a))[: jnp.ndim(a)])
         return a if jax.typeof(a).sharding == to else jax.reshard(a, to)
 
@@ -149,7 +161,7 @@ def share(tree: Any, like: Any, *axes: Any) -> Any:
     return tree if same else jax.tree.unflatten(structure, placed)
 
 
-def on_mesh(a: Any) -> bool:
+def on_mesh(a: Array) -> bool:
     """Whether the type of an array says how it is sharded or replicated."""
     mesh = getattr(getattr(jax.typeof(a), "sharding", None), "mesh", None)
     return mesh is not None and AxisType.Explicit in mesh.axis_types
@@ -161,7 +173,9 @@ def alike(*arrays: Array) -> Sequence[Array]:
     return share(arrays, like, *shared(like)) if on_mesh(like) else arrays
 
 
-def share_alike(params: Any, xs: Array, state: Any, mask: Any, reset: Any) -> tuple[Any, ...]:
+def share_alike(
+    params: "Node", xs: Array, state: State, mask: Array | None, reset: Array | None
+) -> "tuple[Node, Array, State, Array | None, Array | None]":
     """If types say how arrays are sharded, shards the batch axes and nothing else.
 
     Every device has the same rows of all arrays, and all that each step needs besides: the
@@ -180,8 +194,8 @@ def share_alike(params: Any, xs: Array, state: Any, mask: Any, reset: Any) -> tu
 
 
 def on_each_device(
-    f: Callable[..., Any], like: Array, in_specs: Sequence[P], out_specs: Any
-) -> Callable[..., Any]:
+    f: Callable[..., T], like: Array, in_specs: Sequence[P], out_specs: PyTree
+) -> Callable[..., T]:
     """Runs `f` on each device's shard, for arrays sharded as `like` is.
 
     For operations that treat rows independently, but that JAX cannot shard.

@@ -3,12 +3,13 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Float
 
 from . import _arguments
 from ._cell import Cell
@@ -65,14 +66,14 @@ class ConvLayer(_ConvLayer, CellNode):
 
 
 def init_conv(
-    key: Any,
+    key: ArrayLike,
     cell: Cell,
     input_size: int,
     hidden_size: int,
     kernel: Sequence[int],
     *,
     bias: bool = True,
-    dtype: Any = float,
+    dtype: DTypeLike = float,
     scheme: str | Scheme = "default",
 ) -> ConvLayer:
     """Initializes the weights of a convolutional recurrent layer: a ConvLSTM, a ConvGRU.
@@ -88,26 +89,26 @@ def init_conv(
     assert ys.shape == (7, 2, 8, 8, 5)
     ```
     """
-    key, made, dtype = checked(key, cell, scheme, dtype)
+    start, made, of = checked(key, cell, scheme, dtype)
     if not isinstance(kernel, Sequence) or not 1 <= len(kernel) <= 3:
         raise ValueError(
             f"`kernel` must have one, two or three sizes, as in `(3, 3)`; got {kernel!r}."
         )
     if cell.size_options().get("heads", 1) != 1:
         raise ValueError(f"a convolutional layer is of a cell with one head; got {cell}.")
-    kernel = [_arguments.count("kernel", size) for size in kernel]
+    sides = [_arguments.count("kernel", size) for size in kernel]
     input_size = _arguments.count("input_size", input_size)
     hidden_size = _arguments.count("hidden_size", hidden_size)
     bias = _arguments.flag("bias", bias)
-    inner, outer = jax.random.split(key)
-    places = math.prod(kernel)
+    inner, outer = jax.random.split(start)
+    places = math.prod(sides)
     # What a unit sees, all places of the kernel together, is what its start depends on.
-    p = init_layer(inner, cell, places * input_size, hidden_size, dtype, made, bias)
-    w = p.w.reshape(*kernel, input_size, *p.w.shape[1:])
+    p = init_layer(inner, cell, places * input_size, hidden_size, of, made, bias)
+    w = p.w.reshape(*sides, input_size, *p.w.shape[1:])
     r = p.r
     if r is not None:
-        r = made.r(outer, (places * r.shape[0], *r.shape[1:]), wide(dtype)).astype(dtype)
-        r = r.reshape(*kernel, -1, *r.shape[1:])
+        r = made.r(outer, (places * r.shape[0], *r.shape[1:]), wide(of)).astype(of)
+        r = r.reshape(*sides, -1, *r.shape[1:])
         # What the identity puts at the first place belongs in the middle; others are alike there.
-        r = jnp.roll(r, [(size - 1) // 2 for size in kernel], range(len(kernel)))
+        r = jnp.roll(r, [(size - 1) // 2 for size in sides], range(len(sides)))
     return ConvLayer(cell, w, r, p.b, p.recurrent_bias, p.weights)

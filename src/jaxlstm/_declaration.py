@@ -4,20 +4,25 @@ Errors name the cell, the offending part, what was passed and what to do.  Nothi
 """
 
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ._dtypes import wide
 from ._options import count, describe, real, short_repr
+from ._types import DType, Shape, State
+
+if TYPE_CHECKING:
+    from ._cell import Cell, Linear, Read
+    from ._layer import Layer
 
 WORDS = ("input", "hidden", "output", "gates", "head", "complex")  # of a shape; options too
 
 
-def check_declaration(cell: Any) -> None:
+def check_declaration(cell: "Cell") -> None:
     """The fields of a declaration must agree with each other and with the equations' signature."""
     if not callable(cell.equations) or isinstance(cell.equations, type):
         raise TypeError(
@@ -68,7 +73,7 @@ def check_declaration(cell: Any) -> None:
     _signature(cell)
 
 
-def _letters(cell: Any, role: str, letters: Any) -> None:
+def _letters(cell: "Cell", role: str, letters: object) -> None:
     if not isinstance(letters, str) or not all(letter.isalpha() for letter in letters):
         raise TypeError(
             f"`{role}` of the cell {cell.name} must be a string with one letter for each gate, "
@@ -82,7 +87,7 @@ def _letters(cell: Any, role: str, letters: Any) -> None:
         )
 
 
-def _shape(cell: Any, owner: str, shape: Any, options: dict[str, Any]) -> None:
+def _shape(cell: "Cell", owner: str, shape: object, options: Mapping[str, object]) -> None:
     words = shape.split() if isinstance(shape, str) else [shape]
     known = lambda word: word in WORDS or word in options or word == "..." or word.isdigit()
     unknown = [word for word in words if not isinstance(word, str) or not known(word)]
@@ -93,7 +98,7 @@ def _shape(cell: Any, owner: str, shape: Any, options: dict[str, Any]) -> None:
         )
 
 
-def _signature(cell: Any) -> None:
+def _signature(cell: "Cell") -> None:
     """Positional arguments are those of the kind of cell; all others are options and weights."""
     parameters = inspect.signature(cell.equations).parameters.values()
     weights = dict(cell.weights)
@@ -125,23 +130,21 @@ def _signature(cell: Any) -> None:
         )
 
 
-def check_options(cell: Any) -> None:
+def check_options(cell: "Cell") -> None:
     """Traces the equations with these options, so that invalid ones raise when they are set.
 
     Uses the smallest sizes, to be fast for any options.
     """
-    for name, value in cell.size_options().items():
-        count(name, value)
-    small = {name: min(value, 2) for name, value in cell.size_options().items()}
+    small = {name: min(count(name, n), 2) for name, n in cell.size_options().items()}
     cell = cell.with_options({**dict(cell.options), **small})
     check_equations(cell, 1, small.get("heads", 1))
 
 
-def check_equations(cell: Any, input_size: int, hidden_size: int) -> None:
+def check_equations(cell: "Cell", input_size: int, hidden_size: int) -> None:
     """Traces one step of a layer, so that invalid equations raise before weights are used."""
     layer = cell.abstract_layer(input_size, hidden_size)
 
-    def step(layer: Any, u: Array) -> Any:
+    def step(layer: "Layer", u: Array) -> State:
         return layer.step(layer.initial_state(()), u, layer.recur, None)
 
     u = jax.ShapeDtypeStruct((len(cell.gates), hidden_size), layer.w.dtype)
@@ -152,12 +155,13 @@ def check_equations(cell: Any, input_size: int, hidden_size: int) -> None:
         raise
 
 
-def check_returned(cell: Any, outs: Any, s: Any) -> Any:
+def check_returned(cell: "Cell", outs: object, s: State) -> State:
     """The values that the equations returned, as a state like `s`."""
     fields = cell.state._fields
     if not isinstance(outs, tuple) or len(outs) != len(fields):
         actual = f"{len(outs)} values" if isinstance(outs, tuple) else describe(outs)
-        expected = ", ".join(fields) if len(fields) > 1 else f"({fields[0]},)"
+        first, *more = fields
+        expected = ", ".join(fields) if more else f"({first},)"
         raise TypeError(
             f"the equations of the cell {cell} must return its new state, `return {expected}`; got "
             f"{actual}."
@@ -177,7 +181,7 @@ def check_returned(cell: Any, outs: Any, s: Any) -> Any:
     return cell.state(*outs)
 
 
-def check_product(cell: Any, h: Any, gates: Any, s: Any) -> None:
+def check_product(cell: "Cell", h: Array, gates: str, s: State) -> None:
     """The arguments of the recurrent product in the equations of a general cell."""
     unknown = not isinstance(gates, str) or not gates or set(gates) - set(cell.recurrent)
     if unknown or len(set(gates)) < len(gates):
@@ -192,7 +196,9 @@ def check_product(cell: Any, h: Any, gates: Any, s: Any) -> None:
         )
 
 
-def check_coefficients(cell: Any, outs: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
+def check_coefficients(
+    cell: "Linear", outs: PyTree
+) -> tuple[tuple[Array, ...], tuple[Array, ...], "Read"]:
     """The values that a linear cell returned as `(a, b, read)`, with `a` and `b` as tuples."""
     reads = len(cell.state._fields) > 1
     expected = "a, b, read" if reads else "a, b"
@@ -204,6 +210,7 @@ def check_coefficients(cell: Any, outs: Any) -> tuple[tuple[Any, ...], tuple[Any
             f"{actual}."
         )
     a, b = (x if isinstance(x, tuple) else (x,) for x in outs[:2])
+    read: Read = outs[2] if reads else None
     n = len(cell.memories())
     if len(a) != n or len(b) != n:
         raise TypeError(
@@ -223,10 +230,10 @@ def check_coefficients(cell: Any, outs: Any) -> tuple[tuple[Any, ...], tuple[Any
             f"the equations of the cell {cell} must return `read`, a function from the new "
             f"memories to the output; got {describe(outs[2])}."
         )
-    return a, b, outs[2] if reads else None
+    return a, b, read
 
 
-def check_memories(cell: Any, memories: Sequence[tuple[Array, Array, Any]]) -> None:
+def check_memories(cell: "Cell", memories: Sequence[tuple[Array, Array, Array]]) -> None:
     """`(a, c, b)` of each memory of a linear cell."""
     for name, (a, c, b) in zip(cell.state._fields[-len(memories) :], memories, strict=True):
         for letter, value in (("a", a), ("b", b)):
@@ -238,7 +245,7 @@ def check_memories(cell: Any, memories: Sequence[tuple[Array, Array, Any]]) -> N
                 )
 
 
-def _row(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+def _row(shape: Shape, expected: Shape) -> str:
     """The likely cause of a superfluous first axis."""
     if shape[1:] != expected:
         return ""
@@ -247,7 +254,7 @@ def _row(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
     return " It has a row for each gate: unpack them, as `i, f, g, o = u + v`."
 
 
-def check_weight(cell: Any, name: str, a: Any, shape: Sequence[int], dtype: Any) -> Array:
+def check_weight(cell: "Cell", name: str, a: Array, shape: Sequence[int], dtype: DType) -> Array:
     """The array that an initializer returned, of the right shape and dtype."""
     if getattr(a, "shape", None) != tuple(shape) or a.dtype != wide(dtype):
         raise ValueError(

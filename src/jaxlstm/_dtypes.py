@@ -1,12 +1,12 @@
 """States and equations are at least float32, whatever the dtype of the weights."""
 
-from typing import Any
-
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 
-def wide(dtype: Any) -> Any:
+def wide(dtype: DTypeLike) -> np.dtype:
     """The dtype of states and equations for weights of a dtype: float32 at least."""
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
 

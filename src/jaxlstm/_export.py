@@ -6,9 +6,10 @@ nodes and states are registered as these are: `jax.export.register_namedtuple_se
 
 import json
 import sys
-from typing import Any
+from typing import NoReturn
 
 from jax import export
+from jaxtyping import PyTree
 
 from . import _containers, cells, wrappers
 from ._cell import Cell, Gated, General, Layer, Linear, unpickled
@@ -16,8 +17,8 @@ from ._conv import ConvLayer
 from ._record import Record
 
 
-def _written(value: Any, of: str) -> bytes:
-    def no(value: Any) -> Any:
+def _written(value: object, of: str) -> bytes:
+    def no(value: object) -> NoReturn:
         raise ValueError(
             f"an option that is exported must be a number, a string, None, or a tuple of them; got "
             f"{value!r} in {of}."
@@ -26,12 +27,12 @@ def _written(value: Any, of: str) -> bytes:
     return json.dumps(value, default=no).encode()
 
 
-def _read(data: bytes | bytearray) -> Any:
+def _read(data: bytes | bytearray) -> PyTree:
     tuples = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v
     return tuples(json.loads(bytes(data)))
 
 
-def _write_cell(cell: Any) -> bytes:
+def _write_cell(cell: Cell) -> bytes:
     return _written(cell.__reduce__()[1], repr(cell))
 
 
@@ -44,11 +45,11 @@ def _read_cell(data: bytes) -> Cell:
     return unpickled(module, *rest)
 
 
-def _write_static(static: Any) -> bytes:
+def _write_static(static: _containers.Static[object]) -> bytes:
     return _written(static.value, repr(static))
 
 
-def _read_static(data: bytes) -> _containers.Static:
+def _read_static(data: bytes) -> _containers.Static[PyTree]:
     return _containers.Static(_read(data))
 
 

@@ -5,18 +5,18 @@ here: they are registered when a network is made in a program that has imported 
 """
 
 import sys
-from typing import Any
 
 from ._cell import Gated, General, Linear
 from ._containers import Static
+from ._types import T
 
 
-def _written(static: Any) -> dict[str, Any]:
+def _written(static: object) -> dict[str, object]:
     """Its name, in a dict without arrays: a state dict stays a tree of arrays."""
     return {repr(static): {}}
 
 
-def _restored(static: Any, state: Any) -> Any:
+def _restored(static: T, state: object) -> T:
     if state != _written(static):
         found = [*state] if isinstance(state, dict) else state
         raise ValueError(
@@ -28,9 +28,9 @@ def _restored(static: Any, state: Any) -> Any:
 
 def register() -> None:
     """Registers cells and static values with Flax, if the program has imported it."""
-    flax: Any = sys.modules.get("flax.serialization")
+    flax = sys.modules.get("flax.serialization")
     known = getattr(flax, "is_serializable", None)  # None while Flax is being imported
-    if known is None or known(Static):
+    if flax is None or known is None or known(Static):
         return
     for cls in (Gated, General, Linear, Static):
         flax.register_serialization_state(cls, _written, _restored)

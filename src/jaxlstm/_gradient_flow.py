@@ -1,33 +1,36 @@
 """How gradients travel back through time: `gradient_flow` and `state_jacobians`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from . import _arguments
 from ._apply import Precision, start
+from ._arguments import Arguments
 from ._control import combine, over_time, partition, share_alike
-from ._node import Plan, State
+from ._node import Node, Plan, State
 from ._record import mirror, recorded
+
+States: TypeAlias = list[list[State]]  # of each layer, each time that it runs
 
 
 def gradient_flow(
-    params: Any,
+    params: PyTree,
     xs: Float[ArrayLike, "time *batch input"],
     loss: Callable[[Array], Array],
     state: State = None,
     *,
     mask: Bool[ArrayLike, "time *rows"] | None = None,
     reset: Bool[ArrayLike, "time *rows"] | None = None,
-    key: Any = None,
+    key: ArrayLike | None = None,
     reverse: bool = False,
     axis: int = 0,
     precision: Precision = None,
-) -> Any:
+) -> PyTree:
     """The norms of `dL/dh_t`, `dL/dc_t` and of every other state, over time.
 
     `L = loss(ys)`.  `dL/dh_t` is the total derivative: what a small push to `h` after step `t`
@@ -53,14 +56,14 @@ def gradient_flow(
     """
     args = _arguments.check(params, xs, state, mask, reset, key, axis, None, precision)
     plan = Plan(_arguments.flag("reverse", reverse))
-    rows = args[1].ndim - 1 - args[0].spatial_axes
+    rows = args.xs.ndim - 1 - args.params.spatial_axes
     if not callable(loss):
         raise TypeError(
             "`loss` must be a function of the outputs, such as `lambda ys: ys[-1].sum()`; got "
             f"a {type(loss).__name__}."
         )
 
-    def run(pushes: Any, args: Any) -> tuple[Array, Any]:
+    def run(pushes: States | None, args: Arguments) -> tuple[Array, States]:
         ys, _, seen = recorded(args, plan, pushes)
         value = _arguments.number("`loss(ys)`", loss(jnp.moveaxis(ys, 0, axis)))
         return value, [[record.states for record in runs] for runs in seen]
@@ -78,19 +81,18 @@ def gradient_flow(
         return jnp.moveaxis(norms * scale.reshape(norms.shape), 0, axis)
 
     @jax.jit
-    def norms(args: Any) -> Any:
-        pushes = jax.eval_shape(run, None, args)[1]
-        pushes, _ = partition(pushes)  # nothing is a small push to a counter
-        pushes = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), pushes)
+    def norms(args: Arguments) -> States:
+        shapes, _ = partition(jax.eval_shape(run, None, args)[1])  # nothing pushes a counter
+        pushes = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         slopes, _ = jax.grad(run, has_aux=True)(pushes, args)
         return jax.tree.map(norm, slopes)
 
     with _arguments.products(precision):
-        return mirror(args[0], norms(args))
+        return mirror(args.params, norms(args))
 
 
 def state_jacobians(
-    params: Any,
+    params: PyTree,
     xs: Float[ArrayLike, "time *batch input"],
     state: State = None,
     *,
@@ -123,17 +125,19 @@ def state_jacobians(
 
 
 @jax.jit
-def _jacobians(net: Any, inputs: Array, given: State, mask: Any, reset: Any) -> Array:
+def _jacobians(
+    net: Node, inputs: Array, given: State, mask: Array | None, reset: Array | None
+) -> Array:
     places = net.spatial_axes
     given = net.initial_state(inputs.shape[1:-1]) if given is None else given
     net, inputs, given, mask, reset = share_alike(net, inputs, given, mask, reset)
 
-    def row(s: State, *steps: Any) -> Array:
+    def row(s: State, *steps: Array | None) -> Array:
         real, counted = partition(s)
         flat, unravel = ravel_pytree(real)
 
         def trajectory(flat: Array) -> Array:
-            def body(carry: tuple[Array, State], at: Any) -> tuple[tuple[Array, State], Array]:
+            def body(carry: tuple[Array, State], at: PyTree) -> tuple[tuple[Array, State], Array]:
                 flat, counted = carry
                 x, m, r = jax.tree.map(lambda a: a[None], at)
                 before = combine(unravel(flat), counted)

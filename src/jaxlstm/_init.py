@@ -1,26 +1,35 @@
 """`init`: initializes the weights of a network, which are its architecture."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Integer
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Bool, Integer, PyTree
 
 from . import _arguments, _flax
 from ._cell import Cell, Layer, shape_of
 from ._containers import Bidirectional, Stack, Static
 from ._declaration import check_equations, check_weight
+from ._dtypes import wide
+from ._types import DType, Key, Shape
 from .initializers import SCHEMES, Scheme
 
 
 def init_layer(
-    key: Any, cell: Cell, input_size: int, hidden_size: int, dtype: Any, scheme: Scheme, bias: bool
+    key: Key,
+    cell: Cell,
+    input_size: int,
+    hidden_size: int,
+    dtype: DType,
+    scheme: Scheme,
+    bias: bool,
 ) -> Layer:
     """Initializes one layer.  Weights are sampled in float32 at least, then cast."""
-    wide = dtype if dtype.itemsize >= 4 else jnp.float32
+    sampled = wide(dtype)
     for name, value in cell.size_options().items():
         _arguments.count(name, value)
     dims = cell.dims(input_size, hidden_size)
@@ -30,14 +39,16 @@ def init_layer(
     check_equations(cell, input_size, h)
     last = cell.shapes(input_size, h)
     needed = {"b": bias, "recurrent_bias": bias and cell.recurrent_bias}
-    shapes = {role: shape if needed.get(role, True) else None for role, shape in last.items()}
+    shapes: dict[str, Shape | None] = {
+        role: shape if needed.get(role, True) else None for role, shape in last.items()
+    }
     if shapes["r"]:  # sampled block by block
         rows, g, _ = shapes["r"]
-        shapes = {**shapes, "r": (rows, g * heads, h // heads)}
+        shapes["r"] = rows, g * heads, h // heads
     additional = cell.own_weights()
     keys = iter(jax.random.split(key, len(shapes) + len(additional)))
-    arrays: dict[str, Any] = {
-        role: None if shape is None else getattr(scheme, role)(k, shape, wide)
+    arrays: dict[str, PyTree] = {
+        role: None if shape is None else getattr(scheme, role)(k, shape, sampled)
         for (role, shape), k in zip(shapes.items(), keys)
     }
     if last["r"]:
@@ -46,7 +57,7 @@ def init_layer(
         for gate, value in cell.bias or ():
             arrays["b"] = arrays["b"].at[cell.gates.index(gate)].add(value)
     arrays["weights"] = {
-        name: check_weight(cell, name, weight.init(k, shape, wide), shape, wide)
+        name: check_weight(cell, name, weight.init(k, shape, sampled), shape, sampled)
         for (name, weight), k in zip(additional.items(), keys)
         for shape in [shape_of(weight.shape, dims)]
     } or None
@@ -54,7 +65,9 @@ def init_layer(
     return Layer(cell, **cast)
 
 
-def checked(key: Any, cell: Any, scheme: Any, dtype: Any) -> tuple[Any, Scheme, Any]:
+def checked(
+    key: object, cell: object, scheme: object, dtype: DTypeLike | None
+) -> tuple[Key, Scheme, DType]:
     """The validated `(key, scheme, dtype)` of `init` and `init_conv`."""
     _flax.register()
     key = _arguments.key_of(key)
@@ -71,7 +84,7 @@ def checked(key: Any, cell: Any, scheme: Any, dtype: Any) -> tuple[Any, Scheme, 
 
 @overload
 def init(  # pyright: ignore[reportOverlappingOverload]
-    key: Any,
+    key: ArrayLike,
     cell: Cell,
     input_size: int,
     hidden_size: int,
@@ -80,14 +93,14 @@ def init(  # pyright: ignore[reportOverlappingOverload]
     bidirectional: Literal[False] = False,
     dropout: float = 0.0,
     bias: bool = True,
-    dtype: Any = float,
+    dtype: DTypeLike = float,
     scheme: str | Scheme = "default",
 ) -> Layer: ...
 
 
 @overload
 def init(
-    key: Any,
+    key: ArrayLike,
     cell: Cell,
     input_size: int,
     hidden_size: int,
@@ -96,14 +109,14 @@ def init(
     bidirectional: Literal[True],
     dropout: float = 0.0,
     bias: bool = True,
-    dtype: Any = float,
+    dtype: DTypeLike = float,
     scheme: str | Scheme = "default",
 ) -> Bidirectional: ...
 
 
 @overload
 def init(
-    key: Any,
+    key: ArrayLike,
     cell: Cell,
     input_size: int,
     hidden_size: int | Sequence[int],
@@ -112,13 +125,13 @@ def init(
     bidirectional: bool = False,
     dropout: float = 0.0,
     bias: bool = True,
-    dtype: Any = float,
+    dtype: DTypeLike = float,
     scheme: str | Scheme = "default",
 ) -> Stack: ...
 
 
 def init(
-    key: Any,
+    key: ArrayLike,
     cell: Cell,
     input_size: int,
     hidden_size: int | Sequence[int],
@@ -127,7 +140,7 @@ def init(
     bidirectional: bool = False,
     dropout: float = 0.0,
     bias: bool = True,
-    dtype: Any = float,
+    dtype: DTypeLike = float,
     scheme: str | Scheme = "default",
 ) -> Layer | Bidirectional | Stack:
     """Initializes the weights of a recurrent network.
@@ -159,9 +172,9 @@ def init(
     assert params.w.shape == (3, 4, 5)  # input, gates, hidden
     ```
     """
-    key, made, dtype = checked(key, cell, scheme, dtype)
+    start, made, of = checked(key, cell, scheme, dtype)
     several = isinstance(hidden_size, list | tuple) or getattr(hidden_size, "ndim", 0) == 1
-    sizes: Any = hidden_size
+    sizes: PyTree = hidden_size  # one or several, of Python, NumPy or JAX
     if layers is None:
         layers = max(len(sizes), 1) if several else 1
     layers = _arguments.count("layers", layers)
@@ -181,12 +194,12 @@ def init(
             "`layers=1`. Apply dropout to the outputs of `apply`, or pass `layers=2` or more."
         )
 
-    def layer(key: Any, n: int, h: int) -> Layer:
-        return init_layer(key, cell, n, h, dtype, made, bias)
+    def layer(key: Key, n: int, h: int) -> Layer:
+        return init_layer(key, cell, n, h, of, made, bias)
 
     levels = []
     n = input_size
-    for width, k in zip(widths, jax.random.split(key, layers), strict=True):
+    for width, k in zip(widths, jax.random.split(start, layers), strict=True):
         if bidirectional:
             forward, backward = jax.random.split(k)
             levels.append(Bidirectional(layer(forward, n, width), layer(backward, n, width)))
@@ -197,7 +210,7 @@ def init(
 
 
 def lengths_to_mask(
-    lengths: Integer[ArrayLike, "*batch"] | Sequence[Any], time: int, *, axis: int = 0
+    lengths: Integer[ArrayLike, "*batch"] | Sequence[PyTree], time: int, *, axis: int = 0
 ) -> Bool[Array, "time *batch"]:
     """The mask of sequences that start at 0 and have these lengths, time at `axis`.
 
@@ -209,35 +222,34 @@ def lengths_to_mask(
     Lengths must lie between 0 and `time`.  Traced lengths cannot be checked: those above `time`
     act as `time`, those below 0 as 0.
     """
-    argument: Any = lengths
     try:
-        lengths = _arguments.numbers(argument)
+        given = _arguments.numbers(lengths)
     except TypeError as e:
-        message = f"`lengths` must be one array of integers; got {argument!r}."
+        message = f"`lengths` must be one array of integers; got {lengths!r}."
         raise TypeError(f"{message} {e}".rstrip()) from None
-    known = not isinstance(lengths, jax.core.Tracer)
+    known = not isinstance(given, jax.core.Tracer)
     if known:  # as NumPy, so that constant lengths are checked inside `jit` too
-        lengths = np.asarray(lengths)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        given = np.asarray(given)
+    if not jnp.issubdtype(given.dtype, jnp.integer):
         raise TypeError(
-            f"`lengths` must be integers, one for each row; got {lengths.dtype}. Pass a mask to "
+            f"`lengths` must be integers, one for each row; got {given.dtype}. Pass a mask to "
             "`apply` directly."
         )
     time = _arguments.count("time", time, least=0)
     at = _arguments.whole(axis)
-    if at is None or not 0 <= at <= lengths.ndim:
+    if at is None or not 0 <= at <= given.ndim:
         raise ValueError(
-            f"`axis` must be the axis of time in the mask, 0 to {lengths.ndim}; got "
+            f"`axis` must be the axis of time in the mask, 0 to {given.ndim}; got "
             f"{_arguments.short_repr(axis)}."
         )
-    if known and lengths.size:
-        low, high = int(lengths.min()), int(lengths.max())
+    if known and given.size:
+        low, high = int(given.min()), int(given.max())
         if low < 0 or high > time:
             raise ValueError(
                 f"`lengths` must lie between 0 and the time {time}; got {low} to {high}."
             )
     # A narrow dtype may represent the lengths but not `time`.
-    lengths = _arguments.array(lengths.astype(jax.dtypes.canonicalize_dtype(int)))
-    shape = (time, *lengths.shape)
-    steps = jax.lax.broadcasted_iota(lengths.dtype, shape, 0)
-    return jnp.moveaxis(steps < jnp.broadcast_to(lengths[None], shape), 0, at)
+    ends = _arguments.array(given.astype(jax.dtypes.canonicalize_dtype(int)))
+    shape = (time, *ends.shape)
+    steps = jax.lax.broadcasted_iota(ends.dtype, shape, 0)
+    return jnp.moveaxis(steps < jnp.broadcast_to(ends[None], shape), 0, at)

@@ -6,28 +6,32 @@ arrays, or arrays of whatever a rule follows through the program: which gate an 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jaxtyping import ArrayLike, PyTree
 
-Rule = Callable[[Any, list[Any]], Sequence[Any]]  # (equation, its operands) -> its results
+from ._types import Shape, T
+
+# (equation, its operands) -> its results
+Rule: TypeAlias = Callable[[JaxprEqn, list[T]], Sequence[T]]
 
 
 def evaluate(
     program: ClosedJaxpr | Jaxpr,
-    args: Sequence[Any],
-    rule: Rule,
-    constant: Callable[[Any], Any] = lambda value: value,
-) -> list[Any]:
+    args: Sequence[T],
+    rule: Rule[T],
+    constant: Callable[..., T] = lambda value: value,
+) -> list[T]:
     """The results of a program; `constant` makes a value of each number that it holds."""
     program = closed(program)
     jaxpr = program.jaxpr
     env = dict(zip(jaxpr.invars, args, strict=True))
     env |= dict(zip(jaxpr.constvars, map(constant, program.consts), strict=True))
 
-    def read(v: Any) -> Any:
+    def read(v: Var | Literal) -> T:
         return constant(v.val) if isinstance(v, Literal) else env[v]
 
     for eqn in jaxpr.eqns:
@@ -45,14 +49,19 @@ CALLS = ("jit", "pjit", "closed_call", "checkpoint", "remat2")
 RULED = ("custom_jvp_call", "custom_vjp_call")  # calls with a derivative rule of their own
 
 
-def called(eqn: Any) -> ClosedJaxpr | None:
+def called(eqn: JaxprEqn) -> ClosedJaxpr | None:
     """The program that an equation calls, with its operands and results; None if it is no call."""
     if eqn.primitive.name not in CALLS + RULED:
         return None
     return closed(eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"])
 
 
-def programs_in(eqn: Any) -> Iterator[Jaxpr]:
+def avals(of: Sequence[Var | Literal]) -> list[PyTree]:
+    """What is known of values when a program is traced: shapes and dtypes."""
+    return [v.aval for v in of]
+
+
+def programs_in(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     """The programs among the parameters of an equation."""
     for value in eqn.params.values():
         for program in value if isinstance(value, tuple | list) else [value]:
@@ -68,7 +77,7 @@ def primitives(program: ClosedJaxpr | Jaxpr) -> set[str]:
     return names
 
 
-def bind(eqn: Any, values: list[Any]) -> Sequence[Any]:
+def bind(eqn: JaxprEqn, values: list[ArrayLike]) -> Sequence[ArrayLike]:
     """The results of an equation as JAX computes them."""
     bound = eqn.primitive.get_bind_params(eqn.params)  # JAX before 0.10 gives two
     functions, params = bound if isinstance(bound, tuple) else ((), bound)
@@ -76,13 +85,13 @@ def bind(eqn: Any, values: list[Any]) -> Sequence[Any]:
     return outs if eqn.primitive.multiple_results else [outs]
 
 
-def without_prints(f: Callable[..., Any]) -> Callable[..., Any]:
+def without_prints(f: Callable[..., T]) -> Callable[..., T]:
     """The function without `jax.debug.print` and its like, for what is computed a second time.
 
     Those inside a loop or a function with a derivative rule of its own stay.
     """
 
-    def rule(eqn: Any, values: list[Any]) -> Sequence[Any]:
+    def rule(eqn: JaxprEqn, values: list[ArrayLike]) -> Sequence[ArrayLike]:
         if eqn.primitive.name in ("debug_callback", "debug_print"):
             return []
         program = called(eqn)
@@ -90,7 +99,7 @@ def without_prints(f: Callable[..., Any]) -> Callable[..., Any]:
             return evaluate(program, values, rule)
         return bind(eqn, values)
 
-    def silent(*args: Any) -> Any:
+    def silent(*args: PyTree) -> T:
         leaves, tree = jax.tree.flatten(args)
         program, shape = jax.make_jaxpr(
             lambda *leaves: f(*jax.tree.unflatten(tree, leaves)), return_shape=True
@@ -100,7 +109,7 @@ def without_prints(f: Callable[..., Any]) -> Callable[..., Any]:
     return silent
 
 
-def moved(eqn: Any, values: list[Any]) -> Sequence[Any] | None:
+def moved(eqn: JaxprEqn, values: list[np.ndarray]) -> Sequence[np.ndarray] | None:
     """The results of an equation that only moves numbers; None of one that computes."""
     move = MOVES.get(eqn.primitive.name)
     if move is None:
@@ -109,26 +118,29 @@ def moved(eqn: Any, values: list[Any]) -> Sequence[Any] | None:
     return out if eqn.primitive.multiple_results else [out]
 
 
-def follow(program: ClosedJaxpr, operands: Sequence[np.ndarray], compute: Rule) -> list[Any]:
+def follow(
+    program: ClosedJaxpr, operands: Sequence[np.ndarray], compute: Rule[np.ndarray]
+) -> list[np.ndarray]:
     """What becomes of the entries of a program's first operands: arrays of integers, not zero.
 
     Zero is every other number.  `compute` gives the results of what computes with an entry.
     """
 
-    def rule(eqn: Any, values: list[Any]) -> Sequence[Any]:
+    def rule(eqn: JaxprEqn, values: list[np.ndarray]) -> Sequence[np.ndarray]:
         if not any(a.any() for a in values):
-            return [np.broadcast_to(0, v.aval.shape) for v in eqn.outvars]
+            return [np.broadcast_to(0, aval.shape) for aval in avals(eqn.outvars)]
         if (inside := called(eqn)) is not None:
             return evaluate(inside, values, rule, other)
         outs = moved(eqn, values)
         return compute(eqn, values) if outs is None else outs
 
     other = lambda value: np.broadcast_to(0, np.shape(value))
-    rest = [np.broadcast_to(0, v.aval.shape) for v in program.jaxpr.invars[len(operands) :]]
+    more = avals(program.jaxpr.invars[len(operands) :])
+    rest = [np.broadcast_to(0, aval.shape) for aval in more]
     return evaluate(program, [*operands, *rest], rule, other)
 
 
-def _broadcast(a: Any, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
+def _broadcast(a: np.ndarray, shape: Shape, broadcast_dimensions: Shape, **_: object) -> np.ndarray:
     inside = [
         a.shape[broadcast_dimensions.index(i)] if i in broadcast_dimensions else 1
         for i in range(len(shape))
@@ -136,7 +148,7 @@ def _broadcast(a: Any, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
     return np.broadcast_to(a.reshape(inside), shape)
 
 
-def _pad(a: Any, value: Any, padding_config: Any) -> Any:
+def _pad(a: np.ndarray, value: np.ndarray, padding_config: PyTree) -> np.ndarray:
     """Negative padding cuts, and interior padding stands between the numbers."""
     for axis, (low, high, between) in enumerate(padding_config):
         length = a.shape[axis]
@@ -144,7 +156,7 @@ def _pad(a: Any, value: Any, padding_config: Any) -> Any:
         shape = [*a.shape]
         shape[axis] = max(low, 0) + inner + max(high, 0)
         out = np.full(shape, value, a.dtype)
-        at: list[Any] = [slice(None)] * a.ndim
+        at = [slice(None)] * a.ndim
         at[axis] = slice(max(low, 0), max(low, 0) + inner, between + 1)
         out[tuple(at)] = a
         at[axis] = slice(max(-low, 0), shape[axis] - max(-high, 0))
@@ -152,7 +164,7 @@ def _pad(a: Any, value: Any, padding_config: Any) -> Any:
     return a
 
 
-MOVES: dict[str, Callable[..., Any]] = {
+MOVES: dict[str, Callable[..., PyTree]] = {
     "slice": lambda a, start_indices, limit_indices, strides: a[
         tuple(map(slice, start_indices, limit_indices, strides or [1] * a.ndim))
     ],

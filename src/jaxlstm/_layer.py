@@ -2,18 +2,20 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ._control import of_rows as of_rows, on_mesh, over_rows, sharding, shared, vary_alike
 from ._dtypes import wide, widened
 from ._node import Recur, State, StepNode
+from ._options import setting
 from ._summary import layer_repr
+from ._types import DType, T, Tree
 
 if TYPE_CHECKING:
     from ._cell import Cell
@@ -29,7 +31,7 @@ class CellNode(StepNode, abstract=True):
     roles: ClassVar[Mapping[str, str]] = {
         "w": "input", "r": "recurrent", "b": "bias", "recurrent_bias": "bias",
     }  # fmt: skip
-    operands: ClassVar[Any] = (
+    operands: ClassVar[DType | None] = (
         None  # dtype of the operands of products if weights were widened; see `for_a_loop`
     )
     cell: "Cell"
@@ -38,6 +40,13 @@ class CellNode(StepNode, abstract=True):
     b: Array | None
     recurrent_bias: Array | None
     weights: dict[str, Array] | None
+
+    if TYPE_CHECKING:  # of a NamedTuple
+        _fields: ClassVar[tuple[str, ...]]
+
+        def __iter__(self) -> Iterator[PyTree]: ...
+
+        def _replace(self, **fields: PyTree) -> Self: ...
 
     @property
     def gates(self) -> str:
@@ -56,19 +65,23 @@ class CellNode(StepNode, abstract=True):
 
     def project(self, xs: Array, gates: str | None = None) -> Array:
         """`u = x w + b (*time, gates, hidden)`."""
-        w, b = (take(a, self.cell.gates, gates or self.cell.gates) for a in (self.w, self.b))
-        return self.product(xs, w, b)
+        names, gates = self.cell.gates, gates or self.cell.gates
+        return self.product(xs, take(self.w, names, gates), take_some(self.b, names, gates))
 
     def recur(self, h: Array, gates: str) -> Array:
         """`v = h r`, and its bias."""
-        r, b = (take(a, self.cell.recurrent, gates) for a in (self.r, self.recurrent_bias))
-        return self.product(h, r, b)
+        if self.r is None:
+            return super().recur(h, gates)
+        names = self.cell.recurrent
+        return self.product(
+            h, take(self.r, names, gates), take_some(self.recurrent_bias, names, gates)
+        )
 
-    def product(self, x: Array, w: Any, b: Array | None) -> Array:
+    def product(self, x: Array, w: Array, b: Array | None) -> Array:
         """The product of an input or a state with a weight, plus a bias."""
         raise NotImplementedError
 
-    def step(self, s: State, u: Array, recur: Recur, noise: Any) -> State:
+    def step(self, s: State, u: Array, recur: Recur, noise: PyTree) -> State:
         return self.cell.step(self, s, u, recur)
 
 
@@ -91,7 +104,7 @@ class Layer(_Layer, CellNode):
         return product(x, w, b, self.operands)
 
 
-def for_a_loop(node: Any) -> tuple[Any, Callable[[Any], Any]]:
+def for_a_loop(node: Tree) -> tuple[list[PyTree], Callable[[list[PyTree]], Tree]]:
     """Widened weights for a loop to close over, and a function that rebuilds the node inside it.
 
     The gradient of a closed-over value is summed step by step in its own dtype: in 16 bits the
@@ -105,13 +118,13 @@ def for_a_loop(node: Any) -> tuple[Any, Callable[[Any], Any]]:
     return wides, lambda weights: tree.unflatten(map(cast, weights, nodes))
 
 
-def for_loops(node: Any) -> Any:
+def for_loops(node: Tree) -> Tree:
     """The node with the weights of its layers widened."""
     weights, back = for_a_loop(node)
     return back(weights)
 
 
-def for_rows(node: Any, xs: Array, space: int) -> Any:
+def for_rows(node: Tree, xs: Array, space: int) -> Tree:
     """Layers with a copy for each row of `xs` of the weights that equations take row by row.
 
     Their gradients are summed over the rows once, after a loop over time, not in each step: where
@@ -130,7 +143,7 @@ def for_rows(node: Any, xs: Array, space: int) -> Any:
         )
         return vary_alike(copies, xs)
 
-    def each(layer: Any) -> Any:
+    def each(layer: PyTree) -> PyTree:
         if not (isinstance(layer, CellNode) and layer.weights):
             return layer
         of_rows = layer.cell.row_weights()
@@ -138,20 +151,20 @@ def for_rows(node: Any, xs: Array, space: int) -> Any:
             name: copied(a, of_rows[name][0]) if name in of_rows else a
             for name, a in layer.weights.items()
         }
-        return layer._replace(weights=weights)  # type: ignore[attr-defined]
+        return layer._replace(weights=weights)
 
     return jax.tree.map(each, node, is_leaf=lambda n: isinstance(n, CellNode))
 
 
-def are_of_rows(node: Any) -> list[bool]:
+def are_of_rows(node: PyTree) -> list[bool]:
     """Of every leaf of a node, whether it is a weight that equations take row by row."""
 
-    def each(layer: Any) -> Any:
+    def each(layer: PyTree) -> PyTree:
         if not isinstance(layer, CellNode):
             return False
         none = jax.tree.map(lambda _: False, layer)
         own = {name: name in layer.cell.row_weights() for name in layer.weights or ()}
-        return none._replace(weights=own or none.weights)  # type: ignore[attr-defined]
+        return none._replace(weights=own or none.weights)
 
     return jax.tree.leaves(jax.tree.map(each, node, is_leaf=lambda n: isinstance(n, CellNode)))
 
@@ -159,15 +172,13 @@ def are_of_rows(node: Any) -> list[bool]:
 def _wide_layer(layer: CellNode) -> CellNode:
     if layer.w.dtype == wide(layer.w.dtype):
         return layer
-    cls: Any = _with_operands(type(layer), layer.w.dtype)
-    fields: Any = layer
-    return cls(*jax.tree.map(widened, tuple(fields)))
+    return _with_operands(type(layer), layer.w.dtype)(*jax.tree.map(widened, tuple(layer)))
 
 
 @functools.cache
-def _with_operands(cls: type, dtype: Any) -> type:
+def _with_operands(cls: type[T], dtype: DType) -> type[T]:
     """The subclass whose products cast their operands to a dtype narrower than the weights."""
-    return type(cls.__name__, (cls,), {"operands": dtype, "__slots__": ()})
+    return type(cls.__name__, (cls,), {"operands": dtype, "__slots__": ()})  # type: ignore[return-value]
 
 
 def gates_first(a: Array) -> Array:
@@ -175,7 +186,7 @@ def gates_first(a: Array) -> Array:
     return jnp.moveaxis(a, -2, 0)
 
 
-def product(x: Array, w: Array, b: Array | None, operands: Any = None) -> Array:
+def product(x: Array, w: Array, b: Array | None, operands: DType | None = None) -> Array:
     """`x w + b` over the last axis, never narrower than float32, as one flat matrix product.
 
     If `w` has fewer rows than `x` has features, it is block diagonal: the block of each head maps
@@ -198,7 +209,7 @@ def biased(y: Array, b: Array | None) -> Array:
     return y if b is None else y + over_rows(b.astype(y.dtype), y)
 
 
-def bilinear(f: Callable[..., Array], x: Array, w: Array, operands: Any = None) -> Array:
+def bilinear(f: Callable[..., Array], x: Array, w: Array, operands: DType | None = None) -> Array:
     """The product `f(x, w)`, accumulated in float32 at least.
 
     With 16-bit weights it takes 16-bit operands, rounding the state, and returns float32;
@@ -208,17 +219,20 @@ def bilinear(f: Callable[..., Array], x: Array, w: Array, operands: Any = None) 
     dtype = operands or w.dtype
     if dtype == wide(dtype):
         return f(x, w)
-    precision: Any = jax.config
-    return _narrow(f, precision.jax_default_matmul_precision, dtype, x, w)
+    return _narrow(f, setting("jax_default_matmul_precision"), dtype, x, w)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _narrow(f: Callable[..., Array], precision: Any, dtype: Any, x: Array, w: Array) -> Array:
+def _narrow(f: Callable[..., Array], precision: object, dtype: DType, x: Array, w: Array) -> Array:
     return f(x.astype(dtype), w.astype(dtype), preferred_element_type=wide(dtype))
 
 
 def _tangent(
-    f: Any, precision: Any, dtype: Any, primals: Any, tangents: Any
+    f: Callable[..., Array],
+    precision: object,
+    dtype: DType,
+    primals: tuple[Array, Array],
+    tangents: tuple[PyTree, PyTree],  # arrays, or `SymbolicZero`
 ) -> tuple[Array, Array]:
     (x, w), (dx, dw) = primals, tangents
     y = _narrow(f, precision, dtype, x, w)
@@ -244,10 +258,13 @@ def _joined(x: Array) -> bool:
     return x.ndim > 2 and alone() and not any(shared(x))
 
 
-def take(a: Any, names: str, gates: str) -> Any:
-    """The rows (axis -2) of some gates of an array with named rows; None without gates."""
-    if a is None or not gates:
-        return None
+def take_some(a: Array | None, names: str, gates: str) -> Array | None:
+    """`take`, where there may be no array, or no gates."""
+    return None if a is None or not gates else take(a, names, gates)
+
+
+def take(a: Array, names: str, gates: str) -> Array:
+    """The rows (axis -2) of some gates of an array with named rows."""
     at = [names.index(gate) for gate in gates]
     if at == [*range(len(names))]:
         return a

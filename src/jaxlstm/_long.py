@@ -1,21 +1,25 @@
 """Training on sequences that are long: cut in time, with or without gradients across the cuts."""
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from . import _arguments
 from ._apply import apply
 from ._control import vary_alike
 from ._dtypes import widened
 from ._node import State
+from ._types import Tree
 from ._unroll.checkpoint import segments
 
-Loss: TypeAlias = Callable[[Any, State, Any], tuple[Any, State]]  # (params, state, part)
+# (params, state, part) -> (value, state)
+Loss: TypeAlias = Callable[[PyTree, State, PyTree], tuple[ArrayLike, State]]
+Shaped: TypeAlias = Callable[[PyTree], PyTree]  # of a part, see `segments`
 
 
 def segmented_loss(loss: Loss, steps: int) -> Loss:
@@ -50,11 +54,11 @@ def segmented_loss(loss: Loss, steps: int) -> Loss:
     """
     steps, loss = _arguments.count("steps", steps), _checked(loss)
 
-    def whole(params: Any, state: State, sequence: Any) -> tuple[Any, State]:
+    def whole(params: PyTree, state: State, sequence: PyTree) -> tuple[Array, State]:
         wides = jax.tree.map(_wide, params)
 
-        def step(state: State, part: Any, shaped: Any) -> tuple[State, Any]:
-            def body(wides: Any, state: State, part: Any) -> tuple[Any, State]:
+        def step(state: State, part: PyTree, shaped: Shaped) -> tuple[State, ArrayLike]:
+            def body(wides: PyTree, state: State, part: PyTree) -> tuple[ArrayLike, State]:
                 return loss(jax.tree.map(_as, wides, params), state, shaped(part))
 
             value, state = jax.checkpoint(body)(wides, state, part)
@@ -62,12 +66,14 @@ def segmented_loss(loss: Loss, steps: int) -> Loss:
 
         state = vary_alike(state, (params, sequence))
         state, values = _over_parts(step, state, sequence, steps)
-        return sum(jax.tree.map(jnp.sum, values)), state
+        return _sum(values), state
 
     return whole
 
 
-def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
+def truncated_value_and_grad(
+    loss: Loss, steps: int
+) -> Callable[[Tree, State, PyTree], tuple[tuple[Array, State], Tree]]:
     """Truncated backpropagation through time: gradients reach back to the start of a chunk.
 
     `loss(params, state, part) -> (value, state)` is differentiated chunk by chunk; the state is
@@ -96,10 +102,12 @@ def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
     """
     steps, loss = _arguments.count("steps", steps), _checked(loss)
 
-    def grad(params: Any, state: State, sequence: Any) -> Any:
+    def grad(params: Tree, state: State, sequence: PyTree) -> tuple[tuple[Array, State], Tree]:
         of_part = jax.value_and_grad(loss, has_aux=True)
 
-        def step(carry: Any, part: Any, shaped: Any) -> Any:
+        def step(
+            carry: tuple[State, PyTree], part: PyTree, shaped: Shaped
+        ) -> tuple[tuple[State, PyTree], Array]:
             state, total = carry
             (value, state), grads = of_part(params, state, shaped(part))
             return (state, jax.tree.map(lambda a, d: a + widened(d), total, grads)), value
@@ -108,12 +116,17 @@ def truncated_value_and_grad(loss: Loss, steps: int) -> Callable[..., Any]:
         start = jax.lax.stop_gradient(vary_alike(state, (params, sequence))), zeros
         (state, total), values = _over_parts(step, start, sequence, steps)
         total = jax.tree.map(_as, total, params)
-        return (sum(jax.tree.map(jnp.sum, values)), jax.lax.stop_gradient(state)), total
+        return (_sum(values), jax.lax.stop_gradient(state)), total
 
     return grad
 
 
-def burn_in(params: Any, xs: Any, state: State = None, **options: Any) -> State:
+def burn_in(
+    params: PyTree,
+    xs: Float[ArrayLike, "time *batch input"],
+    state: State = None,
+    **options: PyTree,
+) -> State:
     """The state after some steps, without gradient: from which a replayed episode continues.
 
     A state that was stored with older weights is run over the first steps of what is replayed,
@@ -169,7 +182,7 @@ def _checked(loss: Loss) -> Loss:
     if not callable(loss):
         raise TypeError(f"`loss` must be a function; got {_arguments.describe(loss)}.")
 
-    def checked(params: Any, state: State, part: Any) -> tuple[Any, State]:
+    def checked(params: PyTree, state: State, part: PyTree) -> tuple[Array, State]:
         outs = loss(params, state, part)
         if not isinstance(outs, tuple) or len(outs) != 2:
             actual = f"{len(outs)} values" if isinstance(outs, tuple) else _arguments.describe(outs)
@@ -179,16 +192,25 @@ def _checked(loss: Loss) -> Loss:
     return checked
 
 
-def _wide(a: Any) -> Array:
+def _wide(a: ArrayLike) -> Array:
     """What a gradient is summed in: in 16 bits a sum stops growing after some hundred parts."""
     return widened(jnp.asarray(a))
 
 
-def _as(a: Array, like: Any) -> Array:
+def _as(a: Array, like: ArrayLike) -> Array:
     return a.astype(jnp.asarray(like).dtype)
 
 
-def _over_parts(body: Any, carry: Any, sequence: Any, steps: int) -> tuple[Any, list[Array]]:
+def _sum(values: list[ArrayLike]) -> Array:
+    return functools.reduce(jnp.add, map(jnp.sum, values))
+
+
+def _over_parts(
+    body: Callable[[Tree, PyTree, Shaped], tuple[Tree, ArrayLike]],
+    carry: Tree,
+    sequence: PyTree,
+    steps: int,
+) -> tuple[Tree, list[ArrayLike]]:
     """`body(carry, part, shaped) -> (carry, value)` over parts of time; the last may be shorter."""
     arrays = jax.tree.leaves(sequence)
     for a in arrays:
@@ -203,9 +225,10 @@ def _over_parts(body: Any, carry: Any, sequence: Any, steps: int) -> tuple[Any, 
             f"`sequence` must be a tree of arrays with one time first; got times {sorted(times)}."
         )
     (time,) = times
-    plain: Any = lambda part: part
-    part: Any = lambda start, end: jax.tree.map(lambda a: a[start:end], sequence)
-    begun, values = 0, []
+    plain: Shaped = lambda part: part
+    part = lambda start, end: jax.tree.map(lambda a: a[start:end], sequence)
+    begun = 0
+    values: list[ArrayLike] = []
     if any(a is None for a in jax.tree.leaves(carry, is_leaf=lambda a: a is None)):
         # What goes round a loop has one structure: the first part turns None into a state.
         begun = min(steps, time)

@@ -2,22 +2,24 @@
 
 import functools
 import math
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from . import _arguments
 from ._apply import Precision, start
 from ._control import combine, partition
-from ._node import Plan, State
+from ._node import Node, Plan, State
 from ._options import count as whole_number
+
+Carried: TypeAlias = tuple[Array, State, Array]  # the state, what of it only counts, directions
 
 
 def lyapunov(
-    params: Any,
+    params: PyTree,
     xs: Float[ArrayLike, "time *batch input"],
     state: State = None,
     *,
@@ -86,7 +88,7 @@ def lyapunov(
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _exponents(net: Any, xs: Array, state: State, count: int, skip: int) -> Array:
+def _exponents(net: Node, xs: Array, state: State, count: int, skip: int) -> Array:
     state = net.initial_state(xs.shape[1:-1]) if state is None else state
     plan = Plan(single_step=True, implementation=("scan",))
 
@@ -100,7 +102,7 @@ def _exponents(net: Any, xs: Array, state: State, count: int, skip: int) -> Arra
             real, counted = partition(new)
             return ravel_pytree(real)[0], counted
 
-        def body(carry: tuple[Array, State, Array], x: Array) -> tuple[Any, Array]:
+        def body(carry: Carried, x: Array) -> tuple[Carried, Array]:
             flat, counted, directions = carry
             flat, along, counted = jax.linearize(lambda s: step(s, counted, x), flat, has_aux=True)
             directions, r = jnp.linalg.qr(jax.vmap(along, 1, 1)(directions))

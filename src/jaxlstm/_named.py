@@ -1,11 +1,12 @@
 """The weights of a network by name, as modules of other libraries hold them."""
 
-from typing import Any
-
 import jax
+from jaxtyping import Array, PyTree
+
+from ._types import TreeDef
 
 
-def named(params: Any) -> tuple[dict[str, Any], Any]:
+def named(params: PyTree) -> tuple[dict[str, Array], TreeDef]:
     """Every weight by its key path, such as `layers_0_w`, and the structure of the tree."""
     found, structure = jax.tree_util.tree_flatten_with_path(params)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator="_")

@@ -1,9 +1,7 @@
 """`newton_report`: how `implementation="newton"` ran the layers of a network."""
 
-from typing import Any
-
 import jax
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from . import _arguments
 from ._apply import Precision
@@ -14,17 +12,17 @@ from ._unroll.newton import NewtonReport
 
 
 def newton_report(
-    params: Any,
+    params: PyTree,
     xs: Float[ArrayLike, "time *batch input"],
     state: State = None,
     *,
     mask: Bool[ArrayLike, "time *rows"] | None = None,
     reset: Bool[ArrayLike, "time *rows"] | None = None,
-    key: Any = None,
+    key: ArrayLike | None = None,
     reverse: bool = False,
     axis: int = 0,
     precision: Precision = None,
-) -> Any:
+) -> PyTree:
     """How `apply(params, xs, state, implementation="newton")` runs each layer.
 
     The arguments are those of `apply`.
@@ -54,4 +52,4 @@ def newton_report(
         return newton.reported(problem)
 
     with _arguments.products(precision):
-        return mirror(args[0], jax.jit(lambda args: seen_by(look, args, plan)[2])(args))
+        return mirror(args.params, jax.jit(lambda args: seen_by(look, args, plan)[2])(args))

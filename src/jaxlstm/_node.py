@@ -7,17 +7,15 @@ by `run`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
 
 from ._control import Controls, resets, where
 from ._summary import node_repr
-
-State: TypeAlias = Any  # a pytree of arrays; that of a step node is a NamedTuple, the output first
-Recur: TypeAlias = Callable[[Array, str], Array]  # (h, gates) -> (*batch, gates, hidden)
+from ._types import Key, Recur as Recur, State as State
 
 
 class Plan(NamedTuple):
@@ -36,7 +34,7 @@ class Problem(NamedTuple):
     single: "StepNode"  # shapes and dtypes of `node` for one row, to trace a step
     initial: State  # the state after a reset
     state: State
-    xs: Any  # (time, *batch, input)
+    xs: Array  # (time, *batch, input)
     controls: Controls
     plan: Plan
 
@@ -49,7 +47,7 @@ class Context(NamedTuple):
 
     mask: Bool[Array, "time *batch"] | None
     reset: Bool[Array, "time *batch"] | None  # where an episode starts in time
-    key: Any
+    key: Key | None
     plan: Plan
     unroll: Unroll  # runs a step node, given the node of the tree and a problem
 
@@ -169,7 +167,7 @@ class StepNode(Node, abstract=True):
         """The letters of the rows of `u (*batch, gates, hidden)`; empty if `u` has no gates."""
         return ""
 
-    def project(self, xs: Array, gates: str | None = None) -> Any:
+    def project(self, xs: Array, gates: str | None = None) -> PyTree:
         """`u`, the part of a step that is independent of the state, for some gates or all."""
         return xs
 
@@ -177,7 +175,7 @@ class StepNode(Node, abstract=True):
         """The recurrent product of these gates, `v = h r (*batch, gates, hidden)`."""
         raise TypeError(f"a {type(self).__name__} has no recurrent weights.")
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+    def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> State:
         """One time step.
 
         `recur` is the method of the node or a replacement for it: a step multiplies by recurrent
@@ -185,11 +183,11 @@ class StepNode(Node, abstract=True):
         """
         raise NotImplementedError
 
-    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+    def noise(self, key: Key, batch: Sequence[int]) -> PyTree:
         """Samples the noise of one time step: a pytree of arrays, None if there is none."""
         return None
 
-    def sample(self, key: Any, batch: Sequence[int]) -> "StepNode":
+    def sample(self, key: Key | None, batch: Sequence[int]) -> "StepNode":
         """The node with the noise that lasts for a sequence; without noise if `key` is None."""
         return self
 
@@ -209,7 +207,7 @@ class StepNode(Node, abstract=True):
         return where(context.mask, ys, jnp.zeros_like(ys)), last
 
 
-def takes_steps(node: Any) -> bool:
+def takes_steps(node: object) -> TypeGuard[StepNode]:
     """Whether a node is defined by one time step."""
     return isinstance(node, StepNode)
 

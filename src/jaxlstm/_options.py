@@ -2,16 +2,23 @@
 
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree
+
+from ._types import DType, Key, T
 
 
-def count(name: str, n: Any, least: int = 1) -> int:
+def setting(name: str) -> object:
+    """An option of `jax.config`, of which type checkers know no attribute."""
+    return getattr(jax.config, name)
+
+
+def count(name: str, n: object, least: int = 1) -> int:
     """A size, which must be an integer."""
     number = whole(n)
     if number is None or number < least:
@@ -19,13 +26,13 @@ def count(name: str, n: Any, least: int = 1) -> int:
     return number
 
 
-def plain(value: Any) -> Any:
+def plain(value: PyTree) -> PyTree:
     """A scalar of NumPy or JAX as a Python number; anything else as it is."""
     single = isinstance(value, np.ndarray | np.generic | jax.Array) and not np.shape(value)
     return value.item() if single and not isinstance(value, jax.core.Tracer) else value
 
 
-def real(value: Any) -> float | None:
+def real(value: object) -> float | None:
     """`value` as a Python float, if it is a real number of Python, NumPy or JAX."""
     number = plain(value)
     try:
@@ -35,15 +42,15 @@ def real(value: Any) -> float | None:
         return None
 
 
-def whole(n: Any) -> int | None:
+def whole(n: object) -> int | None:
     """`n` as a Python int, if it is an integer of Python, NumPy or JAX."""
     try:
-        return None if isinstance(n, bool | np.bool_) else operator.index(n)
+        return None if isinstance(n, bool | np.bool_) else operator.index(n)  # type: ignore
     except TypeError:
         return None
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """A flag, which must be a bool: strings such as "no" would be true."""
     found = plain(value)
     if not isinstance(found, bool):
@@ -51,12 +58,12 @@ def flag(name: str, value: Any) -> bool:
     return found
 
 
-def at_least(size: Any, least: int) -> bool:
+def at_least(size: object, least: int) -> bool:
     """`size >= least`; a size that is known when a program runs is taken for a large one."""
     return not isinstance(size, int) or size >= least
 
 
-def hashable(name: str, value: Any) -> None:
+def hashable(name: str, value: object) -> None:
     """Static values are part of the key of a compiled program, so they must compare by value."""
     try:
         hash(value)
@@ -71,14 +78,14 @@ def hashable(name: str, value: Any) -> None:
         )
 
 
-def probability(name: str, rate: Any) -> float:
+def probability(name: str, rate: object) -> float:
     number = real(rate)
     if number is None or not 0 <= number < 1:
         raise ValueError(f"`{name}` must be a probability below 1; got {short_repr(rate)}.")
     return number
 
 
-def number(name: str, value: Any) -> Array:
+def number(name: str, value: object) -> Array:
     """What a loss gives, if it is one real number."""
     try:
         a = jnp.asarray(value)
@@ -91,7 +98,7 @@ def number(name: str, value: Any) -> Array:
     return a
 
 
-def floating(dtype: Any) -> Any:
+def floating(dtype: DTypeLike | None) -> DType:
     """The dtype of weights; `float` is the widest that is enabled."""
     try:
         canonical = jax.dtypes.canonicalize_dtype(dtype)
@@ -108,11 +115,12 @@ def floating(dtype: Any) -> Any:
     return canonical
 
 
-def key_of(key: Any) -> Array:
+def key_of(key: object) -> Key:
     """One typed key; a legacy key of two integers is wrapped."""
-    new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    one = key if isinstance(key, jax.Array) else None
     try:
-        one = key if new else jax.random.wrap_key_data(array(key))
+        if one is None or not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one = jax.random.wrap_key_data(array(key))
     except (TypeError, ValueError):
         one = None
     if one is None or one.shape != ():
@@ -128,7 +136,7 @@ def key_of(key: Any) -> Array:
     return one
 
 
-def array(a: Any) -> Array:
+def array(a: object) -> Array:
     """Anything that NumPy or JAX reads as one array, as a JAX array; else a `TypeError`.
 
     NumPy arrays are copied, as JAX may still run when its caller modifies them.  Masked values
@@ -142,7 +150,7 @@ def array(a: Any) -> Array:
     return _convert(jax.device_put, own, remedy if isinstance(a, np.ndarray) else "")
 
 
-def numbers(a: Any) -> Array | np.ndarray:
+def numbers(a: object) -> Array | np.ndarray:
     """Like `array`, but other arrays than those of JAX become NumPy arrays."""
     if isinstance(a, jax.Array):
         return a
@@ -166,14 +174,14 @@ def numbers(a: Any) -> Array | np.ndarray:
         return np.asarray(_convert(jnp.from_dlpack, a, remedy))
 
 
-def _convert(read: Callable[[Any], Array], a: Any, remedy: str) -> Array:
+def _convert(read: Callable[[T], Array], a: T, remedy: str) -> Array:
     try:
         return read(a)
     except Exception:
         raise TypeError(remedy) from None
 
 
-def describe(a: Any) -> str:
+def describe(a: object) -> str:
     """A short description of a value: `float32[2, 5]`, `a dict`, `None`."""
     if a is None:
         return "None"
@@ -181,14 +189,15 @@ def describe(a: Any) -> str:
         return f"the {a.__name__} class"
     kind = type(a).__name__
     kind = f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
-    if hasattr(a, "dtype") and hasattr(a, "shape"):
+    dtype, shape = getattr(a, "dtype", None), getattr(a, "shape", None)
+    if dtype is not None and shape is not None:
         plain = isinstance(a, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic)
-        numbers = f"{a.dtype}{list(a.shape)}"
+        numbers = f"{dtype}{list(shape)}"
         return numbers if plain and not isinstance(a, np.ma.MaskedArray) else f"{kind} {numbers}"
     return kind
 
 
-def short_repr(a: Any) -> str:
+def short_repr(a: object) -> str:
     """The `repr` of a value, or a short description of an array."""
     parts = a if isinstance(a, tuple | list) else (a,)
     traced = [part for part in parts if isinstance(part, jax.core.Tracer)]
@@ -200,7 +209,7 @@ def short_repr(a: Any) -> str:
     return describe(a) if getattr(a, "ndim", 0) else repr(a)
 
 
-def outline(tree: Any) -> str:
+def outline(tree: PyTree) -> str:
     """A short description of a state: `LSTMState(h=float32[2, 5], c=float32[2, 5])`."""
     fields = getattr(tree, "_fields", None)
     if fields is not None:

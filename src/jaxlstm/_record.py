@@ -2,18 +2,21 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from . import _arguments
 from ._apply import Precision, start
+from ._arguments import Arguments
 from ._control import Controls, controlled, over_time, share_alike, where
 from ._layer import for_a_loop
-from ._node import Plan, Problem, State, StepNode, takes_steps
+from ._node import Node, Plan, Problem, State, StepNode, takes_steps
 from ._tags import harvest
+
+Seen = TypeVar("Seen")
 
 
 class Record(NamedTuple):
@@ -32,17 +35,17 @@ class Record(NamedTuple):
 
 
 def record(
-    params: Any,
+    params: PyTree,
     xs: Float[ArrayLike, "time *batch input"],
     state: State = None,
     *,
     mask: Bool[ArrayLike, "time *rows"] | None = None,
     reset: Bool[ArrayLike, "time *rows"] | None = None,
-    key: Any = None,
+    key: ArrayLike | None = None,
     reverse: bool = False,
     axis: int = 0,
     precision: Precision = None,
-) -> tuple[Float[Array, "time *batch output"], State, Any]:
+) -> tuple[Float[Array, "time *batch output"], State, PyTree]:
     """Runs a network as `apply` does, and returns every state and every gate over time.
 
     The arguments, and the first two results, are those of `apply`.
@@ -69,7 +72,7 @@ def record(
     with _arguments.products(precision):
         ys, last, seen = _recorded(args, plan=Plan(_arguments.flag("reverse", reverse)))
     ys, seen = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), (ys, seen))
-    return ys, last, mirror(args[0], seen)
+    return ys, last, mirror(args.params, seen)
 
 
 def watched(problem: Problem, push: State | None) -> tuple[Array, State, Record]:
@@ -77,7 +80,9 @@ def watched(problem: Problem, push: State | None) -> tuple[Array, State, Record]
     node = problem.node
     weights, back = for_a_loop(node)
 
-    def body(s: State, at: tuple[Any, Controls, State | None]) -> tuple[State, Any]:
+    def body(
+        s: State, at: tuple[PyTree, Controls, State | None]
+    ) -> tuple[State, tuple[Array, Record]]:
         u, now, push = at
         s, found = harvest(controlled, back(weights), s, u, now, problem.initial)
         s = s if push is None else jax.tree.map(_pushed, s, push)
@@ -94,7 +99,7 @@ def _pushed(a: Array, push: Array | None) -> Array:
 
 
 def recorded(
-    args: tuple[Any, ...], plan: Plan, pushes: list[list[State]] | None = None
+    args: Arguments, plan: Plan, pushes: list[list[State]] | None = None
 ) -> tuple[Array, State, list[list[Record]]]:
     """Runs a network by `watched`, on checked arguments.
 
@@ -109,20 +114,17 @@ def recorded(
 
 
 def seen_by(
-    look: Callable[[Problem, int, int], tuple[Array, State, Any]],
-    args: tuple[Any, ...],
-    plan: Plan,
-) -> tuple[Array, State, list[list[Any]]]:
+    look: Callable[[Problem, int, int], tuple[Array, State, Seen]], args: Arguments, plan: Plan
+) -> tuple[Array, State, list[list[Seen]]]:
     """Runs a network on checked arguments, each layer by `look`, and keeps what it saw.
 
     `look(problem, layer, time)` is given the place of the layer in the tree, and how many times
     it ran before.
     """
-    *given, key = args
-    params, xs, state, mask, reset = share_alike(*given)
+    params, xs, state, mask, reset = share_alike(*args[:5])
     layers = jax.tree.leaves(params, is_leaf=takes_steps)
     at = {id(node): i for i, node in enumerate(layers)}
-    seen: list[list[Any]] = [[] for _ in layers]
+    seen: list[list[Seen]] = [[] for _ in layers]
 
     def watch(node: StepNode, problem: Problem) -> tuple[Array, State]:
         if id(node) not in at:
@@ -135,18 +137,18 @@ def seen_by(
         seen[i].append(record)
         return ys, last
 
-    ys, last = start(params, xs, state, mask, reset, key, plan, watch)
+    ys, last = start(params, xs, state, mask, reset, args.key, plan, watch)
     return ys, last, seen
 
 
 _recorded = jax.jit(recorded, static_argnames="plan")
 
 
-def mirror(params: Any, seen: list[list[Any]]) -> Any:
+def mirror(params: Node, seen: list[list[PyTree]]) -> PyTree:
     """The tree of `params`, with the records of each layer in its place."""
     each = iter(seen)
 
-    def place(node: Any) -> Any:
+    def place(node: PyTree) -> PyTree:
         runs = next(each)
         return (runs[0] if len(runs) == 1 else tuple(runs)) if takes_steps(node) else None
 

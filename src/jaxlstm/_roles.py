@@ -5,10 +5,10 @@ and an ensemble has one axis more of each.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ._cell import Weight
 from ._conv import ConvLayer
@@ -18,7 +18,7 @@ from ._node import Node
 MATRICES = ("input", "recurrent", "matrix")
 
 
-def weight_roles(tree: Any) -> Any:
+def weight_roles(tree: PyTree) -> PyTree:
     """The role of every weight: a tree of strings, as labels of `optax.multi_transform`.
 
     - `"input"`, `"recurrent"`: the matrices `w` and `r` of a layer;
@@ -49,7 +49,7 @@ def weight_roles(tree: Any) -> Any:
     return _map(lambda role, a, node: role, tree)
 
 
-def decay_mask(tree: Any) -> Any:
+def decay_mask(tree: PyTree) -> PyTree:
     """True for the weights to decay, the matrices: a `mask` for optax, of arrays or of gradients.
 
     Of arrays outside of networks, those with two axes or more are matrices.
@@ -67,13 +67,13 @@ def decay_mask(tree: Any) -> Any:
     ```
     """
 
-    def of(role: str, a: Any, node: Any) -> bool:
+    def of(role: str, a: PyTree, node: Node | None) -> bool:
         return role in MATRICES or (role == "other" and np.ndim(a) > 1)
 
     return _map(of, tree)
 
 
-def muon_dimension_numbers(tree: Any) -> Any:
+def muon_dimension_numbers(tree: PyTree) -> PyTree:
     """The axes of every matrix for `optax.contrib.muon`, which takes each gate by itself.
 
     A tree with `optax.contrib.MuonDimensionNumbers` at the matrices and None, which is Adam's
@@ -96,7 +96,7 @@ def muon_dimension_numbers(tree: Any) -> Any:
     """
     from optax.contrib import MuonDimensionNumbers  # of optax alone, which users of it have
 
-    def of(role: str, a: Any, layer: Any) -> Any:
+    def of(role: str, a: PyTree, layer: Node | None) -> PyTree:
         if role in ("input", "recurrent"):
             first = -np.ndim(a) if isinstance(layer, ConvLayer) else -3
             return MuonDimensionNumbers((*range(first, -2),), -1)
@@ -107,14 +107,19 @@ def muon_dimension_numbers(tree: Any) -> Any:
     return _map(of, tree)
 
 
-def _map(f: Callable[[str, Any, Any], Any], tree: Any, role: str = "other", of: Any = None) -> Any:
+def _map(
+    f: Callable[[str, PyTree, Node | None], PyTree],
+    tree: PyTree,
+    role: str = "other",
+    of: Node | None = None,
+) -> PyTree:
     """`f(role, array, the node that has it)` of every leaf of a tree."""
     is_node = lambda a: isinstance(a, Node)
     if not is_node(tree):
         inner = lambda a: _map(f, a) if is_node(a) else f(role, a, of)
         return jax.tree.map(inner, tree, is_leaf=is_node)
     parts, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda a: a is not tree)
-    made = []
+    made: list[PyTree] = []
     for (key,), part in parts:
         name = jax.tree_util.keystr((key,), simple=True)
         if name == "weights" and isinstance(tree, CellNode) and isinstance(part, dict):

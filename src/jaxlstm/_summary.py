@@ -2,15 +2,19 @@
 
 import math
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ._options import outline
 
+if TYPE_CHECKING:
+    from ._layer import CellNode
 
-def node_repr(node: Any) -> str:
+
+def node_repr(node: PyTree) -> str:
     """A node by its name and its parts: `Stack(lstm 28 -> 64, lstm 64 -> 64, dropout=0.2)`."""
     parts = [
         part
@@ -25,7 +29,7 @@ def node_repr(node: Any) -> str:
     return f"{type(node).__name__}(\n{inside},\n)"
 
 
-def layer_repr(layer: Any) -> str:
+def layer_repr(layer: "CellNode") -> str:
     """A layer of weights by its cell and its sizes: `lstm 28 -> 64`."""
     shape = getattr(layer.w, "shape", ())
     if len(shape) < 3:  # a tree of something else, such as a mask of an optimiser
@@ -38,12 +42,12 @@ def layer_repr(layer: Any) -> str:
     return f"{kind}{layer.cell!r} {n} -> {layer.cell.output_size(hidden)}{more}{dtype}"
 
 
-def _default(node: Any, name: str, value: Any) -> bool:
+def _default(node: PyTree, name: str, value: PyTree) -> bool:
     static = hasattr(value, "value")
     return value is None or (static and getattr(node, "_field_defaults", {}).get(name) == value)
 
 
-def _parts(name: str, value: Any) -> list[str]:
+def _parts(name: str, value: PyTree) -> list[str]:
     if type(value) is tuple:
         return [part for v in value for part in _parts("", v)]
     if hasattr(value, "dtype") and hasattr(value, "shape"):
@@ -57,7 +61,7 @@ def _parts(name: str, value: Any) -> list[str]:
     return [f"{name}={text}" if name else text]
 
 
-def summary(params: Any) -> str:
+def summary(params: PyTree) -> str:
     """Every weight of a network, with its shape, its dtype and how many numbers it has.
 
     `params` may be any tree that holds networks: a dict of an embedding, a network and a readout.

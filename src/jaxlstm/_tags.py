@@ -8,14 +8,15 @@ equations call, has it too.  To read or replace tagged values, the traced step i
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, PyTree
 
 from ._jaxpr import CALLS, bind, called, evaluate, programs_in
+from ._types import T
 
 _name_p = Primitive("jaxlstm_name")
 _name_p.def_impl(lambda x, **_: x)
@@ -25,7 +26,7 @@ ad.primitive_jvps[_name_p] = lambda primals, tangents, **_: (primals[0], tangent
 ad.primitive_transposes[_name_p] = lambda cotangent, x, **_: [cotangent]
 
 
-def _batched(args: Sequence[Array], axes: Sequence[int], **label: Any) -> tuple[Array, int]:
+def _batched(args: Sequence[Array], axes: Sequence[int], **label: str) -> tuple[Array, int]:
     """The rows of `u` and `v` stay first."""
     if label["kind"] == "gates" or axes[0] > 0:
         return _name_p.bind(args[0], **label), axes[0]
@@ -47,7 +48,7 @@ def placeholder(x: Array, f: Callable[[Array], Array], label: "Label") -> Array:
     return _placeholder_p.bind(x, aval=aval, kind=kind, name=name)
 
 
-def tag(**values: Array) -> Any:
+def tag(**values: Array) -> PyTree:
     """Names values inside the equations of a cell, for `record` and wrappers.
 
     Returns the values unchanged: one by itself, several as a tuple in the same order.  Tags
@@ -71,17 +72,19 @@ def tag(**values: Array) -> Any:
     return marked[0] if len(marked) == 1 else tuple(marked)
 
 
-def mark(value: Array, kind: str, name: str) -> Array:
+def mark(value: ArrayLike, kind: str, name: str) -> Array:
     """Tags a value; one of kind `u` or `v` has a row for each letter of `name`."""
     return _name_p.bind(value, kind=kind, name=name)
 
 
 Tagged: TypeAlias = "OrderedDict[str, Array]"  # by name, in the order of computation
 Label: TypeAlias = tuple[str, str]  # kind and name
-Replacements: TypeAlias = Mapping[Label, Callable[[Array], Array]]
+Replacements: TypeAlias = Mapping[Label, Callable[[PyTree], Array]]
+Values: TypeAlias = Sequence[ArrayLike]  # of a program that is interpreted
+Run: TypeAlias = Callable[[ClosedJaxpr | Jaxpr, Values], list[ArrayLike]]
 
 
-def harvest(f: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, Tagged]]:
+def harvest(f: Callable[..., T], *args: PyTree) -> tuple[T, dict[str, Tagged]]:
     """`f(*args)`, and the values tagged by its equations: gates, and the rows of `u` and `v`.
 
     Tags inside calls (`jit`, `custom_jvp`, `checkpoint`) and under `vmap` are included; those
@@ -90,7 +93,7 @@ def harvest(f: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, Tagged]]:
     """
     found: dict[str, Tagged] = {kind: OrderedDict() for kind in ("gates", "u", "v")}
 
-    def visit(value: Array, kind: str, name: str) -> None:
+    def visit(value: PyTree, kind: str, name: str) -> None:
         if kind in found:
             rows = {name: value} if kind == "gates" else zip(name, value, strict=True)
             for letter, row in dict(rows).items():
@@ -99,11 +102,11 @@ def harvest(f: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, Tagged]]:
     return _interpret(f, args, {}, visit), found
 
 
-def replace_tagged(f: Callable[..., Any], replacements: Replacements, *args: Any) -> Any:
+def replace_tagged(f: Callable[..., T], replacements: Replacements, *args: PyTree) -> T:
     """`f(*args)`, with each tagged value replaced by its entry in `replacements` of it."""
     seen: set[Label] = set()
     out = _interpret(f, args, replacements, lambda value, *label: seen.add(label))
-    if missing := sorted(name for kind, name in replacements.keys() - seen):
+    if missing := sorted(name for _, name in replacements.keys() - seen):
         raise TypeError(
             f"the equations of this cell have no tag {missing} to replace. Tag the value by "
             "`jaxlstm.tag`."
@@ -117,10 +120,12 @@ def _free(name: str, taken: Tagged) -> str:
     return next(free for free in numbered if free not in taken)
 
 
-Visit: TypeAlias = Callable[..., None]  # (value, kind, name)
+Visit: TypeAlias = Callable[[ArrayLike, str, str], None]  # (value, kind, name)
 
 
-def _interpret(f: Callable[..., Any], args: Any, replacements: Replacements, visit: Visit) -> Any:
+def _interpret(
+    f: Callable[..., T], args: tuple[PyTree, ...], replacements: Replacements, visit: Visit
+) -> T:
     leaves, tree = jax.tree.flatten(args)
     closed, shape = jax.make_jaxpr(
         lambda *leaves: f(*jax.tree.unflatten(tree, leaves)), return_shape=True
@@ -130,14 +135,14 @@ def _interpret(f: Callable[..., Any], args: Any, replacements: Replacements, vis
 
 
 def _evaluate(
-    program: ClosedJaxpr | Jaxpr, args: Sequence[Any], replacements: Replacements, visit: Visit
-) -> list[Any]:
+    program: ClosedJaxpr | Jaxpr, args: Values, replacements: Replacements, visit: Visit
+) -> list[ArrayLike]:
     return evaluate(program, args, lambda eqn, vs: _equation(eqn, vs, replacements, visit))
 
 
 def _equation(
-    eqn: Any, values: list[Any], replacements: Replacements, visit: Visit
-) -> Sequence[Any]:
+    eqn: JaxprEqn, values: list[ArrayLike], replacements: Replacements, visit: Visit
+) -> Values:
     label = _label(eqn)
     if label is not None:
         value = replacements[label](values[0]) if label in replacements else values[0]
@@ -150,7 +155,7 @@ def _equation(
         return _evaluate(program, values, replacements, visit)
     if inside & replacements.keys():
         if name not in _LOOPS:
-            names = sorted(name for kind, name in inside & replacements.keys())
+            names = sorted(name for _, name in inside & replacements.keys())
             raise TypeError(
                 f"{names} of this cell cannot be replaced inside {name!r}, such as a function "
                 "with a custom derivative rule. Tag its result outside of it."
@@ -162,7 +167,7 @@ def _equation(
     return bind(eqn, values)
 
 
-def _scan(run: Any, values: list[Any], **params: Any) -> list[Any]:
+def _scan(run: Run, values: list[ArrayLike], **params: PyTree) -> list[ArrayLike]:
     if "ft_in" in params:  # of newer JAX
         consts, initial, _ = params["ft_in"].unpack()
         first, rest = len(consts), len(consts) + len(initial)
@@ -170,7 +175,7 @@ def _scan(run: Any, values: list[Any], **params: Any) -> list[Any]:
         first = params["num_consts"]
         rest = first + params["num_carry"]
 
-    def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+    def body(carry: Values, xs: Values) -> tuple[Values, Values]:
         outs = run(params["jaxpr"], [*values[:first], *carry, *xs])
         return outs[: rest - first], outs[rest - first :]
 
@@ -179,7 +184,7 @@ def _scan(run: Any, values: list[Any], **params: Any) -> list[Any]:
     return [*carry, *ys]
 
 
-def _while(run: Any, values: list[Any], **params: Any) -> list[Any]:
+def _while(run: Run, values: list[ArrayLike], **params: PyTree) -> list[ArrayLike]:
     first = params["cond_nconsts"]
     rest = first + params["body_nconsts"]
     more = lambda carry: run(params["cond_jaxpr"], [*values[:first], *carry])[0]
@@ -187,15 +192,15 @@ def _while(run: Any, values: list[Any], **params: Any) -> list[Any]:
     return jax.lax.while_loop(more, body, values[rest:])
 
 
-def _cond(run: Any, values: list[Any], **params: Any) -> list[Any]:
+def _cond(run: Run, values: list[ArrayLike], **params: PyTree) -> list[ArrayLike]:
     branch = lambda program: lambda *args: run(program, args)
     return jax.lax.switch(values[0], [*map(branch, params["branches"])], *values[1:])
 
 
-_LOOPS: dict[str, Callable[..., list[Any]]] = {"scan": _scan, "while": _while, "cond": _cond}
+_LOOPS: dict[str, Callable[..., list[ArrayLike]]] = {"scan": _scan, "while": _while, "cond": _cond}
 
 
-def _label(eqn: Any) -> Label | None:
+def _label(eqn: JaxprEqn) -> Label | None:
     labelled = eqn.primitive is _name_p or eqn.primitive is _placeholder_p
     return (eqn.params["kind"], eqn.params["name"]) if labelled else None
 

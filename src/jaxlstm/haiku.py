@@ -9,9 +9,12 @@ from typing import Any
 
 import haiku  # pyright: ignore[reportMissingImports]
 import jax
+from jaxtyping import Array, PyTree
 
 from ._apply import apply, step
 from ._named import named
+from ._node import Node, State
+from ._types import Key
 
 hk: Any = haiku  # which a type checker takes for this very file
 
@@ -27,11 +30,11 @@ class Recurrent(hk.Module):
             return hk.Linear(1)(ys[-1])
     """
 
-    def __init__(self, make: Callable[[Any, int], Any], name: str | None = None) -> None:
+    def __init__(self, make: Callable[[Key, int], Node], name: str | None = None) -> None:
         super().__init__(name)
         self.make = make
 
-    def network(self, input_size: int) -> Any:
+    def network(self, input_size: int) -> Node:
         """The network, as `jaxlstm.apply` takes it and `jaxlstm.convert.save` writes it."""
         make = lambda key: named(self.make(key, input_size))[0]
         shapes, structure = named(
@@ -44,9 +47,9 @@ class Recurrent(hk.Module):
         ]
         return jax.tree.unflatten(structure, found)
 
-    def __call__(self, xs: Any, state: Any = None, **options: Any) -> Any:
+    def __call__(self, xs: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
         return apply(self.network(xs.shape[-1]), xs, state, **options)
 
-    def step(self, x: Any, state: Any = None, **options: Any) -> Any:
+    def step(self, x: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
         """One time step: `jaxlstm.step`."""
         return step(self.network(x.shape[-1]), x, state, **options)

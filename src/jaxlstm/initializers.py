@@ -11,14 +11,16 @@ params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn_relu, 3, 5, scheme=irnn)
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, PyTree
 
-from . import _arguments
+from . import _arguments, _layer
 from ._cell import Initializer
+from ._types import Key, Shape
 
 
 class Scheme(NamedTuple):
@@ -31,35 +33,35 @@ class Scheme(NamedTuple):
     gate_biases: bool  # add what the cell asks for, such as a forget bias of 1
 
 
-def zeros(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def zeros(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """All zero."""
     return jnp.zeros(shape, dtype)
 
 
-def ones(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def ones(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """All one."""
     return jnp.ones(shape, dtype)
 
 
-def identity(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def identity(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """The identity matrix for each gate (Le, Jaitly and Hinton 2015)."""
     n, _, h = shape
     return jnp.broadcast_to(jnp.eye(n, h, dtype=dtype)[:, None], shape)
 
 
-def hidden_uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def hidden_uniform(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Uniform within `1 / sqrt(hidden)` of zero: PyTorch's, for weights and for biases."""
     limit = shape[-1] ** -0.5
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-def hidden_uniform_sum(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def hidden_uniform_sum(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """The sum of two samples of `hidden_uniform`: PyTorch's two biases, where a cell has one."""
     first, second = jax.random.split(key)
     return hidden_uniform(first, shape, dtype) + hidden_uniform(second, shape, dtype)
 
 
-def glorot(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def glorot(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Glorot uniform for each gate's matrix (Glorot and Bengio 2010).
 
     Uniform within `sqrt(6 / (inputs + hidden))` of zero.
@@ -69,13 +71,13 @@ def glorot(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-def glorot_joined(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def glorot_joined(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Glorot uniform for the matrix of all gates side by side: Keras's."""
     n, g, h = shape
     return glorot(key, (n, 1, g * h), dtype).reshape(shape)
 
 
-def orthogonal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def orthogonal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """A random orthogonal matrix for each gate (Saxe, McClelland and Ganguli 2014)."""
     n, g, h = shape
     sample = jax.nn.initializers.orthogonal()
@@ -83,28 +85,28 @@ def orthogonal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return each(jax.random.split(key, g))
 
 
-def orthogonal_joined(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def orthogonal_joined(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """A random orthogonal matrix for all gates side by side: Keras's."""
     n, g, h = shape
     return jax.nn.initializers.orthogonal()(key, (n, g * h), dtype).reshape(shape)
 
 
-def lecun(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def lecun(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Normal of variance `1 / inputs` (LeCun et al. 1998, "Efficient backprop")."""
     return jax.random.normal(key, shape, dtype) / math.sqrt(shape[0])
 
 
-def standard_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def standard_normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Normal of variance 1."""
     return jax.random.normal(key, shape, dtype)
 
 
-def small_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def small_normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Normal of standard deviation 0.001, as the input weights of the IRNN."""
     return jax.random.normal(key, shape, dtype) / 1000
 
 
-def lru_ring(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
+def lru_ring(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """`nu`, `theta` and `gamma` of the LRU: eigenvalues uniform on a ring of the unit disk.
 
     Radii between 0.9 and 0.999, uniform in area, phases between 0 and 2 pi; `gamma` is the
@@ -117,7 +119,7 @@ def lru_ring(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
     return jnp.stack([jnp.log(-0.5 * jnp.log(square)), theta, 0.5 * jnp.log1p(-square)])
 
 
-def griffin_decay(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def griffin_decay(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """`decay` of the RG-LRU: `sigmoid(decay) ** 8` uniform between 0.9 and 0.999."""
     log_a = jnp.log(jax.random.uniform(key, shape, dtype, 0.9, 0.999)) / 8
     return log_a - jnp.log(-jnp.expm1(log_a))
@@ -126,7 +128,7 @@ def griffin_decay(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 def constant(value: float) -> Initializer:
     """All of one value."""
 
-    def constant_of(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    def constant_of(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
         return jnp.full(shape, value, dtype)
 
     return constant_of
@@ -135,13 +137,13 @@ def constant(value: float) -> Initializer:
 def by_gate(*values: float) -> Initializer:
     """One value for each gate, of all its units."""
 
-    def values_of(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    def values_of(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
         return jnp.broadcast_to(jnp.array(values, dtype)[:, None], shape)
 
     return values_of
 
 
-def orthogonal_stack(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def orthogonal_stack(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """A random orthogonal matrix in the last two axes, one for each place in the others."""
     if len(shape) == 2:
         return jax.nn.initializers.orthogonal()(key, shape, dtype)
@@ -149,12 +151,12 @@ def orthogonal_stack(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return each(jax.random.split(key, shape[0]))
 
 
-def symmetric_uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def symmetric_uniform(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Uniform between -1 and 1."""
     return jax.random.uniform(key, shape, dtype, -1, 1)
 
 
-def antisymmetric_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def antisymmetric_normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Normal of variance `1 / hidden`, of which a cell takes the antisymmetric part."""
     return jax.random.normal(key, shape, dtype) / math.sqrt(shape[-1])
 
@@ -185,8 +187,8 @@ SCHEMES = {"default": default, "torch": torch, "keras": keras, "irnn": irnn}
 
 
 def chrono(
-    key: Any, params: Any, longest: float | int, *, keep: str = "f", write: str = "i"
-) -> Any:
+    key: ArrayLike, params: PyTree, longest: float | int, *, keep: str = "f", write: str = "i"
+) -> PyTree:
     """A network whose gates start with memories of up to `longest` steps, each unit its own.
 
         b_keep = log(t),   b_write = -log(t),   t uniform between 1 and longest - 1
@@ -224,7 +226,9 @@ def chrono(
     )
 
 
-def _chrono(key: Any, layer: Any, longest: float, keep: str, write: str) -> Any:
+def _chrono(
+    key: Key, layer: _layer.CellNode, longest: float, keep: str, write: str
+) -> _layer.CellNode:
     gates, b = layer.cell.gates, layer.b
     if b is None or not set(keep + write) <= set(gates):
         raise ValueError(

@@ -4,20 +4,22 @@
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn  # pyright: ignore[reportMissingImports]
+from jaxtyping import Array, PyTree
 
 from . import _flax
 from ._apply import apply, step
 from ._named import named
+from ._node import Node, State
+from ._types import Key
 
 _flax.register()
 
 
-def _initializer(key: Any, a: Any) -> Any:
+def _initializer(key: Key, a: Array | jax.ShapeDtypeStruct) -> Array:
     """A weight that is drawn already; of one that is there, linen asks for the shape alone."""
     return jnp.zeros(a.shape, a.dtype) if isinstance(a, jax.ShapeDtypeStruct) else jnp.asarray(a)
 
@@ -33,10 +35,10 @@ class Recurrent(nn.Module):
         params = rnn.apply(variables, 28, method="network")
     """
 
-    make: Callable[[Any, int], Any]
+    make: Callable[[Key, int], Node]
 
     @nn.compact
-    def network(self, input_size: int) -> Any:
+    def network(self, input_size: int) -> Node:
         """The network, as `jaxlstm.apply` takes it and `jaxlstm.convert.save` writes it."""
         make = lambda key: self.make(key, input_size)
         weights, structure = named(jax.eval_shape(make, jax.random.key(0)))
@@ -46,9 +48,9 @@ class Recurrent(nn.Module):
         found = [self.param(name, _initializer, a) for name, a in weights.items()]
         return jax.tree.unflatten(structure, found)
 
-    def __call__(self, xs: Any, state: Any = None, **options: Any) -> Any:
+    def __call__(self, xs: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
         return apply(self.network(xs.shape[-1]), xs, state, **options)
 
-    def step(self, x: Any, state: Any = None, **options: Any) -> Any:
+    def step(self, x: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
         """One time step: `jaxlstm.step`."""
         return step(self.network(x.shape[-1]), x, state, **options)

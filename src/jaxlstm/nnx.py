@@ -3,14 +3,14 @@
 `pip install "jaxlstm[flax]"`, and `import jaxlstm.nnx`, which nothing else of the library imports.
 """
 
-from typing import Any
-
 import jax
 from flax import nnx  # pyright: ignore[reportMissingImports]
+from jaxtyping import Array, PyTree
 
 from . import _flax
 from ._apply import apply, step
 from ._named import named
+from ._node import State
 
 _flax.register()
 
@@ -25,7 +25,7 @@ class Recurrent(nnx.Module):
         ys, state = rnn(xs, mask=mask)
     """
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: PyTree) -> None:
         weights, self.structure = named(params)
         self.names = tuple(weights)
         taken = [name for name in weights if name in vars(self) or hasattr(type(self), name)]
@@ -35,14 +35,14 @@ class Recurrent(nnx.Module):
             setattr(self, name, nnx.Param(a))
 
     @property
-    def params(self) -> Any:
+    def params(self) -> PyTree:
         """The network, as `jaxlstm.apply` takes it and `jaxlstm.convert.save` writes it."""
         weights = [getattr(self, name)[...] for name in self.names]
         return jax.tree.unflatten(self.structure, weights)
 
-    def __call__(self, xs: Any, state: Any = None, **options: Any) -> Any:
+    def __call__(self, xs: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
         return apply(self.params, xs, state, **options)
 
-    def step(self, x: Any, state: Any = None, **options: Any) -> Any:
+    def step(self, x: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
         """One time step: `jaxlstm.step`."""
         return step(self.params, x, state, **options)

@@ -6,21 +6,28 @@ colour-blind readers tell apart; lines differ in their strokes too, so that they
 """
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.core
 import numpy as np
+import numpy.typing as npt
+from jaxtyping import ArrayLike
 
+from ._node import State
 from ._record import Record
 
 try:
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.ticker import MaxNLocator
 except ImportError as error:
     raise ImportError("`jaxlstm.plot` needs matplotlib: pip install 'jaxlstm[plot]'") from error
+
+Row: TypeAlias = int | slice | tuple[int | slice, ...]  # which of a batch
+Style: TypeAlias = dict[str, Any]  # keywords of matplotlib
 
 # Okabe and Ito's eight without yellow, which is too pale for a line on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -29,7 +36,9 @@ NAMES = {"i": "input", "f": "forget", "g": "candidate", "o": "output", "r": "res
 NAMES |= {"z": "update", "n": "candidate", "c": "memory cell", "h": "hidden state"}
 
 
-def gates(record: Record, ax: Axes | None = None, *, row: Any = (), mask: Any = None) -> Axes:
+def gates(
+    record: Record, ax: Axes | None = None, *, row: Row = (), mask: ArrayLike | None = None
+) -> Axes:
     """The gates over time: the mean over the units, and between which values half of them lie.
 
     `row` picks one of a batch, as `record.gates["f"][:, row]` would.  Steps that `mask`, as it
@@ -61,10 +70,10 @@ def gates(record: Record, ax: Axes | None = None, *, row: Any = (), mask: Any = 
 
 
 def heatmap(
-    values: Any,
+    values: ArrayLike,
     ax: Axes | None = None,
     *,
-    row: Any = (),
+    row: Row = (),
     label: str = "c",
     limit: float | None = None,
 ) -> Axes:
@@ -82,7 +91,7 @@ def heatmap(
     """
     ax = _axes(ax)
     units = _units(values, row)
-    scale: dict[str, Any] = {"cmap": "cividis"}
+    scale: Style = {"cmap": "cividis"}
     below = above = False
     if limit is not None:
         if not limit > 0:
@@ -100,7 +109,7 @@ def heatmap(
     return ax
 
 
-def flow(norms: Any, ax: Axes | None = None, *, row: Any = (), label: str = "") -> Axes:
+def flow(norms: State, ax: Axes | None = None, *, row: Row = (), label: str = "") -> Axes:
     """What `gradient_flow` gives for a layer: the norms of `dL/ds_t`, on a log scale.
 
     ```python
@@ -127,7 +136,7 @@ def flow(norms: Any, ax: Axes | None = None, *, row: Any = (), label: str = "") 
 
 
 def saturation(
-    record: Record, ax: Axes | None = None, *, within: float = 0.1, mask: Any = None
+    record: Record, ax: Axes | None = None, *, within: float = 0.1, mask: ArrayLike | None = None
 ) -> Axes:
     """For each gate, the share of its values that are nearly shut or nearly open.
 
@@ -151,7 +160,7 @@ def saturation(
         low.append((a < least + band).mean())
         high.append((a > 1 - band).mean())
     place = np.arange(len(low))
-    marks = {"edgecolor": "black", "linewidth": 0.6, "width": 0.38}
+    marks: Style = {"edgecolor": "black", "linewidth": 0.6, "width": 0.38}
     ax.bar(place - 0.2, low, color=COLOURS[0], label="at its lower end", **marks)
     ax.bar(place + 0.2, high, color=COLOURS[5], hatch="//", label="at its upper end", **marks)
     ax.set_xticks(place, [_name(letter) for letter in record.gates])
@@ -161,10 +170,10 @@ def saturation(
 
 
 def compare(
-    curves: Mapping[str, Any],
+    curves: Mapping[str, npt.ArrayLike],
     ax: Axes | None = None,
     *,
-    steps: Any = None,
+    steps: npt.ArrayLike | None = None,
     xlabel: str = "step",
     ylabel: str = "loss",
 ) -> Axes:
@@ -195,7 +204,7 @@ def _axes(ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(6.4, 3.2), layout="constrained")[1] if ax is None else ax
 
 
-def _line(ax: Axes, at: np.ndarray, values: np.ndarray, label: str, style: Any) -> None:
+def _line(ax: Axes, at: np.ndarray, values: np.ndarray, label: str, style: Style) -> None:
     """A curve, and a dot for each value that has no neighbour, since no line shows it."""
     ax.plot(at, values, label=label, **style)
     there = np.concatenate([[False], np.isfinite(values), [False]])
@@ -204,16 +213,16 @@ def _line(ax: Axes, at: np.ndarray, values: np.ndarray, label: str, style: Any) 
         ax.scatter(at[alone], values[alone], s=16, color=style["color"])
 
 
-def _steps(axis: Any) -> None:
+def _steps(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _styles() -> Any:
+def _styles() -> Iterator[Style]:
     styles = zip(itertools.cycle(COLOURS), itertools.cycle(STROKES))
     return ({"color": colour, "linestyle": stroke, "linewidth": 1.8} for colour, stroke in styles)
 
 
-def _row(row: Any) -> tuple[Any, ...]:
+def _row(row: Row) -> tuple[int | slice, ...]:
     return row if isinstance(row, tuple) else (row,)
 
 
@@ -223,7 +232,7 @@ _WHICH = (
 )
 
 
-def _of_one_layer(record: Any) -> Record:
+def _of_one_layer(record: object) -> Record:
     if not isinstance(record, Record):
         raise TypeError(_WHICH.format("record", type(record).__name__))
     if not record.gates:
@@ -233,7 +242,7 @@ def _of_one_layer(record: Any) -> Record:
     return record
 
 
-def _units(values: Any, row: Any) -> np.ndarray:
+def _units(values: ArrayLike, row: Row) -> np.ndarray:
     """`(time, units)` of one row of a batch."""
     if isinstance(values, jax.core.Tracer):
         raise TypeError("a picture needs numbers: draw outside of `jit`, from what it returns.")

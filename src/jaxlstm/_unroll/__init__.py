@@ -4,18 +4,27 @@ Each is a file with `refusal(problem)`, the reason why it cannot run a problem o
 `run(problem) -> (ys, last state)`.  A new one is a file and a line below.
 """
 
-from typing import Any
+from typing import Protocol
 
 import jax
 from jaxtyping import Array
 
 from .._layer import CellNode
-from .._node import Problem, State
+from .._node import Node, Problem, State
 from . import associative, deferred, native, newton, scan
 from ._groups import groups_of
-from .checkpoint import in_segments
+from .checkpoint import Run, in_segments
 
-IMPLEMENTATIONS: dict[str, Any] = {
+
+class Implementation(Protocol):
+    """What a file of this folder has."""
+
+    def refusal(self, problem: Problem, /) -> str | None: ...
+
+    def run(self, problem: Problem, /) -> tuple[Array, State]: ...
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
     "associative": associative,
     "deferred": deferred,
     "native": native,
@@ -41,10 +50,10 @@ def refusal(name: str, problem: Problem) -> str | None:
     return None if reason is None else f"`{name}` {reason}"
 
 
-def unroll(node: Any, problem: Problem) -> tuple[Array, State]:
+def unroll(node: Node, problem: Problem) -> tuple[Array, State]:
     """Runs a problem by the first of the implementations in its plan that can."""
     names = problem.plan.implementation or default(problem)
-    reasons = {}
+    reasons: dict[str, NotImplementedError] = {}
     for name in names:
         reason = _reason(name, problem)
         if reason is None:
@@ -65,10 +74,10 @@ def _reason(name: str, problem: Problem) -> str | None:
     return refusal(name, problem)
 
 
-def _run(run: Any, problem: Problem) -> tuple[Array, State]:
+def _run(run: Run, problem: Problem) -> tuple[Array, State]:
     return in_segments(run, problem) if problem.plan.checkpoint else run(problem)
 
 
-def _called(node: Any) -> str:
+def _called(node: Node) -> str:
     """What a profile calls it."""
     return node.cell.name if isinstance(node, CellNode) else type(node).__name__

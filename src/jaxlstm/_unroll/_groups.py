@@ -1,25 +1,25 @@
 """What the equations of a step do with `u` and `v`: of most gates they take only the sum."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, get_opaque_trace_state
-from jaxtyping import Array
+from jax.extend.core import ClosedJaxpr, JaxprEqn, get_opaque_trace_state
+from jaxtyping import Array, PyTree
 
-from .._jaxpr import follow, primitives
-from .._layer import are_of_rows, take
-from .._node import Problem, StepNode
+from .._jaxpr import avals, follow, primitives
+from .._layer import are_of_rows, take, take_some
+from .._node import Problem, State, StepNode
 
 
 class Parts(NamedTuple):
     """`u` and `v` of one step, or of all, as they are stored; None for no gate."""
 
-    sums: Any  # `u + v`, of the gates that the equations take by it alone
-    u: Any  # of the other gates
-    v: Any  # of the other gates, an array for each product of the step
+    sums: PyTree  # `u + v`, of the gates that the equations take by it alone
+    u: PyTree  # of the other gates
+    v: tuple[PyTree, ...]  # of the other gates, an array for each product of the step
 
 
 class Groups(NamedTuple):
@@ -60,7 +60,7 @@ def without_sums(groups: Groups) -> Groups:
     return found._replace(prints=groups.prints)
 
 
-def abstract_step(problem: Problem) -> tuple[StepNode, Any, Any, Any]:
+def abstract_step(problem: Problem) -> tuple[StepNode, State, PyTree, PyTree]:
     """Node, state, `u` and noise of one step of one row: shapes and dtypes, to trace it."""
     node, xs, noisy = problem.single, problem.xs, problem.controls.noise is not None
     batch = (1,) * (len(xs.shape) - 2)
@@ -82,10 +82,10 @@ def groups_of(problem: Problem) -> Groups | None:
     node, s, u, noise = abstract_step(problem)
     calls: list[str] = []
     operands: list[bool] = []
-    products: list[Any] = []
+    products: list[jax.ShapeDtypeStruct] = []
     inside: list[bool] = []  # of each product: whether it is inside a transformation of the step's
 
-    def look(node: StepNode, s: Any, u: Any, noise: Any) -> Any:
+    def look(node: StepNode, s: State, u: PyTree, noise: PyTree) -> State:
         step = _trace()
 
         def recur(h: Array, gates: str) -> Array:
@@ -102,7 +102,7 @@ def groups_of(problem: Problem) -> Groups | None:
     if any(inside):  # then its operand is known there alone
         return None
 
-    def given(u: Any, vs: list[Any], node: StepNode, s: Any, noise: Any) -> Any:
+    def given(u: PyTree, vs: list[Array], node: StepNode, s: State, noise: PyTree) -> State:
         rest = iter(vs)
         return node.step(s, u, lambda h, gates: next(rest), noise)
 
@@ -133,12 +133,12 @@ def branches(program: ClosedJaxpr) -> bool:
     return "cond" in primitives(program)
 
 
-def _trace() -> Any:
+def _trace() -> object:
     """What is being traced: another thing inside a loop, a `jit` or a `grad`."""
     return get_opaque_trace_state(convention="flax")
 
 
-def _apart(program: ClosedJaxpr, operands: list[tuple[str, Any]]) -> set[str]:
+def _apart(program: ClosedJaxpr, operands: list[tuple[str, jax.ShapeDtypeStruct]]) -> set[str]:
     """The gates of whose `u` and `v` a program uses more than the sum; they come first in it."""
     # An entry of `u` or of a product is followed as a number: which of these arrays it is of, its
     # gate, its unit.  Zero is every other value.
@@ -147,14 +147,14 @@ def _apart(program: ClosedJaxpr, operands: list[tuple[str, Any]]) -> set[str]:
     size = len(letters) * hidden
     apart: set[str] = set()
 
-    def entries(index: int, names: str, a: Any) -> np.ndarray:
+    def entries(index: int, names: str, a: jax.ShapeDtypeStruct) -> np.ndarray:
         rows = np.array([[letters.index(g)] for g in names]) * hidden + np.arange(hidden)
         return np.broadcast_to(1 + index * size + rows, a.shape)
 
     def use(a: np.ndarray) -> None:
         apart.update(letters[i] for i in np.unique((a[a > 0] - 1) % size // hidden))
 
-    def compute(eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
+    def compute(eqn: JaxprEqn, values: list[np.ndarray]) -> Sequence[np.ndarray]:
         if eqn.primitive.name == "add":
             (a, of_a), (b, of_b) = (((x - 1) % size, (x - 1) // size) for x in values)
             # The entry of `u` and that of one product, of the same gate and unit.
@@ -162,7 +162,7 @@ def _apart(program: ClosedJaxpr, operands: list[tuple[str, Any]]) -> set[str]:
             values = [np.where(sums, 0, x) for x in values]
         for a in values:
             use(a)
-        return [np.broadcast_to(0, v.aval.shape) for v in eqn.outvars]
+        return [np.broadcast_to(0, aval.shape) for aval in avals(eqn.outvars)]
 
     first = [entries(i, *pair) for i, pair in enumerate(operands)]
     for out in follow(program, first, compute):
@@ -170,17 +170,17 @@ def _apart(program: ClosedJaxpr, operands: list[tuple[str, Any]]) -> set[str]:
     return apart
 
 
-def split(groups: Groups, u: Any, vs: list[Array]) -> Parts:
+def split(groups: Groups, u: PyTree, vs: list[Array]) -> Parts:
     """`u` and `v` as they are stored."""
     if not groups.gates:
         return Parts(None, u, tuple(vs))
     products = zip(groups.calls, groups.summed, vs, strict=True)
-    summed = [(gates, take(v, names, gates)) for names, gates, v in products]
+    summed = [(gates, take_some(v, names, gates)) for names, gates, v in products]
     sums = None
     if groups.sums:
         sums = take(u, groups.gates, groups.sums) + rows(groups.sums, summed)
-    v = tuple(map(take, vs, groups.calls, groups.v))
-    return Parts(sums, take(u, groups.gates, groups.u), v)
+    v = tuple(map(take_some, vs, groups.calls, groups.v))
+    return Parts(sums, take_some(u, groups.gates, groups.u), v)
 
 
 def plus(a: Parts, b: Parts) -> Parts:
@@ -189,7 +189,7 @@ def plus(a: Parts, b: Parts) -> Parts:
     return Parts(add(a.sums, b.sums), a.u, b.v)
 
 
-def u_of(groups: Groups, parts: Parts) -> Any:
+def u_of(groups: Groups, parts: Parts) -> PyTree:
     """`u` as the equations take it; of a summed gate, the sum."""
     if not groups.gates:
         return parts.u
@@ -205,7 +205,9 @@ def v_of(groups: Groups, parts: Parts, call: int) -> Array:
     return rows(groups.calls[call], [(groups.v[call], parts.v[call])], zeros)
 
 
-def rows(names: str, groups: Iterable[tuple[str, Any]], missing: Array | None = None) -> Array:
+def rows(
+    names: str, groups: Iterable[tuple[str, Array | None]], missing: Array | None = None
+) -> Array:
     """The array with a row for each of the names, from arrays that have some of them each.
 
     Gates first, as the equations want it: XLA sees through two transpositions.  Not by `stack`,
@@ -222,4 +224,5 @@ def rows(names: str, groups: Iterable[tuple[str, Any]], missing: Array | None = 
     if not found:
         assert missing is not None
         return jnp.concatenate([missing[..., None, :]] * len(names), -2)
-    return jnp.moveaxis(jnp.concatenate([found.get(name, missing)[None] for name in names]), 0, -2)
+    each = [found[name] if missing is None else found.get(name, missing) for name in names]
+    return jnp.moveaxis(jnp.concatenate([a[None] for a in each]), 0, -2)

@@ -10,7 +10,7 @@ reset has what it makes of the initial state in `b`, and a flag in place of `a =
 before it may be NaN or inf, which times zero is NaN.
 """
 
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -82,13 +82,16 @@ def _memories(
     return jax.lax.associative_scan(_after_in_episode, (a, b, flags), reverse=reverse)[1]
 
 
+Episodic: TypeAlias = tuple[Array, Array, Array]  # `a`, `b`, whether an episode starts in it
+
+
 def _after(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
     """Two steps as one."""
     (a1, b1), (a2, b2) = first, second
     return a2 * a1, a2 * b1 + b2
 
 
-def _after_in_episode(first: Any, second: Any) -> Any:
+def _after_in_episode(first: Episodic, second: Episodic) -> Episodic:
     """Two steps as one; an episode that starts in the second knows nothing of the first."""
     (a1, b1, anew1), (a2, b2, anew2) = first, second
     of = lambda x: jnp.where(anew2, jnp.zeros_like(x), x)

@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from .._control import shared
 from .._layer import for_a_loop
-from .._node import Problem, State
+from .._node import Problem, State, StepNode
+from .._types import Tree
 
+Run: TypeAlias = Callable[[Problem], tuple[Array, State]]
 UNKNOWN = 64  # steps in a segment where the length of a sequence is known when it runs alone
 
 
-def in_segments(run: Callable[[Problem], Any], problem: Problem) -> tuple[Array, State]:
+def in_segments(run: Run, problem: Problem) -> tuple[Array, State]:
     """`run`, storing one state a segment for the backward pass; "sqrt" takes the square root.
 
     The backward pass runs each segment once more: one forward pass more in time, and memory
@@ -58,7 +60,7 @@ def near_the_root(time: int) -> int:
     return next((size for size in near if time % size == 0), root)
 
 
-def segments(tree: Any, size: int) -> tuple[Any, Callable[[Any], Any]]:
+def segments(tree: Tree, size: int) -> tuple[PyTree, Callable[[PyTree], Tree]]:
     """Arrays cut in time, and the function that gives one part of them its shape again.
 
     Axes of size 1 are left out: for a batch of one, XLA would copy whole arrays to swap the order
@@ -72,27 +74,25 @@ def segments(tree: Any, size: int) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def _segment(
-    run: Callable[[Problem], Any],
-    problem: Problem,
-    shaped: Callable[[Any], Any] = lambda part: part,
-) -> Callable[..., Any]:
+    run: Run, problem: Problem, shaped: Callable[[PyTree], PyTree] = lambda part: part
+) -> Callable[[State, PyTree], tuple[State, Array]]:
     """The body of a loop over segments."""
 
     @jax.checkpoint
-    def segment(node: Any, initial: State, s: State, part: Any) -> tuple[Array, State]:
+    def segment(node: StepNode, initial: State, s: State, part: PyTree) -> tuple[Array, State]:
         xs, controls = shaped(part)
         return run(problem._replace(node=node, initial=initial, state=s, xs=xs, controls=controls))
 
     weights, back = for_a_loop(problem.node)
 
-    def body(s: State, part: Any) -> tuple[State, Array]:
+    def body(s: State, part: PyTree) -> tuple[State, Array]:
         ys, s = segment(back(weights), problem.initial, s, part)
         return s, ys
 
     return body
 
 
-def _of_whole_segments(run: Callable[[Problem], Any], problem: Problem, size: int) -> Any:
+def _of_whole_segments(run: Run, problem: Problem, size: int) -> tuple[Array, State]:
     """`in_segments` of so many steps, for a symbolic time: steps after it are masked."""
     time, batch = problem.xs.shape[0], problem.xs.shape[1 : -1 - problem.node.spatial_axes]
     count = (time + size - 1) // size

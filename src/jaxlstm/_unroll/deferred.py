@@ -21,13 +21,13 @@ again.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from .._control import (
     combine,
@@ -43,6 +43,7 @@ from .._jaxpr import without_prints
 from .._layer import Layer, are_of_rows, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, State, StepNode
 from .._options import at_least
+from .._types import Tree
 from ._groups import Groups, Parts, groups_of, plus, rows, split, u_of, v_of, without_sums
 
 
@@ -113,10 +114,10 @@ class Loop(NamedTuple):
 class Job(NamedTuple):
     """What a loop runs on; also its tangents."""
 
-    node: Any
+    node: StepNode
     initial: State
     state: State
-    xs: Any
+    xs: Array
     controls: Controls
 
 
@@ -132,28 +133,32 @@ class Residuals(NamedTuple):
 class Tangents(NamedTuple):
     """Tangents of a job, in which those of the results are linear."""
 
-    node: Any
-    initial: Any
-    state: Any
-    xs: Any
-    noise: Any
+    node: PyTree
+    initial: State
+    state: State
+    xs: PyTree
+    noise: PyTree
+
+
+Outs: TypeAlias = tuple[State, Array]  # the last state, and the outputs
 
 
 class Engine(NamedTuple):
     """What runs the loops: here by `jax.lax.scan`; a kernel may take their place."""
 
-    values: Callable[..., Any]  # (loop, job) -> (last, ys)
-    residuals: Callable[..., Any]  # (loop, job) -> (last, ys), residuals
-    tangents: Callable[..., Any]  # (loop, residuals, tangents) -> of (last, ys)
+    values: Callable[[Loop, Job], Outs]
+    residuals: Callable[[Loop, Job], tuple[Outs, Residuals]]
+    tangents: Callable[[Loop, Residuals, Tangents], Outs]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def recurrence(engine: Engine, loop: Loop, job: Job) -> tuple[State, Array]:
-    """`(last state, outputs)`."""
+def recurrence(engine: Engine, loop: Loop, job: Job) -> Outs:
     return engine.values(loop, job)
 
 
-def _rule(engine: Engine, loop: Loop, primals: tuple[Job], tangents: tuple[Job]) -> Any:
+def _rule(
+    engine: Engine, loop: Loop, primals: tuple[Job], tangents: tuple[Job]
+) -> tuple[Outs, Outs]:
     (job,), (d,) = primals, tangents
     outs, residuals = engine.residuals(loop, job)
     given = Tangents(d.node, d.initial, d.state, d.xs, d.controls.noise)
@@ -163,26 +168,26 @@ def _rule(engine: Engine, loop: Loop, primals: tuple[Job], tangents: tuple[Job])
 recurrence.defjvp(_rule, symbolic_zeros=True)
 
 
-def _zero(a: Any) -> bool:
+def _zero(a: object) -> bool:
     return isinstance(a, SymbolicZero)
 
 
-def nonzero(d: Any) -> bool:
+def nonzero(d: PyTree) -> bool:
     """Whether there is a tangent at all."""
     return not all(map(_zero, jax.tree.leaves(d, is_leaf=_zero)))
 
 
-def instantiated(d: Any) -> Any:
+def instantiated(d: Tree) -> Tree:
     """With arrays of zeros where there is no tangent."""
     fill = lambda a: ad.instantiate_zeros(ad.Zero(a.aval)) if _zero(a) else a
     return jax.tree.map(fill, d, is_leaf=_zero)
 
 
-def _added(a: Any, b: Any) -> Any:
+def _added(a: Array, b: Array) -> Array:
     return a + b if differentiable(a) else a
 
 
-def _inputs(groups: Groups, node: StepNode, xs: Any) -> Parts:
+def _inputs(groups: Groups, node: StepNode, xs: Array) -> Parts:
     """`u`, of one step or of all, by a product for each group.
 
     For all steps two products are as fast as one, and their cotangents come in parts too, not
@@ -203,16 +208,17 @@ def _products(groups: Groups, node: StepNode, hs: tuple[Array, ...]) -> Parts:
     return Parts(summed, None, v)
 
 
-def _loop(loop: Loop, job: Job, emit: Callable[..., Any]) -> tuple[State, Any]:
+def _loop(loop: Loop, job: Job, emit: Callable[..., PyTree]) -> tuple[State, PyTree]:
     node = job.node
 
-    def body(s: State, at: tuple[Any, Controls]) -> tuple[State, Any]:
+    def body(s: State, at: tuple[PyTree, Controls]) -> tuple[State, PyTree]:
         x, now = at
         s = s if now.reset is None else where(now.reset, job.initial, s)
         before = stepped_from(now.mask, s, job.initial)
         # In a step one product is faster than one for each group.
         u = u_of(loop.groups, x) if loop.hoist else node.project(x)
-        hs, vs = [], []
+        hs: list[Array] = []
+        vs: list[Array] = []
 
         def recur(h: Array, gates: str) -> Array:
             hs.append(h)
@@ -231,12 +237,12 @@ def _output(job: Job, s: State) -> Array:
     return s[0].astype(job.xs.dtype)
 
 
-def values(loop: Loop, job: Job) -> tuple[State, Array]:
+def values(loop: Loop, job: Job) -> Outs:
     return _loop(loop, job, lambda s, u, hs, vs, new: _output(job, new))
 
 
-def residuals(loop: Loop, job: Job) -> Any:
-    def emit(s: State, u: Any, hs: list[Array], vs: list[Array], new: State) -> Any:
+def residuals(loop: Loop, job: Job) -> tuple[Outs, Residuals]:
+    def emit(s: State, u: PyTree, hs: list[Array], vs: list[Array], new: State) -> PyTree:
         kept = tuple(None if h is s[0] else h for h in hs)
         return _output(job, new), s, split(loop.groups, u, vs), kept
 
@@ -244,7 +250,7 @@ def residuals(loop: Loop, job: Job) -> Any:
     return (last, ys), Residuals(job, *rest)
 
 
-def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
+def tangents(loop: Loop, kept: Residuals, d: Tangents) -> Outs:
     groups, d = loop.groups, instantiated(d)
     node, xs, controls = kept.job.node, kept.job.xs, kept.job.controls
     hs = tuple(kept.before[0] if h is None else h for h in kept.hs)
@@ -259,7 +265,12 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     drows, _ = _rows(d.node)
 
     def point(
-        fixed: Any, node: Any, s: State, parts: Parts, varying: Any, zero: Array | None = None
+        fixed: PyTree,
+        node: StepNode,
+        s: State,
+        parts: Parts,
+        varying: PyTree,
+        zero: Array | None = None,
     ) -> State:
         call = iter(range(len(along)))
 
@@ -281,7 +292,7 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     if groups.prints:  # which the loop before has done
         point = without_prints(point)
 
-    def body(ds: State, at: Any) -> tuple[State, Array]:
+    def body(ds: State, at: PyTree) -> tuple[State, Array]:
         before, parts, dparts, now, varying, fixed, dnoise, dstep = at
         ds = ds if now.reset is None else where(now.reset, d.initial, ds)
         f = lambda rows, *given: point(fixed, put(rows), *given)
@@ -297,12 +308,12 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> tuple[State, Array]:
     return over_time(body, d.state, steps, loop.reverse)
 
 
-def _rows(node: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+def _rows(node: Tree) -> tuple[list[Array], Callable[[list[Array]], Tree]]:
     """The weights that a step takes row by row, and what puts others in their place."""
     leaves, tree = jax.tree.flatten(node)
     marks = are_of_rows(node)
 
-    def put(rows: list[Array]) -> Any:
+    def put(rows: list[Array]) -> Tree:
         new = iter(rows)
         return tree.unflatten([next(new) if m else a for a, m in zip(leaves, marks, strict=True)])
 
@@ -310,7 +321,7 @@ def _rows(node: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
 
 
 def _of_own(
-    point: Callable[..., State], dnode: Any, kept: Residuals, varying: Any, fixed: Any
+    point: Callable[..., State], dnode: PyTree, kept: Residuals, varying: PyTree, fixed: PyTree
 ) -> State:
     """What the tangents of weights that a step has beside those of rows add to each state.
 
@@ -324,7 +335,7 @@ def _of_own(
     pairs = enumerate(zip(wides, jax.tree.leaves(dnode), strict=True))
     each = {i: jnp.broadcast_to(a, (time, *a.shape)) for i, (a, b) in pairs if a.dtype != b.dtype}
 
-    def one(at: Any, own: dict[int, Array]) -> State:
+    def one(at: PyTree, own: dict[int, Array]) -> State:
         before, parts, varying, fixed = at
         given = back(tree.unflatten([own.get(i, a) for i, a in enumerate(wides)]))
         # The operand of a product must have a tangent, be it zero: else its rule is left to be
@@ -339,13 +350,13 @@ def _of_own(
 PLAIN = Engine(values, residuals, tangents)
 
 
-def _along(node: Any, h: Array, gates: str) -> Callable[[Array], Array]:
+def _along(node: StepNode, h: Array, gates: str) -> Callable[[Array], Array]:
     """`dh -> dh r`, with `r` laid out for the way back.
 
     JAX makes `dz r^T` of it, in every step of the backward pass; with `r^T` in memory that
     product runs 1.4 times as fast on CPU at width 256 (benchmarks/NOTES.md).
     """
-    r: Any = node.r if isinstance(node, Layer) and gates == node.cell.recurrent else None
+    r = node.r if isinstance(node, Layer) and gates == node.cell.recurrent else None
     if r is None or r.shape[0] != h.shape[-1]:
         # `recur` is affine: any point will do, if it varies as its tangent does.
         at = lambda dh: vary_alike(jnp.zeros_like(dh), dh)

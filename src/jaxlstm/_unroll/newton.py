@@ -29,12 +29,13 @@ too for Jacobians that were not cut down to blocks.  Its rule is plain JAX.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.extend.core import JaxprEqn
+from jaxtyping import Array, PyTree
 
 from .._cell import Linear
 from .._control import (
@@ -46,11 +47,14 @@ from .._control import (
     vary_alike,
     where,
 )
-from .._jaxpr import follow, primitives
+from .._jaxpr import avals, follow, primitives
 from .._layer import Layer, for_a_loop, for_loops, for_rows
-from .._node import Controls, Problem, State, StepNode
+from .._node import Controls, Problem, Recur, State, StepNode
+from .._types import Tree
 from . import scan
 from ._groups import abstract_step, branches
+
+Carry = TypeVar("Carry")
 
 ROUNDS = 64  # of Newton's method, at most
 RESIDUAL = 16  # units of rounding of the state that a residual may be
@@ -68,6 +72,9 @@ class NewtonReport(NamedTuple):
     fell_back: Array  # whether the layer was run by `scan` instead
 
 
+Carried: TypeAlias = tuple[State, Array, Array, NewtonReport]  # state, errors, going, report
+
+
 class Way(NamedTuple):
     """How a problem is solved, known when it is traced."""
 
@@ -79,10 +86,10 @@ class Way(NamedTuple):
 class Job(NamedTuple):
     """What is solved, time running forward; also its tangents."""
 
-    node: Any
+    node: StepNode
     initial: State
     state: State
-    xs: Any
+    xs: Array
     controls: Controls
 
 
@@ -102,7 +109,7 @@ def refusal(problem: Problem) -> str | None:
     if not jnp.issubdtype(first, jnp.floating) or {*others} - {first}:
         return f"needs a state of one floating dtype; got {[str(d) for d in (first, *others)]}."
 
-    def tangent(node: StepNode, s: State, u: Any, noise: Any) -> Any:
+    def tangent(node: StepNode, s: State, u: PyTree, noise: PyTree) -> tuple[State, State]:
         return jax.jvp(lambda s: node.step(s, u, node.recur, noise), (s,), (s,))
 
     try:
@@ -184,11 +191,10 @@ def _independent(problem: Problem) -> bool:
     def merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(a == 0, b, np.where((b == 0) | (a == b), a, -1))
 
-    def compute(eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
-        shapes = [v.aval.shape for v in eqn.outvars]
-        if eqn.primitive.name in _POINTWISE:
-            return [np.broadcast_to(functools.reduce(merged, values), shape) for shape in shapes]
-        return [np.broadcast_to(-1, shape) for shape in shapes]
+    def compute(eqn: JaxprEqn, values: list[np.ndarray]) -> Sequence[np.ndarray]:
+        pointwise = eqn.primitive.name in _POINTWISE
+        made = functools.reduce(merged, values) if pointwise else -1
+        return [np.broadcast_to(made, aval.shape) for aval in avals(eqn.outvars)]
 
     fields = [*map(numbered, jax.tree.leaves(s))]
     outs = follow(program, fields, compute)
@@ -242,13 +248,13 @@ def _layout(way: Way, job: Job) -> Layout:
     return Layout(way.unitwise, job.state, job.xs.ndim - 2 - job.node.spatial_axes)
 
 
-def _steps(job: Job, before: State, recur: Any = None) -> State:
+def _steps(job: Job, before: State, recur: Recur | None = None) -> State:
     """Every step at once, each from a state of its own."""
     one = lambda s, u, now: controlled(job.node, s, u, now, job.initial, recur)
     return jax.vmap(one)(before, job.node.project(job.xs), job.controls)
 
 
-def _shifted(first: Any, after: Any) -> Any:
+def _shifted(first: Tree, after: Tree) -> Tree:
     """The states before each step, from that before the first and those after each."""
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), first, after)
 
@@ -379,7 +385,7 @@ def _newton(way: Way, job: Job, start_errors: Array, going: Array) -> Guess:
     return jax.lax.while_loop(more, again, vary_alike(first, (job, start_errors, going)))
 
 
-def _in_blocks(way: Way, job: Job, *others: Any) -> tuple[Any, ...]:
+def _in_blocks(way: Way, job: Job, *others: PyTree) -> tuple[PyTree, ...]:
     """Inputs, controls and others, cut into blocks of time; masked steps fill the last."""
     xs, controls, time = job.xs, job.controls, job.xs.shape[0]
     count = -(-time // way.steps)
@@ -395,7 +401,9 @@ def _in_blocks(way: Way, job: Job, *others: Any) -> tuple[Any, ...]:
     return jax.tree.map(cut, (xs, controls, *others))
 
 
-def _over_blocks(body: Callable[..., Any], carry: Any, parts: Any) -> tuple[Any, Any]:
+def _over_blocks(
+    body: Callable[[Carry, PyTree], tuple[Carry, PyTree]], carry: Carry, parts: PyTree
+) -> tuple[Carry, PyTree]:
     """A loop over blocks; one block needs none."""
     if jax.tree.leaves(parts)[0].shape[0] > 1:
         return jax.lax.scan(body, carry, parts)
@@ -403,7 +411,7 @@ def _over_blocks(body: Callable[..., Any], carry: Any, parts: Any) -> tuple[Any,
     return carry, jax.tree.map(lambda a: a[None], out)
 
 
-def _joined(blocks: Any, time: int) -> Any:
+def _joined(blocks: Tree, time: int) -> Tree:
     return jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])[:time], blocks)
 
 
@@ -412,7 +420,7 @@ def solution(way: Way, job: Job) -> tuple[State, NewtonReport]:
     """The state after every step, and a report of floats."""
     layout = _layout(way, job)
 
-    def body(carry: Any, part: Any) -> Any:
+    def body(carry: Carried, part: PyTree) -> tuple[Carried, State]:
         state, errors, going, report = carry
         here = job._replace(state=state, xs=part[0], controls=part[1])
         found = _newton(way, here, errors, going)
@@ -448,7 +456,7 @@ def _by_all(flag: Array) -> Array:
 
 
 @_by_all.def_vmap
-def _by_all_of_an_axis(size: int, mapped: Any, flags: Array) -> tuple[Array, bool]:
+def _by_all_of_an_axis(size: int, mapped: list[bool], flags: Array) -> tuple[Array, bool]:
     return _by_all(jnp.all(flags, 0)), False
 
 
@@ -459,7 +467,7 @@ def _largest(a: Array, b: Array) -> Array:
 def _by_scan(job: Job) -> State:
     weights, back = for_a_loop(job.node)
 
-    def body(s: State, at: tuple[Any, Controls]) -> tuple[State, State]:
+    def body(s: State, at: tuple[PyTree, Controls]) -> tuple[State, State]:
         s = controlled(back(weights), s, *at, job.initial)
         return s, s
 
@@ -467,7 +475,9 @@ def _by_scan(job: Job) -> State:
 
 
 @solution.defjvp
-def _rule(way: Way, primals: tuple[Job], tangents: tuple[Job]) -> Any:
+def _rule(
+    way: Way, primals: tuple[Job], tangents: tuple[Job]
+) -> tuple[tuple[State, NewtonReport], tuple[State, NewtonReport]]:
     """The derivative of the solution: `ds_t = A_t ds_{t-1} + df_t`."""
     (job,), (d,) = primals, tangents
     layout = _layout(way, job)
@@ -476,10 +486,10 @@ def _rule(way: Way, primals: tuple[Job], tangents: tuple[Job]) -> Any:
     dvarying, _ = partition(d.controls.noise)
     before = _shifted(job.state, states)
 
-    def body(ds: State, part: Any) -> tuple[State, State]:
+    def body(ds: State, part: PyTree) -> tuple[State, State]:
         xs, controls, before, varying, fixed, dxs, dvarying = part
 
-        def given(node: Any, initial: State, xs: Any, varying: Any) -> Job:
+        def given(node: StepNode, initial: State, xs: Array, varying: PyTree) -> Job:
             noise = combine(varying, fixed)
             return Job(node, initial, ds, xs, controls._replace(noise=noise))
 
@@ -498,7 +508,7 @@ def _rule(way: Way, primals: tuple[Job], tangents: tuple[Job]) -> Any:
 
         def sequential(ds: State, df: State) -> State:
             @functools.partial(jax.checkpoint, prevent_cse=False)
-            def one(ds: State, at: Any) -> tuple[State, State]:
+            def one(ds: State, at: PyTree) -> tuple[State, State]:
                 s, df, u, now = at
                 f = lambda s: controlled(here.node, s, u, now, here.initial)
                 ds = jax.tree.map(jnp.add, jax.jvp(f, (s,), (ds,))[1], df)

@@ -1,9 +1,7 @@
 """`jax.lax.scan` over the steps: the meaning of every other way to run a node."""
 
-from typing import Any
-
 import jax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from .._control import Controls, controlled, over_time
 from .._layer import for_a_loop, for_rows
@@ -19,7 +17,7 @@ def run(problem: Problem) -> tuple[Array, State]:
     weights, back = for_a_loop(node)
     weights = for_rows(weights, problem.xs, node.spatial_axes)
 
-    def body(s: State, at: tuple[Any, Controls]) -> tuple[State, Any]:
+    def body(s: State, at: tuple[PyTree, Controls]) -> tuple[State, Array]:
         s = controlled(back(weights), s, *at, initial)
         return s, s[0].astype(dtype)
 

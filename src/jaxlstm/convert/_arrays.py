@@ -1,15 +1,17 @@
 """Arrays of anyone as NumPy's: of a floating dtype, none of them truncated."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
+
+from .._types import T
 
 
-def array(name: str, a: Any) -> np.ndarray:
+def array(name: str, a: PyTree) -> np.ndarray:
     """A NumPy array of a floating dtype that nothing will truncate."""
     a = concrete(name, a)
     if getattr(a, "is_quantized", False):
@@ -27,7 +29,7 @@ def array(name: str, a: Any) -> np.ndarray:
     return found
 
 
-def floating(name: str, a: Any) -> Any:
+def floating(name: str, a: PyTree) -> PyTree:
     """An array of floats, which weights are."""
     if not jnp.issubdtype(a.dtype, jnp.floating):
         what = a.dtype if a.dtype != object or not a.size else f"a `{type(a.flat[0]).__name__}`"
@@ -64,7 +66,7 @@ def held(name: str, a: np.ndarray, weight: bool) -> jax.Array | np.ndarray:
     return device(name, a)
 
 
-def one_dtype(arrays: Mapping[str, Any]) -> None:
+def one_dtype(arrays: Mapping[str, PyTree]) -> None:
     """What makes one network is of one dtype: a mixture would be promoted when it runs."""
     dtypes: dict[str, list[str]] = {}
     for name, a in arrays.items():
@@ -74,7 +76,7 @@ def one_dtype(arrays: Mapping[str, Any]) -> None:
         raise TypeError(f"the weights of a network must be of one dtype; got {some}.")
 
 
-def concrete(name: str, a: Any) -> Any:
+def concrete(name: str, a: T) -> T:
     """A leaf that has values, and no others: neither a shape alone, nor traced, nor masked."""
     if isinstance(a, jax.ShapeDtypeStruct):
         raise TypeError(f"`{name}` must be an array; got its shape and dtype alone, {a}.")

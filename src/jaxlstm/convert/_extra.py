@@ -1,10 +1,10 @@
 """Libraries that only some conversions need."""
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 
-def extra(module: str, name: str) -> Any:
+def extra(module: str, name: str) -> ModuleType:
     """The module, or one error that names the extra it comes with."""
     try:
         return importlib.import_module(module)

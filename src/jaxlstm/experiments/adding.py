@@ -92,7 +92,7 @@ def networks(task: Task, length: int, steps: int, names: Iterable[str], **how: A
     for name in names:
         cell, rate, options = CELLS[name]
         to, note = change.get(name, (None, ""))
-        given = {"rate": rate, "steps": steps, "every": 100, **how, **options}
+        given: dict[str, Any] = {"rate": rate, "steps": steps, "every": 100, **how, **options}
         made[f"{name}, T = {length}"] = learning(task, cell, 32, change=to, note=note, **given)
     return made
 

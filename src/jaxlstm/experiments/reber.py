@@ -59,10 +59,10 @@ def runs(short: bool) -> dict[str, Run]:
         if short and name not in ("elman", "lstm"):
             continue
         # As Elman trained: no gradient goes back in time.
-        cut = {"change": truncated, "note": "no gradient through time"} if name == "elman" else {}
+        change, note = (truncated, "no gradient through time") if name == "elman" else (None, "")
         made[name] = learning(
             TASK, cell, hidden, steps=3000 if short else 7500, rate=1e-2, every=250, batch=4,
-            tests=256, solved=1.0, **cut,
+            tests=256, solved=1.0, change=change, note=note,
         )  # fmt: skip
     return made
 

@@ -2,37 +2,40 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, PyTree
 
 from .. import _arguments
 from .._containers import Static
 from .._control import combine, partition
 from .._dtypes import widened
 from .._node import Recur, State, StepNode
+from .._types import Key, T
 from ._step import StepWrapper, dtype_of, each_layer
 
 _clip = Primitive("jaxlstm_clip_cotangent")  # the identity of tangents, but for its transpose
 
 
-def _reverse_mode_alone(*_: Any, **__: Any) -> Any:
+def _reverse_mode_alone() -> NoReturn:
     raise TypeError(
         "`clip_gradient` is for reverse mode alone (`jax.grad`, `jax.vjp`): a bound is not linear."
     )
 
 
 @_clip.def_impl
-def _of_numbers(d: Any, **_: Any) -> Any:
+def _of_numbers(d: Array, **_: object) -> Array:
     """Reverse mode computes with tangents too, but only with those that are known to be zero."""
     return _reverse_mode_alone() if jnp.any(d != 0) else d
 
 
-def _lower(ctx: Any, d: Any, **_: Any) -> Any:
-    return _reverse_mode_alone() if ctx.avals_in[0].size else [d]
+def _lower(ctx: "mlir.LoweringRuleContext", d: T, **_: object) -> list[T]:
+    aval: PyTree = ctx.avals_in[0]
+    return _reverse_mode_alone() if aval.size else [d]
 
 
 _clip.def_abstract_eval(lambda a, **_: a)
@@ -59,7 +62,7 @@ def _rule(limit: float, primals: tuple[State], tangents: tuple[State]) -> tuple[
 
 class _ClipGradient(NamedTuple):
     node: StepNode
-    limit: Static
+    limit: Static[float]
 
 
 class ClipGradient(_ClipGradient, StepWrapper):
@@ -67,11 +70,11 @@ class ClipGradient(_ClipGradient, StepWrapper):
 
     __slots__ = ()
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+    def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> State:
         return self.node.step(_bounded(s, self.limit.value), u, recur, noise)
 
 
-def clip_gradient(params: Any, limit: float | int) -> Any:
+def clip_gradient(params: PyTree, limit: float | int) -> PyTree:
     """Bounds the gradient of every unit of the state, at each step back in time.
 
     A bound is not linear, so it is for reverse mode alone: `jax.jvp` raises `TypeError`.
@@ -106,11 +109,11 @@ class InitialState(_InitialState, StepWrapper):
         _, fixed = partition(self.node.initial_state(batch))
         return combine(jax.tree.map(rows, self.state), fixed)
 
-    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
+    def sample(self, key: Key | None, batch: Sequence[int]) -> StepNode:
         return self.node.sample(key, batch)  # a step is that of the node
 
 
-def learn_initial_state(params: Any) -> Any:
+def learn_initial_state(params: PyTree) -> PyTree:
     """Makes the initial state of every layer a weight, zero at first.
 
     It is the state at the start of a sequence, if `apply` is given none, and after a reset.  A
@@ -123,7 +126,7 @@ def learn_initial_state(params: Any) -> Any:
     ```
     """
 
-    def wrap(layer: Any) -> InitialState:
+    def wrap(layer: StepNode) -> InitialState:
         dtype = dtype_of(layer)
         learned, _ = partition(layer.initial_state(()))
         narrow = lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a

@@ -1,12 +1,12 @@
 """Noise inside the recurrence."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from .. import _arguments
 from .._cell import Layer
@@ -15,13 +15,14 @@ from .._control import alike, differentiable
 from .._dtypes import wide
 from .._layer import CellNode
 from .._node import Recur, State, StepNode
-from .._tags import placeholder, replace_tagged
-from ._step import StepWrapper, each_layer, has_products, innermost, keep, split, times
+from .._tags import Label, placeholder, replace_tagged
+from .._types import Key
+from ._step import StepWrapper, each_layer, has_products, innermost, keep, times
 
 
 class _Zoneout(NamedTuple):
     node: StepNode
-    rates: Static  # of the output, and of the rest of the state
+    rates: Static[tuple[float, float]]  # of the output, and of the rest of the state
 
 
 class Zoneout(_Zoneout, StepWrapper):
@@ -29,21 +30,21 @@ class Zoneout(_Zoneout, StepWrapper):
 
     __slots__ = ()
 
-    def rate(self, i: int, field: Any) -> float:
+    def rate(self, i: int, field: PyTree) -> float:
         """Of a field of the state; whole numbers, such as a counter, have no expectation."""
         return self.rates.value[min(i, 1)] if differentiable(field) else 0.0
 
-    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+    def noise(self, key: Key, batch: Sequence[int]) -> PyTree:
         key, inner = jax.random.split(key)
         state = jax.eval_shape(lambda: self.initial_state(batch))
 
-        def stays(i: int, a: Any) -> Array | None:
+        def stays(i: int, a: jax.ShapeDtypeStruct) -> Array | None:
             rate = self.rate(i, a)
             return jax.random.bernoulli(jax.random.fold_in(key, i), rate, a.shape) if rate else None
 
         return [stays(i, a) for i, a in enumerate(state)], self.node.noise(inner, batch)
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+    def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> State:
         stays, inner = ([None] * len(s), None) if noise is None else noise
         new = self.node.step(s, u, recur, inner)
 
@@ -58,7 +59,7 @@ class Zoneout(_Zoneout, StepWrapper):
         return new._make([mix(i, *pair) for i, pair in enumerate(zip(s, new, strict=True))])
 
 
-def zoneout(params: Any, hidden: float, memory: float | None = None) -> Any:
+def zoneout(params: PyTree, hidden: float, memory: float | None = None) -> PyTree:
     """Zoneout: at each step each unit keeps its state with some probability.
 
         s' = d * s + (1 - d) * cell(s, x),   d = 1 with probability `rate`, else 0
@@ -83,8 +84,8 @@ def zoneout(params: Any, hidden: float, memory: float | None = None) -> Any:
 
 class _RecurrentDropout(NamedTuple):
     node: StepNode
-    gate: Static
-    rate: Static
+    gate: Static[str]
+    rate: Static[float]
 
 
 class RecurrentDropout(_RecurrentDropout, StepWrapper):
@@ -92,17 +93,19 @@ class RecurrentDropout(_RecurrentDropout, StepWrapper):
 
     __slots__ = ()
 
-    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+    def noise(self, key: Key, batch: Sequence[int]) -> PyTree:
         key, inner = jax.random.split(key)
         layer = innermost(self)
         shape, dtype = (*batch, layer.w.shape[-1]), wide(layer.w.dtype)
         return keep(key, self.rate.value, shape, dtype), self.node.noise(inner, batch)
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+    def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> State:
         if noise is None:
             return self.node.step(s, u, recur, None)
         drop, inner = noise
-        replacements: dict[Any, Any] = {("gates", self.gate.value): lambda g: g * drop}
+        replacements: dict[Label, Callable[[PyTree], Array]] = {
+            ("gates", self.gate.value): lambda g: g * drop
+        }
 
         def product(h: Array, gates: str) -> Array:
             # The step is traced before it is run: `recur` is called when it is run.
@@ -112,12 +115,12 @@ class RecurrentDropout(_RecurrentDropout, StepWrapper):
 
         return replace_tagged(lambda s, u: self.node.step(s, u, product, inner), replacements, s, u)
 
-    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
+    def sample(self, key: Key | None, batch: Sequence[int]) -> StepNode:
         node = self.node.sample(key, batch)
         return node if key is None else self._replace(node=node)
 
 
-def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
+def recurrent_dropout(params: PyTree, rate: float, gate: str | None = None) -> PyTree:
     """Recurrent dropout without memory loss: the candidate is dropped, never the state.
 
         c' = f * c + i * d(g),   d(g) = g / (1 - rate) with probability 1 - rate, else 0
@@ -134,7 +137,7 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
     """
     rate = _arguments.probability("rate", rate)
 
-    def wrap(layer: Any) -> Any:
+    def wrap(layer: StepNode) -> RecurrentDropout:
         inner = innermost(layer)
         if not isinstance(inner, CellNode):
             raise TypeError(
@@ -157,7 +160,7 @@ def recurrent_dropout(params: Any, rate: float, gate: str | None = None) -> Any:
 
 class _StateDropout(NamedTuple):
     node: StepNode
-    rate: Static
+    rate: Static[float]
     mask: Array | None = None  # sampled once for a sequence
 
 
@@ -166,22 +169,22 @@ class StateDropout(_StateDropout, StepWrapper):
 
     __slots__ = ()
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+    def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> State:
         dropped = lambda h, gates: recur(h * self.mask, gates)
         return self.node.step(s, u, dropped, noise)
 
-    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
-        own, inner = split(key)
-        node = self.node.sample(inner, batch)
+    def sample(self, key: Key | None, batch: Sequence[int]) -> StepNode:
         if key is None:
-            return node
+            return self.node.sample(None, batch)
+        own, inner = jax.random.split(key)
+        node = self.node.sample(inner, batch)
         h = jax.eval_shape(lambda: self.initial_state(batch))[0]
         return self._replace(node=node, mask=keep(own, self.rate.value, h.shape, h.dtype))
 
 
 class _WeightDrop(NamedTuple):
     node: StepNode
-    rate: Static
+    rate: Static[float]
 
 
 class WeightDrop(_WeightDrop, StepWrapper):
@@ -189,18 +192,18 @@ class WeightDrop(_WeightDrop, StepWrapper):
 
     __slots__ = ()
 
-    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
-        own, inner = split(key)
-        node = self.node.sample(inner, batch)
+    def sample(self, key: Key | None, batch: Sequence[int]) -> StepNode:
         if key is None:
-            return node
+            return self.node.sample(None, batch)
+        own, inner = jax.random.split(key)
+        node = self.node.sample(inner, batch)
         assert isinstance(node, Layer)
         assert node.r is not None
         mask = keep(own, self.rate.value, node.r.shape, wide(node.r.dtype))
         return node._replace(r=times(node.r, mask))
 
 
-def weight_drop(params: Any, rate: float) -> Any:
+def weight_drop(params: PyTree, rate: float) -> PyTree:
     """DropConnect on the recurrent weights: one sample for all time and for the whole batch.
 
         R~ = R * m / (1 - rate),   m = 1 with probability 1 - rate, else 0
@@ -217,7 +220,7 @@ def weight_drop(params: Any, rate: float) -> Any:
     """
     rate = _arguments.probability("rate", rate)
 
-    def wrap(layer: Any) -> Any:
+    def wrap(layer: StepNode) -> WeightDrop:
         has_products("weight_drop", layer)
         if layer is not innermost(layer):
             raise TypeError(
@@ -231,7 +234,7 @@ def weight_drop(params: Any, rate: float) -> Any:
 
 class _RecurrentNoise(NamedTuple):
     node: StepNode
-    std: Static
+    std: Static[float]
 
 
 class RecurrentNoise(_RecurrentNoise, StepWrapper):
@@ -239,21 +242,21 @@ class RecurrentNoise(_RecurrentNoise, StepWrapper):
 
     __slots__ = ()
 
-    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+    def noise(self, key: Key, batch: Sequence[int]) -> PyTree:
         own, inner = jax.random.split(key)
         w = innermost(self).w
         shape = (*batch, *w.shape[-2:])
         sampled = self.std.value * jax.random.normal(own, shape, wide(w.dtype))
         return sampled, self.node.noise(inner, batch)
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+    def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> State:
         if noise is None:
             return self.node.step(s, u, recur, None)
         sampled, inner = noise
         return self.node.step(s, u + sampled, recur, inner)
 
 
-def recurrent_noise(params: Any, std: float | int) -> Any:
+def recurrent_noise(params: PyTree, std: float | int) -> PyTree:
     """Gaussian noise in the input of every gate, sampled at each step: private noise.
 
         u~ = W x + b + std * N(0, 1)
@@ -273,7 +276,7 @@ def recurrent_noise(params: Any, std: float | int) -> Any:
     if deviation is None or not 0 <= deviation < math.inf:
         raise ValueError(f"`std` must be a number, 0 or more; got {_arguments.short_repr(std)}.")
 
-    def wrap(layer: Any) -> Any:
+    def wrap(layer: StepNode) -> RecurrentNoise:
         inner = innermost(layer)
         if getattr(inner, "w", None) is None:
             raise TypeError(

@@ -1,11 +1,11 @@
 """Wrappers of sequences: skip connections, norms, and dropout with one mask for all time."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .. import _arguments
 from .._apply import apply
@@ -13,7 +13,8 @@ from .._containers import Static
 from .._control import over_rows, where
 from .._dtypes import wide, widened
 from .._layer import biased, bilinear
-from .._node import Context, Node, State, run
+from .._node import Context, Node, State, StepNode, run
+from .._types import Key
 from ..cells.activations import normalised
 from ._noise import StateDropout
 from ._step import dtype_of, each_layer, has_products, keep, times
@@ -39,7 +40,7 @@ class SequenceWrapper(Node, abstract=True):
 
 class _SequenceDropout(NamedTuple):
     node: Node
-    rates: Static
+    rates: Static[tuple[float, float]]
 
 
 class SequenceDropout(_SequenceDropout, SequenceWrapper):
@@ -56,13 +57,13 @@ class SequenceDropout(_SequenceDropout, SequenceWrapper):
         return _dropped(last, self.rates.value[1], ys), state
 
 
-def _dropped(key: Any, rate: float, xs: Array) -> Array:
+def _dropped(key: Key, rate: float, xs: Array) -> Array:
     return times(xs, keep(key, rate, xs.shape[1:], wide(xs.dtype))[None]) if rate else xs
 
 
 def variational_dropout(
-    params: Any, inputs: float = 0.0, states: float = 0.0, outputs: float = 0.0
-) -> Any:
+    params: PyTree, inputs: float = 0.0, states: float = 0.0, outputs: float = 0.0
+) -> PyTree:
     """Dropout with one mask for all time: of inputs, of outputs, and of states.
 
     The mask of states applies to the operand of recurrent products, not to the stored state.
@@ -78,7 +79,7 @@ def variational_dropout(
     """
     if states := _arguments.probability("states", states):
 
-        def wrap(layer: Any) -> StateDropout:
+        def wrap(layer: StepNode) -> StateDropout:
             has_products("states", layer)
             return StateDropout(layer, Static(states))
 
@@ -102,7 +103,7 @@ class Residual(_Residual, SequenceWrapper):
         return xs + ys, state
 
 
-def residual(params: Any) -> Any:
+def residual(params: Node) -> Residual:
     """Adds the inputs to the outputs: `ys = xs + node(xs)`.
 
     Wu et al. 2016, "Google's neural machine translation system", arXiv:1609.08144; Kim,
@@ -130,7 +131,7 @@ class Dense(_Dense, SequenceWrapper):
         return jnp.concatenate([xs, ys], -1), state
 
 
-def dense(params: Any) -> Any:
+def dense(params: Node) -> Dense:
     """Joins the inputs to the outputs: the next layer sees both, and is as wide as both.
 
     Ding et al. 2018, "Densely connected bidirectional LSTM with applications to sentence
@@ -165,7 +166,7 @@ class Highway(_Highway, SequenceWrapper):
         return mixed.astype(xs.dtype), state
 
 
-def highway(key: Any, params: Any) -> Any:
+def highway(key: ArrayLike, params: Node) -> Highway:
     """A learned gate between the inputs and the outputs.
 
         t  = sigmoid(W x + b)
@@ -196,8 +197,8 @@ class _LayerNorm(NamedTuple):
     node: Node
     gain: Float[Array, " features"]
     shift: Float[Array, " features"]
-    before: Static
-    epsilon: Static = Static(1e-5)
+    before: Static[bool]
+    epsilon: Static[float] = Static(1e-5)
 
 
 class LayerNorm(_LayerNorm, SequenceWrapper):
@@ -219,7 +220,7 @@ class LayerNorm(_LayerNorm, SequenceWrapper):
         return biased(y * over_rows(widened(self.gain), y), self.shift).astype(x.dtype)
 
 
-def layer_norm(params: Any, of: str = "outputs") -> Any:
+def layer_norm(params: Node, of: str = "outputs") -> LayerNorm:
     """A layer norm of the inputs or of the outputs of a node, with a learned gain and shift.
 
     Each step by itself: mean 0 and variance 1 over the features.  Ba, Kiros and Hinton 2016,

@@ -1,15 +1,17 @@
 """The base class of step wrappers, and what they share."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree
 
 from .. import _arguments
 from .._dtypes import widened
 from .._node import Recur, State, StepNode, takes_steps
+from .._types import DType, Key, Shape
 from ._window import Delay
 
 
@@ -18,6 +20,10 @@ class StepWrapper(StepNode, abstract=True):
 
     __slots__ = ()
     node: StepNode
+
+    if TYPE_CHECKING:  # of a NamedTuple
+
+        def _replace(self, **fields: PyTree) -> Self: ...
 
     @property
     def gates(self) -> str:
@@ -34,34 +40,34 @@ class StepWrapper(StepNode, abstract=True):
     def initial_state(self, batch: Sequence[int]) -> State:
         return self.node.initial_state(batch)
 
-    def project(self, xs: Array, gates: str | None = None) -> Any:
+    def project(self, xs: Array, gates: str | None = None) -> PyTree:
         return self.node.project(xs, gates)
 
     def recur(self, h: Array, gates: str) -> Array:
         return self.node.recur(h, gates)
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> State:
+    def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> State:
         return self.node.step(s, u, recur, noise)
 
-    def noise(self, key: Any, batch: Sequence[int]) -> Any:
+    def noise(self, key: Key, batch: Sequence[int]) -> PyTree:
         return self.node.noise(key, batch)
 
-    def sample(self, key: Any, batch: Sequence[int]) -> StepNode:
-        return self._replace(node=self.node.sample(key, batch))  # type: ignore[attr-defined]
+    def sample(self, key: Key | None, batch: Sequence[int]) -> StepNode:
+        return self._replace(node=self.node.sample(key, batch))
 
 
-def dtype_of(params: Any) -> Any:
+def dtype_of(params: PyTree) -> DType:
     """The dtype of a network's weights."""
     dtypes = [a.dtype for a in jax.tree.leaves(params)]
     return next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
 
 
-def innermost(node: Any) -> Any:
+def innermost(node: PyTree) -> PyTree:
     """The step node inside all wrappers."""
     return innermost(node.node) if isinstance(node, StepWrapper) else node
 
 
-def each_layer(wrap: Callable[[Any], Any], params: Any) -> Any:
+def each_layer(wrap: Callable[[PyTree], StepNode], params: PyTree) -> PyTree:
     """The network with every layer wrapped.
 
     ```python
@@ -69,9 +75,9 @@ def each_layer(wrap: Callable[[Any], Any], params: Any) -> Any:
     params = jaxlstm.wrappers.each_layer(jaxlstm.wrappers.learn_initial_state, params)
     ```
     """
-    found = []
+    found: list[StepNode] = []
 
-    def place(node: Any) -> Any:
+    def place(node: PyTree) -> PyTree:
         if not takes_steps(node) or isinstance(node, Delay):
             return node
         found.append(node)
@@ -83,7 +89,7 @@ def each_layer(wrap: Callable[[Any], Any], params: Any) -> Any:
     return wrapped
 
 
-def has_products(name: str, layer: Any) -> None:
+def has_products(name: str, layer: StepNode) -> None:
     """An error if no weight of the layer is multiplied with its state."""
     inner = innermost(layer)
     if getattr(inner, "r", None) is None:
@@ -93,12 +99,7 @@ def has_products(name: str, layer: Any) -> None:
         )
 
 
-def split(key: Any) -> tuple[Any, Any]:
-    """Two keys, or none."""
-    return (None, None) if key is None else tuple(jax.random.split(key))
-
-
-def keep(key: Any, rate: float, shape: tuple[int, ...], dtype: Any) -> Array:
+def keep(key: Key, rate: float, shape: Shape, dtype: DTypeLike) -> Array:
     """Zero with probability `rate`, else `1 / (1 - rate)`: one on average."""
     mask = jax.random.bernoulli(key, 1 - rate, shape)
     return mask.astype(dtype) / jnp.asarray(1 - rate, dtype)

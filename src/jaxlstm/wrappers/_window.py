@@ -1,17 +1,17 @@
 """A window over the newest inputs."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from .. import _arguments
 from .._cell import HiddenState
 from .._containers import Stack
 from .._dtypes import wide
-from .._node import Recur, State, StepNode
+from .._node import Node, Recur, State, StepNode
 
 
 class _Delay(NamedTuple):
@@ -32,12 +32,12 @@ class Delay(_Delay, StepNode):
         width = self.of.shape[1] * self.of.shape[2]
         return HiddenState(jnp.zeros((*batch, width), wide(self.of.dtype)))
 
-    def step(self, s: State, u: Any, recur: Recur, noise: Any) -> HiddenState:
+    def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> HiddenState:
         older = s.h.shape[-1] - u.shape[-1]
         return HiddenState(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :older]], -1))
 
 
-def window(params: Any, size: int) -> Stack:
+def window(params: Node, size: int) -> Stack:
     """The network with the newest `size` inputs at each step, the newest first, then older.
 
     A causal convolution of width `size` over the inputs, as in the QRNN: the rows of `w` are

@@ -18,22 +18,24 @@ import functools
 import logging
 import math
 import os
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
-from ..._cell import Gated
+from ..._cell import Cell, Gated
 from ..._control import Controls, on_each_device, shared, vary_alike
 from ..._layer import Layer
 from ..._node import Problem, State
+from ..._options import setting
 from .._groups import Groups, Parts, groups_of
 from ..deferred import (
     Engine,
     Job,
     Loop,
+    Outs,
     Residuals,
     Tangents,
     hoists,
@@ -73,12 +75,19 @@ def run(problem: Problem) -> tuple[Array, State]:
 
 
 def _run(
-    engine: Engine, loop: Loop, node: Any, initial: State, xs: Any, state: State, controls: Controls
+    engine: Engine,
+    loop: Loop,
+    node: Layer,
+    initial: State,
+    xs: Array,
+    state: State,
+    controls: Controls,
 ) -> tuple[Array, State]:
     batch, rows = xs.shape[1:-1], math.prod(xs.shape[1:-1])
     flat = lambda tree, at: jax.tree.map(
         lambda a: a.reshape(*a.shape[:at], rows, *a.shape[at + len(batch) :]), tree
     )
+    assert node.r is not None
     b = jnp.zeros(node.w.shape[1:], xs.dtype) if node.b is None else node.b
     other = node.recurrent_bias
     other = jnp.zeros(node.r.shape[1:], xs.dtype) if other is None else other
@@ -136,8 +145,7 @@ def _of_this_machine(problem: Problem) -> str | None:
 
 def by_default(problem: Problem) -> bool:
     """Whether `implementation=None` is traced as what may become the kernel."""
-    config: Any = jax.config
-    if not switched_on() or config.jax_disable_jit:
+    if not switched_on() or setting("jax_disable_jit"):
         return False
     if jax.default_backend() != "cpu" or any(shared(problem.xs)) or _of_its_kind(problem):
         return False
@@ -164,13 +172,13 @@ def _tell(reason: str) -> None:
         )
 
 
-def _target(name: str, named: bool, *cell: Any) -> str | None:
+def _target(name: str, named: bool, cell: Cell, groups: Groups, hidden: int) -> str | None:
     """The name of a cell's kernel, which is compiled unless it was.
 
     A compiler that has failed is not tried again by default: it may take minutes to fail.
     """
     try:
-        equations = source(*cell)
+        equations = source(cell, groups, hidden)
         if not named and (reason := reason_for(equations)):
             raise Unavailable(reason)
         return f"{register(equations)}_{name}"
@@ -180,7 +188,9 @@ def _target(name: str, named: bool, *cell: Any) -> str | None:
         return _tell(str(reason))
 
 
-def _kernel(name: str, named: bool, groups: Groups, p: Layer, call: Any, *args: Any) -> Kernel:
+def _kernel(
+    name: str, named: bool, groups: Groups, p: Layer, call: Callable[..., PyTree], *args: PyTree
+) -> Kernel:
     """`call(target, *args)`, whose arrays have an axis of members, as it is handed to JAX."""
     tree = jax.tree.structure(args)
     flat = lambda target, *a: jax.tree.leaves(call(target, *jax.tree.unflatten(tree, a)))
@@ -188,16 +198,21 @@ def _kernel(name: str, named: bool, groups: Groups, p: Layer, call: Any, *args: 
     return Kernel(flat, functools.partial(_target, name, named, *cell), named)
 
 
-def _call(target: str, results: Any, *args: Any) -> Any:
+def _call(target: str, results: PyTree, *args: PyTree) -> PyTree:
     call = jax.ffi.ffi_call(target, jax.tree.leaves(results))
     # JAX takes the results for such as vary over no mesh axis.
     made = vary_alike(list(call(*vary_alike(jax.tree.leaves(args), args))), args)
     return jax.tree.unflatten(jax.tree.structure(results), made)
 
 
-def _members(args: Any) -> int:
+def _members(args: PyTree) -> int:
     """Of arrays whose first axis is that of members, or of length 1 where they have one for all."""
     return max((a.shape[0] for a in jax.tree.leaves(args) if a.shape[0] != 1), default=1)
+
+
+def _layer(job: Job) -> Layer:
+    assert isinstance(job.node, Layer)
+    return job.node
 
 
 def _flags(controls: Controls, rows: int) -> list[Array]:
@@ -210,25 +225,26 @@ def _like(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _at(axis: int, tree: Any) -> Any:
+def _at(axis: int, tree: PyTree) -> PyTree:
     """The axis that has the rows, for all arrays of a tree."""
     return jax.tree.map(lambda _: axis, tree)
 
 
 def _rows_of_job(job: Job) -> Job:
+    rows = _at(1, job)
     state = _at(0, job.state)
-    return Job(_at(NO_ROWS, job.node), state, state, 1, _at(1, job.controls))
+    return rows._replace(node=_at(NO_ROWS, job.node), initial=state, state=state)
 
 
 def _rows_of_residuals(kept: Residuals) -> Residuals:
     return Residuals(_rows_of_job(kept.job), _at(1, kept.before), _at(1, kept.parts), kept.hs)
 
 
-def _forward(keep: bool, loop: Loop, target: str, job: Job) -> Any:
-    p, (_, time, rows, _) = job.node, job.xs.shape
+def _forward(keep: bool, loop: Loop, target: str, job: Job) -> PyTree:
+    p, (_, time, rows, _) = _layer(job), job.xs.shape
     n, groups, hidden = _members(job), loop.groups, p.w.shape[-1]
     of = lambda *shape: p.cell.state(*[_like(n, *shape, rows, hidden)] * len(job.state))
-    results: Any = (_like(n, time, rows, hidden), of())
+    results: tuple[PyTree, ...] = (_like(n, time, rows, hidden), of())
     if keep:
         part = lambda gates: _like(n, time, rows, len(gates), hidden) if gates else None
         (v,) = groups.v
@@ -240,20 +256,20 @@ def _forward(keep: bool, loop: Loop, target: str, job: Job) -> Any:
     return (last, ys), *kept
 
 
-def _values(named: bool, loop: Loop, job: Job) -> tuple[State, Array]:
+def _values(named: bool, loop: Loop, job: Job) -> Outs:
     call = lambda target, job: _forward(False, loop, target, job)[0]
-    kernel = _kernel("values", named, loop.groups, job.node, call, job)
+    kernel = _kernel("values", named, loop.groups, _layer(job), call, job)
     made = (_at(0, job.state), 1)
     return computed(functools.partial(values, loop), kernel, (_rows_of_job(job),), made, job)
 
 
-def _residuals(named: bool, loop: Loop, job: Job) -> Any:
-    def plain(job: Job) -> Any:
+def _residuals(named: bool, loop: Loop, job: Job) -> tuple[Outs, Residuals]:
+    def plain(job: Job) -> tuple[Outs, State, Parts]:
         out, saved = residuals(loop, job)
         return out, saved.before, saved.parts
 
     call = functools.partial(_forward, True, loop)
-    kernel = _kernel("residuals", named, loop.groups, job.node, call, job)
+    kernel = _kernel("residuals", named, loop.groups, _layer(job), call, job)
     group = loop.groups
     at = lambda gates: 1 if gates else None
     parts = Parts(at(group.sums), at(group.u), tuple(map(at, group.v)))
@@ -262,7 +278,7 @@ def _residuals(named: bool, loop: Loop, job: Job) -> Any:
     return out, Residuals(job, before, parts, (None,))
 
 
-def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Any:
+def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Outs:
     back = functools.partial(_back, named, loop, (nonzero(d.node), nonzero(d.xs)))
     d = instantiated(d)
     state = _at(0, d.state)
@@ -271,13 +287,13 @@ def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Any:
 
 
 def _back(
-    named: bool, loop: Loop, needed: tuple[bool, bool], kept: Residuals, cotangents: Any
+    named: bool, loop: Loop, needed: tuple[bool, bool], kept: Residuals, cotangents: Outs
 ) -> Tangents:
     """The transpose of the tangents: from those of `(last, ys)` to those of what entered.
 
     `needed`: whether those of the weights, and of the inputs, are wanted; else they are zero.
     """
-    p, xs, state = kept.job.node, kept.job.xs, _at(0, kept.job.state)
+    p, xs, state = _layer(kept.job), kept.job.xs, _at(0, kept.job.state)
     of_weights, of_inputs = needed
     node = _at(NO_ROWS, p) if of_weights else None
     made = Tangents(node, state, state, 1 if of_inputs else None, None)
@@ -291,11 +307,11 @@ def _back(
 
 
 def _call_back(
-    loop: Loop, needed: tuple[bool, bool], target: str, kept: Residuals, cotangents: Any
+    loop: Loop, needed: tuple[bool, bool], target: str, kept: Residuals, cotangents: Outs
 ) -> Tangents:
     of_weights, of_inputs = needed
     dlast, dys = cotangents
-    p, xs, controls = kept.job.node, kept.job.xs, kept.job.controls
+    p, xs, controls = _layer(kept.job), kept.job.xs, kept.job.controls
     weights = (p.w, p.b, p.r, p.recurrent_bias)
     n = _members((kept, cotangents))
     like = lambda a, needed=True: _like(n, *(a.shape[1:] if needed else (0, *a.shape[2:])))
@@ -310,7 +326,7 @@ def _call_back(
 
 
 def _plainly_back(
-    loop: Loop, needed: tuple[bool, bool], kept: Residuals, cotangents: Any
+    loop: Loop, needed: tuple[bool, bool], kept: Residuals, cotangents: Outs
 ) -> Tangents:
     job = kept.job
     entering = Tangents(job.node, job.initial, job.state, job.xs, None)
@@ -323,4 +339,5 @@ def _plainly_back(
 @functools.cache
 def _engine(named: bool) -> Engine:
     """By its name, or by default."""
-    return Engine(*(functools.partial(f, named) for f in (_values, _residuals, _tangents)))
+    of = functools.partial
+    return Engine(of(_values, named), of(_residuals, named), of(_tangents, named))

@@ -21,7 +21,6 @@ import time
 from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -100,7 +99,7 @@ def register(equations: str) -> str:
     return prefix
 
 
-def _share_threads(library: Any) -> None:
+def _share_threads(library: ctypes.CDLL) -> None:
     function = library.threads_of
     function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     if _threads:

@@ -5,16 +5,23 @@ A kernel, on the CPU and where it may stand; else, and for everything that JAX d
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, PyTree
 
 from ..._control import on_each_device, shared
+from ..._options import setting
+from ..._types import T, TreeDef
+
+Arrays: TypeAlias = list[Array]
+Axes: TypeAlias = Sequence[int | None]  # that are mapped, of some arrays
+Batched: TypeAlias = tuple[Arrays, list[int]]  # results, and the axis of each that is mapped
 
 NO_ROWS = -1  # in place of the axis that rows have
 
@@ -25,7 +32,7 @@ class Kernel(NamedTuple):
     Of arrays with an axis of members first: `call(target, *operands)`, and so are its results.
     """
 
-    call: Callable[..., list[Any]]
+    call: Callable[..., Arrays]
     target: Callable[[], str | None]  # its name; None where there is none and nobody named it
     named: bool  # then it computes the operation, or its lowering fails
 
@@ -33,31 +40,33 @@ class Kernel(NamedTuple):
 class Operation(NamedTuple):
     """All that JAX needs to know of it.  `operands` and `results` say which axis has the rows."""
 
-    plain: Callable[..., list[Any]]  # of one member
+    plain: Callable[..., Arrays]  # of one member
     operands: tuple[int, ...]
     results: tuple[int, ...]
     kernel: Kernel | None = None
     # The transpose of what is linear in all operands but the first `known` ones.
-    back: Callable[..., list[Any]] | None = None
+    back: Callable[..., Arrays] | None = None
     known: int = 0
     # Which operands have an axis of members, first; None where there is but one.
     members: tuple[bool, ...] | None = None
 
-    def by_kernel(self, target: str, *args: Any) -> list[Any]:
+    def by_kernel(self, target: str, *args: Array) -> Arrays:
         assert self.kernel
         own = self.members or (False,) * len(args)
         outs = self.kernel.call(target, *[a if m else a[None] for a, m in zip(args, own)])
         return outs if self.members else [a[0] for a in outs]
 
-    def by_loops(self, *args: Any) -> list[Any]:
+    def by_loops(self, *args: Array) -> Arrays:
         return (self.each(self.plain) if self.members else self.plain)(*args)
 
-    def each(self, f: Callable[..., Any]) -> Callable[..., Any]:
+    def each(self, f: Callable[..., T]) -> Callable[..., T]:
         assert self.members
         return jax.vmap(f, in_axes=[0 if m else None for m in self.members])
 
 
-def computed(plain: Callable[..., Any], kernel: Kernel, rows: Any, made: Any, *args: Any) -> Any:
+def computed(
+    plain: Callable[..., T], kernel: Kernel, rows: PyTree, made: PyTree, *args: PyTree
+) -> T:
     """`plain(*args)` by a kernel; `rows` and `made` have the axes of rows of `args` and of it.
 
     `jax.custom_jvp` would do for what is derived, but `jax.checkpoint` forgets its rule.
@@ -70,8 +79,13 @@ def computed(plain: Callable[..., Any], kernel: Kernel, rows: Any, made: Any, *a
 
 
 def linear(
-    plain: Callable[..., Any], back: Callable[..., Any], rows: Any, made: Any, kept: Any, x: Any
-) -> Any:
+    plain: Callable[..., T],
+    back: Callable[..., PyTree],
+    rows: PyTree,
+    made: PyTree,
+    kept: PyTree,
+    x: PyTree,
+) -> T:
     """`plain(kept, x)`, linear in `x`; JAX takes `back(kept, cotangents)` for its transpose.
 
     `jax.custom_derivatives` has a linear function with a transpose too, which `vmap` and second
@@ -81,7 +95,7 @@ def linear(
     known_tree = jax.tree.structure(kept)
     results, out = jax.tree.flatten(made)
 
-    def transposed(known: Any, cotangents: Any) -> list[Any]:
+    def transposed(known: Arrays, cotangents: Arrays) -> Arrays:
         given = jax.tree.unflatten(known_tree, known), jax.tree.unflatten(out, cotangents)
         return jax.tree.leaves(back(*given))
 
@@ -91,16 +105,15 @@ def linear(
     return jax.tree.unflatten(out, _bound.bind(*leaves, operation=operation))
 
 
-def _flat(f: Callable[..., Any], tree: Any) -> Callable[..., list[Any]]:
+def _flat(f: Callable[..., PyTree], tree: TreeDef) -> Callable[..., Arrays]:
     return _as_here(lambda *a: jax.tree.leaves(f(*jax.tree.unflatten(tree, a))))
 
 
-def _as_here(f: Callable[..., Any]) -> Callable[..., Any]:
+def _as_here(f: Callable[..., T]) -> Callable[..., T]:
     """With the precision of products that is asked for here, wherever it is traced."""
-    config: Any = jax.config
-    precision = config.jax_default_matmul_precision
+    precision = setting("jax_default_matmul_precision")
 
-    def with_precision(*args: Any) -> Any:
+    def with_precision(*args: PyTree) -> T:
         with jax.default_matmul_precision(precision):
             return f(*args)
 
@@ -112,24 +125,28 @@ _bound.multiple_results = True
 
 
 @_bound.def_impl
-def _run(*args: Any, operation: Operation) -> Any:
+def _run(*args: Array, operation: Operation) -> Arrays:
     with jax.disable_jit(False):
         return jax.jit(functools.partial(_bound.bind, operation=operation))(*args)
 
 
 @_bound.def_abstract_eval
-def _shapes(*args: Any, operation: Operation) -> Any:
+def _shapes(*args: object, operation: Operation) -> list[object]:
     by_kernel = functools.partial(operation.by_kernel, "of which only the shapes count")
     f = by_kernel if operation.kernel else operation.by_loops
     return jax.make_jaxpr(f)(*args).out_avals
 
 
-def _jvp(primals: Any, tangents: Any, *, operation: Operation) -> Any:
+def _jvp(
+    primals: Sequence[Array], tangents: Sequence[Array | ad.Zero], *, operation: Operation
+) -> tuple[Arrays, Arrays]:
     given = tuple(map(ad.instantiate_zeros, tangents))
     return jax.jvp(operation.by_loops, tuple(primals), given)
 
 
-def _transpose(cotangents: Any, *args: Any, operation: Operation) -> Any:
+def _transpose(
+    cotangents: Sequence[Array | ad.Zero], *args: PyTree, operation: Operation
+) -> list[Array | None]:
     known, back, members = operation.known, operation.back, operation.members
     if back is None:
         raise NotImplementedError("only what is linear has a transpose.")
@@ -137,10 +154,10 @@ def _transpose(cotangents: Any, *args: Any, operation: Operation) -> Any:
     if members:
         axes = [0 if m else None for m in members[:known]]
         back = jax.vmap(back, in_axes=(axes, [0] * len(given)))
-    return [None] * known + back(list(args[:known]), given)
+    return [*[None] * known, *back(list(args[:known]), given)]
 
 
-def _batch(args: Any, axes: Any, *, operation: Operation) -> Any:
+def _batch(args: Sequence[Array], axes: Axes, *, operation: Operation) -> Batched:
     mapped = [(a, axis) for a, axis in zip(args, axes, strict=True) if axis is not None]
     if any(shared(a)[axis] for a, axis in mapped):
         return _on_each_device(args, axes, operation)
@@ -160,11 +177,11 @@ def _batch(args: Any, axes: Any, *, operation: Operation) -> Any:
     return list(map(apart, outs, results)), results
 
 
-def _rows_of(a: Any, axis: int | None, at: int) -> int:
+def _rows_of(a: Array, axis: int | None, at: int) -> int:
     return a.shape[at if axis is None or at < axis else at + 1]
 
 
-def _as_rows(a: Any, axis: int | None, at: int, size: int) -> Any:
+def _as_rows(a: Array, axis: int | None, at: int, size: int) -> Array:
     """With a mapped axis among the rows."""
     if at == NO_ROWS:
         return a
@@ -175,7 +192,7 @@ def _as_rows(a: Any, axis: int | None, at: int, size: int) -> Any:
     return a.reshape(*a.shape[:at], size * a.shape[at + 1], *a.shape[at + 2 :])
 
 
-def _as_members(args: Any, axes: Any, size: int, operation: Operation) -> Any:
+def _as_members(args: Sequence[Array], axes: Axes, size: int, operation: Operation) -> Batched:
     """Several of one operation, each with its own weights or with its own gradients of them."""
     args = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(args, axes)]
     new = [axis is not None for axis in axes]
@@ -190,7 +207,7 @@ def _as_members(args: Any, axes: Any, size: int, operation: Operation) -> Any:
     # Members of members are members.
     count = next(a.shape[n] for a, n, m in zip(args, new, had) if m)
 
-    def joined(a: Any, new: bool, own: bool) -> Any:
+    def joined(a: Array, new: bool, own: bool) -> Array:
         if not (new or own):
             return a
         a = a if new else a[None]
@@ -204,7 +221,7 @@ def _as_members(args: Any, axes: Any, size: int, operation: Operation) -> Any:
     return [a.reshape(size, count, *a.shape[1:]) for a in outs], [0] * len(outs)
 
 
-def _on_each_device(args: Any, axes: Any, operation: Operation) -> Any:
+def _on_each_device(args: Sequence[Array], axes: Axes, operation: Operation) -> Batched:
     """Where the type says that each device has some of the members, it computes these."""
     args = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(args, axes)]
     first = [None if axis is None else 0 for axis in axes]
@@ -216,7 +233,7 @@ def _on_each_device(args: Any, axes: Any, operation: Operation) -> Any:
     return on_each_device(each, like, specs, P(name))(*args), [0] * len(operation.results)
 
 
-def _lower_plain(ctx: Any, *args: Any, operation: Operation) -> Any:
+def _lower_plain(ctx: "mlir.LoweringRuleContext", *args: T, operation: Operation) -> Sequence[T]:
     if operation.kernel and operation.kernel.named:
         platforms = " and ".join(ctx.module_context.platforms)
         raise NotImplementedError(
@@ -226,7 +243,7 @@ def _lower_plain(ctx: Any, *args: Any, operation: Operation) -> Any:
     return mlir.lower_fun(operation.by_loops, multiple_results=True)(ctx, *args)
 
 
-def _lower_on_cpu(ctx: Any, *args: Any, operation: Operation) -> Any:
+def _lower_on_cpu(ctx: "mlir.LoweringRuleContext", *args: T, operation: Operation) -> Sequence[T]:
     kernel, f = operation.kernel, operation.by_loops
     if kernel and kernel.named and ctx.module_context.lowering_parameters.for_export:
         raise NotImplementedError(
@@ -238,13 +255,13 @@ def _lower_on_cpu(ctx: Any, *args: Any, operation: Operation) -> Any:
     return mlir.lower_fun(f, multiple_results=True)(ctx, *args)
 
 
-def _stands_alone(module: Any) -> bool:
+def _stands_alone(module: "mlir.ModuleContext") -> bool:
     """Whether a program has whole arrays, of one device, and runs in this process.
 
     XLA does not know how to share a kernel out; in `shard_map` over all axes each device runs it
     on its own part.
     """
-    where = module.axis_context
+    where: PyTree = module.axis_context
     manual = getattr(where, "manual_axes", frozenset())
     alone = getattr(where, "num_devices", None) == 1
     alone = alone or bool(manual and manual == frozenset(where.mesh.axis_names))

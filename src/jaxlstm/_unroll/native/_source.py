@@ -9,16 +9,17 @@ expressions in that unit's own values, they are the equations of one unit, and a
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jaxtyping import ArrayLike, PyTree
 
 from ..._cell import Cell
-from ..._jaxpr import called, evaluate, moved
+from ..._jaxpr import avals, called, evaluate, moved
+from ..._types import DType, State
 from .._groups import Groups, Parts, u_of, v_of
 
 
@@ -41,11 +42,12 @@ def _source(cell: Cell, groups: Groups, hidden: int) -> str:
     (apart,) = groups.v
     parts = Parts(part(groups.sums), part(groups.u), (part(apart),))
 
-    def forward(s: Any, parts: Parts) -> Any:
+    def forward(s: State, parts: Parts) -> State:
         u, v = u_of(groups, parts), v_of(groups, parts, 0)
-        return tuple(cell.equations(cell.state(*s), u, v, **options))
+        new: PyTree = cell.equations(cell.state._make(s), u, v, **options)
+        return tuple(new)
 
-    def backward(s: Any, parts: Parts, d: Any) -> Any:
+    def backward(s: State, parts: Parts, d: State) -> tuple[State, Parts]:
         ds, dparts = jax.vjp(forward, s, parts)[1](d)
         return ds, dparts
 
@@ -77,13 +79,14 @@ def _source(cell: Cell, groups: Groups, hidden: int) -> str:
 
 def _function(name: str, traced: ClosedJaxpr, arguments: list[str]) -> list[str]:
     """A function of these arguments that writes its results to `out`, one after the other."""
-    first = traced.jaxpr.invars[0].aval.shape[-1]
+    given = avals(traced.jaxpr.invars)
+    first = given[0].shape[-1]
     unit = _Unit(first)
     taken = iter(arguments)
-    args = []
-    for v in traced.jaxpr.invars:
-        rows = [unit.argument(next(taken)) for _ in range(v.aval.size // first)]
-        args.append(np.stack(rows).reshape(v.aval.shape))
+    args: list[np.ndarray] = []
+    for a in given:
+        rows = [unit.argument(next(taken)) for _ in range(a.size // first)]
+        args.append(np.stack(rows).reshape(a.shape))
     outs = evaluate(traced, args, unit.rule, unit.constant)
     results = [unit.result(row) for a in outs for row in a.reshape(-1, a.shape[-1])]
     letters = sorted({a[0] for a in arguments}, key="szd".index)
@@ -106,25 +109,25 @@ class _Unit:
         self.units, self.owners = units, units + 2
         self.names: list[str] = []  # of the expressions, in C++
         self.lines: list[str] = []
-        self.known: dict[Any, int] = {}
+        self.known: dict[Hashable, int] = {}
 
     def argument(self, name: str) -> np.ndarray:
         """A value that every unit has."""
         self.names.append(name)
         return (len(self.names) - 1) * self.owners + np.arange(1, self.units + 1)
 
-    def constant(self, value: Any) -> np.ndarray:
+    def constant(self, value: ArrayLike) -> np.ndarray:
         a = np.asarray(value)
         truth = a.dtype == bool
         bits = a.astype(np.float32).view(np.uint32)  # so that 0 and -0 differ
         distinct, inverse = np.unique(bits.ravel(), return_inverse=True)
-        ids = []
+        ids: list[int] = []
         for x in distinct.view(np.float32):
             text = f"(M{{}} - {int(x)})" if truth else f"all({_literal(float(x))})"
             ids.append(self.expression(text, lambda text=text: text))
         return (np.array(ids)[inverse] * self.owners).reshape(a.shape)
 
-    def expression(self, key: Any, name: Callable[[], str]) -> int:
+    def expression(self, key: Hashable, name: Callable[[], str]) -> int:
         if key not in self.known:
             self.known[key] = len(self.names)
             self.names.append(name())
@@ -138,7 +141,7 @@ class _Unit:
         for row in ids:  # one number for each combination of operands, however many there are
             key = np.unique(key * len(self.names) + row, return_inverse=True)[1]
         _, at, inverse = np.unique(key, return_index=True, return_inverse=True)
-        made = []
+        made: list[int] = []
         for operands in ids[:, at].T:
             text = _COMPUTED[operation](*(self.names[i] for i in operands))
             made.append(self.expression((kind, text), functools.partial(self.line, kind, text)))
@@ -154,13 +157,14 @@ class _Unit:
         self.lines.append(f"{kind} {name} = {text};")
         return name
 
-    def rule(self, eqn: Any, values: list[np.ndarray]) -> Sequence[np.ndarray]:
+    def rule(self, eqn: JaxprEqn, values: list[np.ndarray]) -> Sequence[np.ndarray]:
         name = eqn.primitive.name
         if (program := called(eqn)) is not None:
             return evaluate(program, values, self.rule, self.constant)
         if name == "convert_element_type":
             constant = not (values[0] % self.owners).any()
-            name = _conversion(eqn.invars[0].aval.dtype, eqn.params["new_dtype"], constant)
+            (old,) = avals(eqn.invars)
+            name = _conversion(old.dtype, eqn.params["new_dtype"], constant)
             if name == "copy":
                 return values
         if (outs := moved(eqn, values)) is not None:
@@ -171,9 +175,9 @@ class _Unit:
             return [self.sum(values[0], eqn.params["axes"])]
         if name not in _COMPUTED:
             raise NotImplementedError(f"has no {name!r} in C++ yet, which the equations call.")
-        (out,) = eqn.outvars
-        kind = "M" if out.aval.dtype == bool else "V"
-        return [np.broadcast_to(self.computed(name, kind, *values), out.aval.shape)]
+        (out,) = avals(eqn.outvars)
+        kind = "M" if out.dtype == bool else "V"
+        return [np.broadcast_to(self.computed(name, kind, *values), out.shape)]
 
     def power(self, a: np.ndarray, y: int) -> np.ndarray:
         one = np.broadcast_to(self.constant(1.0), a.shape)
@@ -243,7 +247,7 @@ _COMPUTED: dict[str, Callable[..., str]] = {
 }
 
 
-def _conversion(old: Any, new: Any, constant: bool) -> str:
+def _conversion(old: DType, new: DType, constant: bool) -> str:
     if old == new or (new == np.float32 and constant and old.kind != "b"):
         return "copy"
     return "as number" if (old, new) == (bool, np.float32) else f"conversion of {old} to {new}"

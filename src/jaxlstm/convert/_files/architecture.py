@@ -3,20 +3,22 @@
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeGuard, get_origin
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ... import __version__, _containers, cells as _cells, wrappers
 from ..._apply import apply
 from ..._cell import Cell, Layer, shape_of
 from ..._conv import ConvLayer
+from ..._types import Fields, Shape
 from ...wrappers._step import innermost
-from .header import DTYPES, FileError, short
+from .header import DTYPES, FileError, Json, short
 from .leaves import IMPLEMENTATIONS, VALUES, implementation, is_key, is_value, keys_like
 
-NODES: dict[str, type[Any]] = {
+NODES: dict[str, type[Fields]] = {
     "Layer": Layer,
     "ConvLayer": ConvLayer,
     "Stack": _containers.Stack,
@@ -24,7 +26,7 @@ NODES: dict[str, type[Any]] = {
     "Reverse": _containers.Reverse,
     **{name: node for name, node in vars(wrappers).items() if isinstance(node, type)},
 }
-STATES: dict[str, type[Any]] = {
+STATES: dict[str, type[Fields]] = {
     "BidirectionalState": _containers.BidirectionalState,
     **{c.state.__name__: c.state for c in vars(_cells).values() if isinstance(c, Cell)},
 }
@@ -36,16 +38,16 @@ ARRAYS = {str(dtype) for dtype in DTYPES.values()}
 FLOATING = {str(dtype) for name, dtype in DTYPES.items() if "F" in name}
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> TypeGuard[int | float]:
     return type(value) in (int, float)
 
 
-def _rate(value: Any) -> bool:
+def _rate(value: object) -> bool:
     return _number(value) and 0 <= value < 1
 
 
 # the static fields of nodes: what they hold, in words and as a test
-STATICS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+STATICS: dict[str, tuple[str, Callable[[PyTree], bool]]] = {
     "dropout": ("a probability below 1", _rate),
     "rate": ("a probability below 1", _rate),
     "rates": (
@@ -73,24 +75,24 @@ def known_cells(more: Mapping[str, Cell] | None) -> dict[str, Cell]:
     return {**own, **(more or {})}
 
 
-def with_options(cell: Cell, options: Mapping[str, Any]) -> Cell:
+def with_options(cell: Cell, options: Mapping[str, object]) -> Cell:
     """The cell with these options and no others, whatever options it has itself."""
     return cell.with_options({**cell.defaults(), **options})
 
 
-def named_types(known: Mapping[str, Cell]) -> dict[str, type[Any]]:
+def named_types(known: Mapping[str, Cell]) -> dict[str, type[Fields]]:
     """Nodes and states by name, those of the caller's own cells among them."""
     return {**{c.state.__name__: c.state for c in known.values()}, **STATES, **NODES}
 
 
-def described(value: Any, known: Mapping[str, Cell]) -> Any:
+def described(value: PyTree, known: Mapping[str, Cell]) -> Json:
     """A tree as data that JSON can hold; arrays leave their shape and dtype.
 
     Around nodes stand dicts, lists and tuples of arrays, keys, numbers and strings.
     """
     types = {node: name for name, node in named_types(known).items()}
 
-    def describe(value: Any, depth: int, inside: bool = False) -> Any:
+    def describe(value: PyTree, depth: int, inside: bool = False) -> Json:
         inner = lambda value: describe(value, depth + 1, inside)
         if value is None:
             return None
@@ -134,7 +136,7 @@ def described(value: Any, known: Mapping[str, Cell]) -> Any:
     return describe(value, 0)
 
 
-def _cell(value: Cell, known: Mapping[str, Cell]) -> Any:
+def _cell(value: Cell, known: Mapping[str, Cell]) -> Json:
     for name, cell in known.items():
         same = cell.equations is value.equations  # else options need not be those it has
         if same and with_options(cell, dict(value.options)) == value:
@@ -147,7 +149,7 @@ def _cell(value: Cell, known: Mapping[str, Cell]) -> Any:
     )
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def _plain(value: object, depth: int = 0) -> Json:
     """Options as JSON has them; a tuple is a list there."""
     if depth <= DEPTH and isinstance(value, tuple):
         return [_plain(v, depth + 1) for v in value]
@@ -164,7 +166,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     )
 
 
-def _whole(value: Any) -> Iterator[int]:
+def _whole(value: object) -> Iterator[int]:
     """The whole numbers of an option."""
     if isinstance(value, tuple):
         for v in value:
@@ -201,10 +203,10 @@ class Reader:
             )
         self.types = named_types(known)
 
-    def wrong(self, at: str, expected: str, found: Any) -> FileError:
+    def wrong(self, at: str, expected: str, found: object) -> FileError:
         return FileError(self.file, at or None, expected, short(found))
 
-    def build(self, data: Any, at: str = "", depth: int = 0, inside: bool = False) -> Any:
+    def build(self, data: Json, at: str = "", depth: int = 0, inside: bool = False) -> PyTree:
         """The value that the data describe; `at` is its key path."""
         if data is None:
             return None
@@ -255,7 +257,7 @@ class Reader:
                 return self.checked(at, node(**made)) if name in NODES else node(**made)
         raise self.wrong(at, "a part of an architecture", data)
 
-    def cell(self, at: str, name: str, options: list[Any], gates: Any) -> Cell:
+    def cell(self, at: str, name: str, options: list[Json], gates: Json) -> Cell:
         if name not in self.known:
             expected = f"a cell of jaxlstm, or one given as `cells=`{self.advice}"
             raise self.wrong(at, expected, name)
@@ -269,7 +271,7 @@ class Reader:
             raise self.wrong(at, f"{name} with the gates {cell.gates!r}{self.advice}", gates)
         return with_options(cell, chosen)
 
-    def option(self, at: str, value: Any, depth: int = 0) -> Any:
+    def option(self, at: str, value: Json, depth: int = 0) -> PyTree:
         """The inverse of `_plain`."""
         match value:
             case list() if depth <= DEPTH:
@@ -282,7 +284,7 @@ class Reader:
                 return value
         raise self.wrong(at, "an option: a number, a string, null or a list", value)
 
-    def array(self, at: str, dtype: str, shape: list[Any], inside: bool) -> jax.ShapeDtypeStruct:
+    def array(self, at: str, dtype: str, shape: list[Json], inside: bool) -> jax.ShapeDtypeStruct:
         found = self.shape(at, shape)
         if inside and dtype not in FLOATING:
             raise self.wrong(at, f"weights of a dtype of {sorted(FLOATING)}", dtype)
@@ -290,12 +292,12 @@ class Reader:
             raise self.wrong(at, f"an array of a dtype of {sorted(ARRAYS)}", dtype)
         return jax.ShapeDtypeStruct(found, np.dtype(dtype))
 
-    def shape(self, at: str, shape: list[Any]) -> tuple[int, ...]:
+    def shape(self, at: str, shape: list[Json]) -> tuple[int, ...]:
         if not all(type(n) is int and 0 <= n < 2**63 for n in shape):
             raise self.wrong(at, "a shape", shape)
         return tuple(shape)
 
-    def checked(self, at: str, node: Any) -> Any:
+    def checked(self, at: str, node: PyTree) -> PyTree:
         """A node whose parts are of the kind that it runs with."""
         if isinstance(node, Layer | ConvLayer):
             self.check_layer(at, node)
@@ -309,7 +311,7 @@ class Reader:
         for name, value in zip(node._fields, node, strict=True):
             if name in ("node", "forward", "backward") and not self.runs(value):
                 raise self.wrong(at, f"a node as `{name}`", type(value).__name__)
-            if kinds[name] is _containers.Static:
+            if get_origin(kinds[name]) is _containers.Static:
                 words, allowed = STATICS[name]
                 if not isinstance(value, _containers.Static) or not allowed(value.value):
                     raise self.wrong(at, f"{words} as `{name}`", value)
@@ -321,7 +323,7 @@ class Reader:
                 raise self.wrong(at, f"one gate of {gates!r} as `gate`", gate)
         return node
 
-    def runs(self, value: Any) -> bool:
+    def runs(self, value: object) -> bool:
         return type(value) in NODES.values()
 
     def check_layer(self, at: str, layer: Layer | ConvLayer) -> None:
@@ -349,8 +351,12 @@ class Reader:
             raise self.wrong(where, f"the shape {expected} of {cell!r}", came)
 
     def misshapen(
-        self, layer: Layer | ConvLayer, extra: Mapping[str, Any], ahead: tuple[int, ...], ens: int
-    ) -> tuple[str, Any, Any] | None:
+        self,
+        layer: Layer | ConvLayer,
+        extra: Mapping[str, PyTree],
+        ahead: tuple[int, ...],
+        ens: int,
+    ) -> tuple[str, Shape | None, object] | None:
         """The first array of another shape than its cell has it: `(name, expected, found)`.
 
         Of the axes `ahead` of those of `w`, `ens` are of an ensemble, and the others of a kernel.
@@ -372,14 +378,14 @@ class Reader:
                 return name, shape, found
         return None
 
-    def check_empty(self, leaves: Mapping[str, Any], size: int) -> None:
+    def check_empty(self, leaves: Mapping[str, jax.ShapeDtypeStruct], size: int) -> None:
         """An array without elements may claim any size at all: the file must bear it out."""
         for name, a in leaves.items():
             if 0 in a.shape and math.prod(n for n in a.shape if n) > max(size, EMPTY):
                 expected = f"sizes that a file of {size} bytes can bear out"
                 raise self.wrong(name, expected, list(a.shape))
 
-    def check_run(self, tree: Any) -> None:
+    def check_run(self, tree: PyTree) -> None:
         """One step of every network in it can be traced."""
         repeats = 0
         for network in filter(self.runs, jax.tree.leaves(tree, is_leaf=self.runs)):
@@ -390,7 +396,7 @@ class Reader:
                 return
             self.check_network(network, layers)
 
-    def check_network(self, network: Any, layers: list[Any]) -> None:
+    def check_network(self, network: PyTree, layers: list[Layer | ConvLayer]) -> None:
         """One step can be traced, so options and sizes are such as the equations take.
 
         Not where axes stand before those of a layer: of an ensemble, or of a convolution.

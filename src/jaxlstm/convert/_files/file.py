@@ -8,10 +8,11 @@ import re
 import secrets
 import stat
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 try:
     import fcntl
@@ -44,7 +45,7 @@ FORMAT, VERSIONS = "jaxlstm", ("1", "2")
 
 def save(
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
-    params: Any,
+    params: PyTree,
     *,
     cells: Mapping[str, Cell] | None = None,
     architecture: bool = True,
@@ -124,7 +125,7 @@ def _place(file: str) -> tuple[str, os.stat_result | None]:
     return place, old
 
 
-def _array(name: str, leaf: Any) -> np.ndarray:
+def _array(name: str, leaf: PyTree) -> np.ndarray:
     """A leaf as safetensors stores it: contiguous, in the byte order of this machine."""
     if name == "__metadata__":
         raise ValueError("`__metadata__` is no name for weights: safetensors keeps it for its own.")
@@ -234,9 +235,9 @@ def _like(path: str, old: os.stat_result) -> None:
 def load(
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
     *,
-    like: Any = None,
+    like: PyTree = None,
     cells: Mapping[str, Cell] | None = None,
-) -> Any:
+) -> PyTree:
     """Reads what `save` wrote.
 
     Nothing in the file is run: it names cells of this library, or of `cells`, and its options
@@ -292,7 +293,7 @@ def load(
             raise FileError(file, name, "bytes of 0 and 1 for bool", f"{a.view(np.uint8).max()}")
     values, keys = read_values(file, metadata), read_implementations(file, metadata)
 
-    def made(name: str, weight: bool) -> Any:
+    def made(name: str, weight: bool) -> PyTree:
         if name in values:
             return values[name]
         if name in keys:
@@ -318,7 +319,7 @@ def _tree(
     tensors: Mapping[str, Tensor],
     size: int,
     known: Mapping[str, Cell],
-) -> Any:
+) -> PyTree:
     """The tree that a header describes, which is that of the tensors, and whose networks run."""
     if "architecture" not in metadata:
         raise FileError(file, None, "an architecture, or `like=` in its place", "weights alone")
@@ -341,8 +342,11 @@ def _tree(
 
 
 def _check_leaves(
-    file: str, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], leaves: Mapping[str, Any]
-) -> dict[str, Any]:
+    file: str,
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    leaves: Mapping[str, PyTree],
+) -> dict[str, jax.ShapeDtypeStruct]:
     """The leaves are those of the file; the tensors that they are in."""
     check(file, leaves, read_values(file, metadata), read_implementations(file, metadata))
     expected = {name: stored(a) for name, a in leaves.items() if not is_value(a)}
@@ -350,7 +354,9 @@ def _check_leaves(
     return expected
 
 
-def _check_names(file: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Any]) -> None:
+def _check_names(
+    file: str, tensors: Mapping[str, Tensor], expected: Mapping[str, jax.ShapeDtypeStruct]
+) -> None:
     for name in sorted(expected.keys() | tensors.keys()):
         a, t = expected.get(name), tensors.get(name)
         wanted = "no tensor of this name" if a is None else f"{native(a.dtype)}{list(a.shape)}"

@@ -4,10 +4,11 @@ import json
 import math
 import reprlib
 import stat
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, NoReturn, TypeAlias
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import PyTree
 
 LIMIT = 100_000_000  # bytes of a header, as safetensors has it
 AXES = 64  # as NumPy has it
@@ -37,6 +38,9 @@ DTYPES: dict[str, np.dtype] = {
 }
 
 
+Json: TypeAlias = PyTree  # dicts, lists, strings and numbers
+
+
 class FileError(ValueError):
     """A file that cannot be loaded: which file, which tensor, what was expected, what came."""
 
@@ -47,7 +51,7 @@ class FileError(ValueError):
         expected, found = short(expected, 1000), short(found, 1000)
         super().__init__(f"{where}: expected {expected}; found {found}.")
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type["FileError"], tuple[str | None, ...]]:
         return FileError, (self.file, self.tensor, self.expected, self.found)
 
 
@@ -65,7 +69,7 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 100
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 12
 
 
-def short(value: Any, length: int = 100) -> str:
+def short(value: object, length: int = 100) -> str:
     """A value as an error shows it, which is bounded whatever the value, and can be printed."""
     try:
         text = value if isinstance(value, str) else _REPR.repr(value)
@@ -80,18 +84,18 @@ def kind(mode: int) -> str:
     return KINDS.get(stat.S_IFMT(mode), "something else")
 
 
-def parsed(file: str, what: str, text: str | bytes) -> Any:
+def parsed(file: str, what: str, text: str | bytes) -> Json:
     """JSON without duplicate names, NaN, or more depth than Python has."""
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        found: dict[str, Json] = {}
         for name, value in pairs:
             if name in found:
                 raise FileError(file, name, f"one entry of this name in {what}", "several")
             found[name] = value
         return found
 
-    def no_number(value: str) -> Any:
+    def no_number(value: str) -> NoReturn:
         raise FileError(file, None, f"finite numbers in {what}", value)
 
     try:
@@ -129,7 +133,7 @@ def _head(file: str, f: BinaryIO, size: int) -> bytes:
     return start + text
 
 
-def _checked(file: str, header: Any, size: int) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _checked(file: str, header: Json, size: int) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not isinstance(header, dict):
         raise FileError(file, None, "a header that maps names to tensors", short(header))
     metadata = header.pop("__metadata__", {})
@@ -147,7 +151,7 @@ def _checked(file: str, header: Any, size: int) -> tuple[dict[str, str], dict[st
     return metadata, tensors
 
 
-def _tensor(file: str, name: str, entry: Any) -> Tensor:
+def _tensor(file: str, name: str, entry: Json) -> Tensor:
     keys = ["data_offsets", "dtype", "shape"]
     if not isinstance(entry, dict) or sorted(entry) != keys:
         raise FileError(file, name, f"an entry of {keys}", short(entry))
@@ -167,7 +171,7 @@ def _tensor(file: str, name: str, entry: Any) -> Tensor:
     return Tensor(dtype, shape, start, end)
 
 
-def _sizes(file: str, name: str, what: str, value: Any) -> tuple[int, ...]:
+def _sizes(file: str, name: str, what: str, value: Json) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(n) is int and 0 <= n < 2**63 for n in value):
         raise FileError(file, name, f"a list of sizes as its {what}", short(value))
     return tuple(value)

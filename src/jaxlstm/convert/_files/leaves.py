@@ -4,42 +4,46 @@ import functools
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, PyTree
 
-from .header import FileError, parsed, short
+from ..._types import DType, Key, Shape
+from .header import FileError, Json, parsed, short
 
-VALUES: dict[str, type[Any]] = {t.__name__: t for t in (bool, int, float, str)}
+Value: TypeAlias = bool | int | float | str
+
+VALUES: dict[str, type[Value]] = {t.__name__: t for t in (bool, int, float, str)}
 IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
 
 
-def is_value(leaf: Any) -> bool:
+def is_value(leaf: object) -> bool:
     """Whether a leaf is a number or a string of Python, which metadata hold."""
     return type(leaf) in VALUES.values()
 
 
-def is_key(leaf: Any) -> bool:
+def is_key(leaf: object) -> TypeGuard[Array]:
     """Whether a leaf is an array of keys, or its shape and dtype alone."""
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 @functools.cache
-def _keys() -> dict[str, Any]:
+def _keys() -> dict[str, jax.ShapeDtypeStruct]:
     """One key of each implementation, its shape and dtype alone."""
     one = lambda name: jax.eval_shape(lambda: jax.random.key(0, impl=name))
     return {name: one(name) for name in IMPLEMENTATIONS}
 
 
-def keys_like(name: str, shape: tuple[int, ...]) -> Any:
+def keys_like(name: str, shape: Shape) -> jax.ShapeDtypeStruct:
     """Keys of an implementation, their shape and dtype alone."""
     return jax.ShapeDtypeStruct(shape, _keys()[name].dtype)
 
 
-def implementation(path: str, leaf: Any) -> str:
+def implementation(path: str, leaf: Array) -> str:
     """The name of the implementation of keys, by which they are wrapped again."""
     for name, one in _keys().items():
         if one.dtype == leaf.dtype:
@@ -47,7 +51,7 @@ def implementation(path: str, leaf: Any) -> str:
     raise TypeError(f"`{path}` must hold keys of one of {IMPLEMENTATIONS}; got {leaf.dtype}.")
 
 
-def stored(leaf: Any) -> jax.ShapeDtypeStruct:
+def stored(leaf: PyTree) -> jax.ShapeDtypeStruct:
     """The shape and dtype of the tensor that holds a leaf."""
     if not is_key(leaf):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
@@ -55,12 +59,12 @@ def stored(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 @functools.cache
-def _data(dtype: Any) -> Any:
+def _data(dtype: DType) -> jax.ShapeDtypeStruct:
     """The numbers of one key, their shape and dtype alone."""
     return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct((), dtype))
 
 
-def written(name: str, value: Any) -> Any:
+def written(name: str, value: Value) -> Json:
     """A value as JSON has it."""
     if type(value) is float and not math.isfinite(value):
         return {"float": str(value)}
@@ -69,9 +73,9 @@ def written(name: str, value: Any) -> Any:
     return value
 
 
-def read_values(file: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+def read_values(file: str, metadata: Mapping[str, str]) -> dict[str, Value]:
     """The values that the metadata hold, by key path."""
-    found: dict[str, Any] = {}
+    found: dict[str, Value] = {}
     for name, value in _mapping(file, metadata, "values").items():
         match value:
             case {"float": ("inf" | "-inf" | "nan") as number, **rest} if not rest:
@@ -92,14 +96,14 @@ def read_implementations(file: str, metadata: Mapping[str, str]) -> dict[str, st
     return found
 
 
-def _mapping(file: str, metadata: Mapping[str, str], of: str) -> dict[str, Any]:
+def _mapping(file: str, metadata: Mapping[str, str], of: str) -> dict[str, Json]:
     found = parsed(file, f"the {of}", metadata[of]) if of in metadata else {}
     if not isinstance(found, dict):
         raise FileError(file, None, f"{of} that stand under names", short(found))
     return found
 
 
-def metadata_of(leaves: Mapping[str, Any]) -> dict[str, str]:
+def metadata_of(leaves: Mapping[str, PyTree]) -> dict[str, str]:
     """The metadata of the leaves that are no weights."""
     values = {name: written(name, a) for name, a in leaves.items() if is_value(a)}
     keys = {name: implementation(name, a) for name, a in leaves.items() if is_key(a)}
@@ -109,8 +113,8 @@ def metadata_of(leaves: Mapping[str, Any]) -> dict[str, str]:
 
 def check(
     file: str,
-    leaves: Mapping[str, Any],
-    values: Mapping[str, Any],
+    leaves: Mapping[str, PyTree],
+    values: Mapping[str, Value],
     implementations: Mapping[str, str],
 ) -> None:
     """The leaves that are no weights are those of the file."""
@@ -129,6 +133,6 @@ def check(
             raise FileError(file, name, expected, found.get(name, "none of this name"))
 
 
-def wrapped(name: str, data: np.ndarray) -> Any:
+def wrapped(name: str, data: np.ndarray) -> Key:
     """Keys of an implementation from their numbers."""
     return jax.random.wrap_key_data(jnp.asarray(data), impl=name)

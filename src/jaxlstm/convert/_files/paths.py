@@ -1,18 +1,19 @@
 """Weights by name: a tree of arrays as a flat mapping from key paths, and back."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import ArrayLike, PyTree
 
 from ..._node import Node
+from ..._types import T, Tree
 from .._arrays import concrete, held
 
 
-def named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: PyTree) -> dict[str, PyTree]:
     """The leaves of a tree by key path, such as `layers.0.forward.w`."""
-    found: dict[str, Any] = {}
+    found: dict[str, PyTree] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name in found:
@@ -21,14 +22,16 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return found
 
 
-def weights(tree: Any) -> list[bool]:
+def weights(tree: PyTree) -> list[bool]:
     """Of every leaf of a tree, whether it is of a network."""
     node = lambda part: isinstance(part, Node)
     parts = jax.tree.leaves(tree, is_leaf=node)
     return [node(part) for part in parts for _ in jax.tree.leaves(part)]
 
 
-def likeness(like: Any, others: Callable[[Any], bool] = lambda leaf: False) -> dict[str, Any]:
+def likeness(
+    like: PyTree, others: Callable[[object], bool] = lambda leaf: False
+) -> dict[str, PyTree]:
     """The leaves of a tree that arrays are put into, each with a shape and a dtype, or others."""
     leaves = named_leaves(like)
     for name, leaf in leaves.items():
@@ -38,12 +41,12 @@ def likeness(like: Any, others: Callable[[Any], bool] = lambda leaf: False) -> d
     return leaves
 
 
-def native(dtype: Any) -> Any:
+def native(dtype: T) -> T | np.dtype:
     """The dtype in the byte order of this machine, the only one that JAX takes."""
     return dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
 
 
-def to_dict(params: Any) -> dict[str, np.ndarray]:
+def to_dict(params: PyTree) -> dict[str, np.ndarray]:
     """The arrays of any tree, by key path.
 
     ```python
@@ -56,7 +59,7 @@ def to_dict(params: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(concrete(name, leaf)) for name, leaf in leaves.items()}
 
 
-def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
+def from_dict(arrays: Mapping[str, ArrayLike], like: Tree) -> Tree:
     """The tree `like` with the arrays of `to_dict`.
 
     Every leaf must be there, of the shape and dtype that it has in `like`, and nothing else.
@@ -81,7 +84,7 @@ def from_dict(arrays: Mapping[str, Any], like: Any) -> Any:
             f"the arrays must be those of `like`; missing {sorted(missing)[:8]}, too many "
             f"{sorted(extra, key=str)[:8]}."
         )
-    leaves = []
+    leaves: list[jax.Array | np.ndarray] = []
     for (name, leaf), weight in zip(expected.items(), weighty):
         a = np.asarray(concrete(name, arrays[name]))
         a = a.astype(native(a.dtype), copy=False)

@@ -3,13 +3,16 @@
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
+
+from jaxtyping import PyTree
 
 from .names import (
     DEEPEST,
     Component,
     Entry,
     Framework,
+    Keys,
     Level,
     Side,
     check_mapping,
@@ -34,7 +37,7 @@ class Pair(NamedTuple):
 Arranged: TypeAlias = Entry | Chain | Pair
 
 
-def prefixes(of: Framework, tree: Any, prefix: str | Sequence[str]) -> list[str]:
+def prefixes(of: Framework, tree: PyTree, prefix: str | Sequence[str]) -> list[str]:
     """The modules that are meant, in the order of running; a list of weights is such an order."""
     wanted = [prefix] if isinstance(prefix, str) else prefix
     if not isinstance(wanted, (list, tuple)) or not all(isinstance(p, str) for p in wanted):
@@ -48,17 +51,17 @@ def prefixes(of: Framework, tree: Any, prefix: str | Sequence[str]) -> list[str]
 
 def arranged(
     of: Framework,
-    tree: Any,
+    tree: PyTree,
     prefix: str | Sequence[str],
-    check: Callable[[Entry, Mapping[Any, Any]], Any] = lambda entry, arrays: None,
-) -> tuple[list[Arranged], dict[tuple[Any, ...], Any]]:
+    check: Callable[[Entry, Mapping[Keys, PyTree]], object] = lambda entry, arrays: None,
+) -> tuple[list[Arranged], dict[Keys, PyTree]]:
     """The layers below each prefix in their arrangement, and every array of the mapping.
 
     What is no layer fails its `check` before it is asked where it stands.
     """
     check_mapping(tree)
     arrays = dict(flatten(tree))
-    names: dict[tuple[str, ...], tuple[Any, ...]] = {}
+    names: dict[tuple[str, ...], Keys] = {}
     for keys in arrays:
         parts = tuple(of.parts(of.said(keys)))
         if len(parts) > DEEPEST:
@@ -81,13 +84,12 @@ def arranged(
     return [_arrange(of, one, entries) for one, entries in zip(wanted, found)], arrays
 
 
-def _below(
-    of: Framework, names: Mapping[tuple[str, ...], tuple[Any, ...]], prefix: str
-) -> list[Entry]:
+def _below(of: Framework, names: Mapping[tuple[str, ...], Keys], prefix: str) -> list[Entry]:
     """The layers of which the names begin with the components of the prefix."""
     start = of.parts(prefix)
-    found: dict[tuple[Component, ...], dict[str, tuple[Any, ...]]] = {}
-    unread, beside = [], []
+    found: dict[tuple[Component, ...], dict[str, Keys]] = {}
+    unread: list[str] = []
+    beside: list[str] = []
     for parts, keys in names.items():
         inside = [*parts[: len(start)]] == start
         if not inside:

@@ -2,11 +2,23 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from jaxtyping import PyTree
 
 from ..._cell import Cell, Layer
 from ...cells import gru, gru_reset_before, lstm
-from .names import DEEPEST, Component, Framework, Level, Side, check_mapping, ending, number
+from .names import (
+    DEEPEST,
+    Component,
+    Framework,
+    Keys,
+    Level,
+    Side,
+    Where,
+    check_mapping,
+    ending,
+    number,
+)
 from .network import filled, named, network, one_prefix
 from .table import Part, Table
 
@@ -49,7 +61,7 @@ EQUINOX = Framework(
 )
 
 
-def _plain(tree: Any, depth: int = 0) -> Any:
+def _plain(tree: PyTree, depth: int = 0) -> PyTree:
     """Modules, which are dataclasses, as mappings of their fields."""
     if depth > DEEPEST:
         raise ValueError(f"the module is nested deeper than {DEEPEST} levels.")
@@ -69,7 +81,7 @@ def _plain(tree: Any, depth: int = 0) -> Any:
     return [_plain(v, depth + 1) for v in tree] if isinstance(tree, (list, tuple)) else tree
 
 
-def _tree(given: Any) -> Any:
+def _tree(given: PyTree) -> PyTree:
     """What is given, with its modules as mappings; a module of another framework is told so."""
     homes = {base.__module__.partition(".")[0] for base in type(given).__mro__}
     if not (dataclasses.is_dataclass(given) and "equinox" in homes):
@@ -78,12 +90,12 @@ def _tree(given: Any) -> Any:
 
 
 def from_equinox(
-    cell_or_weights: Any,
+    cell_or_weights: PyTree,
     *,
     prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     bidirectional: bool = False,
-) -> Any:
+) -> PyTree:
     """The network of Equinox's `LSTMCell` or `GRUCell`, of a list of them, or of a module.
 
     Args:
@@ -113,7 +125,7 @@ def from_equinox(
     return network(EQUINOX, tree, cell=cell, prefix=prefix, bidirectional=bidirectional)
 
 
-def to_equinox(params: Any, *, prefix: str | Sequence[str] = "", like: Any = None) -> Any:
+def to_equinox(params: PyTree, *, prefix: str | Sequence[str] = "", like: PyTree = None) -> PyTree:
     """The arrays of the Equinox cell that computes `params`, by attribute.
 
     A `Stack` becomes a mapping from the number of a layer, a `Bidirectional` one from
@@ -129,7 +141,7 @@ def to_equinox(params: Any, *, prefix: str | Sequence[str] = "", like: Any = Non
         return filled(EQUINOX, params, _tree(like), prefix)
     start = EQUINOX.parts(one_prefix(prefix))
 
-    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
+    def place(where: Where, layer: Layer, name: str) -> Keys:
         return (*start, *where, name)
 
     return named(EQUINOX, params, place)

@@ -1,12 +1,14 @@
 """Flax: linen keeps every gate apart, nnx joins them, and only linen's GRU has a bias `hn`."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Literal
+
+from jaxtyping import PyTree
 
 from ..._cell import Cell, Layer
 from ...cells import gru, gru_reset_before, lstm, mgu_reset_after, rnn, rnn_relu, ugrnn
-from .names import Component, Framework, Level, Side, counter, ending, number
+from .names import Component, Framework, Keys, Level, Side, Where, counter, ending, number
 from .network import filled, named, network, one_prefix
 from .table import Part, Table, each
 
@@ -107,12 +109,12 @@ FLAX = Framework(
 
 
 def from_flax(
-    params: Mapping[Any, Any],
+    params: Mapping[Hashable, PyTree],
     *,
     prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     bidirectional: bool = False,
-) -> Any:
+) -> PyTree:
     """The network of Flax's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `MGUCell` or `SimpleCell`.
 
     Args:
@@ -145,12 +147,12 @@ def from_flax(
 
 
 def to_flax(
-    params: Any,
+    params: PyTree,
     *,
     prefix: str | Sequence[str] = "",
-    like: Mapping[Any, Any] | None = None,
+    like: Mapping[Hashable, PyTree] | None = None,
     api: Literal["linen", "nnx"] = "linen",
-) -> Any:
+) -> PyTree:
     """The parameters of the Flax module that computes `params`.
 
     A layer becomes the tree of its cell; a stack that of a `Sequential` of `RNN` modules.
@@ -171,8 +173,8 @@ def to_flax(
         raise ValueError(f"`api` must be 'linen' or 'nnx'; got {api!r}.")
     nnx, start = api == "nnx", FLAX.parts(one_prefix(prefix))
 
-    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
-        path: list[Any] = [*start]
+    def place(where: Where, layer: Layer, name: str) -> Keys:
+        path: list[int | str] = [*start]
         for part in where:
             if isinstance(part, int):
                 path += ["layers", part] if nnx else [f"layers_{part}"]

@@ -1,11 +1,12 @@
 """Haiku: one matrix for `[x, h]`, a forget bias of 1 added at run time, `z` the other way."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from jaxtyping import PyTree
 
 from ..._cell import Cell, Layer
 from ...cells import gru, gru_reset_before, lstm, rnn, rnn_relu
-from .names import Component, Framework, ending
+from .names import Component, Framework, Keys, Where, ending
 from .network import filled, named, network, one_prefix
 from .table import PLAIN, Part, Table
 
@@ -43,13 +44,13 @@ HAIKU = Framework(
 
 
 def from_haiku(
-    params: Mapping[str, Any],
+    params: Mapping[str, PyTree],
     *,
     prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     bidirectional: bool = False,
     sum_biases: bool = True,
-) -> Any:
+) -> PyTree:
     """The network of Haiku's `LSTM`, `GRU` or `VanillaRNN`, alone or in a `DeepRNN`.
 
     Args:
@@ -77,13 +78,14 @@ def from_haiku(
     assert weights["lstm/linear"]["w"].shape == (3 + 5, 4 * 5)  # gates i g f o
     ```
     """
-    options = {"cell": cell, "prefix": prefix, "sums": sum_biases}
-    return network(HAIKU, params, bidirectional=bidirectional, **options)
+    return network(
+        HAIKU, params, cell=cell, bidirectional=bidirectional, prefix=prefix, sums=sum_biases
+    )
 
 
 def to_haiku(
-    params: Any, *, prefix: str | Sequence[str] = "", like: Mapping[str, Any] | None = None
-) -> Any:
+    params: PyTree, *, prefix: str | Sequence[str] = "", like: Mapping[str, PyTree] | None = None
+) -> PyTree:
     """The parameters of the Haiku core that computes `params`.
 
     Names are those of a core alone or in a `DeepRNN`: `lstm/linear`, `lstm_1/linear`.  With
@@ -97,11 +99,11 @@ def to_haiku(
     """
     if like is not None:
         return filled(HAIKU, params, like, prefix)
-    seen: dict[str, list[Any]] = {}
+    seen: dict[str, list[Where]] = {}
     start = HAIKU.parts(one_prefix(prefix))
 
-    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
-        stems = {lstm: "lstm", gru_reset_before: "gru", rnn_relu: "vanilla_rnn"}
+    def place(where: Where, layer: Layer, name: str) -> Keys:
+        stems: dict[Cell, str] = {lstm: "lstm", gru_reset_before: "gru", rnn_relu: "vanilla_rnn"}
         stem = stems[PLAIN.get(layer.cell, layer.cell)]
         cores = seen.setdefault(stem, [])
         if where not in cores:

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import PyTree
 
 from ..._cell import Cell, Layer
 from ...cells import gru, gru_reset_before, lstm, rnn, rnn_relu
 from .._arrays import array
-from .names import Component, Framework, Level, Side, check_mapping, counter, ending
+from .names import Component, Framework, Keys, Level, Side, Where, check_mapping, counter, ending
 from .network import filled, named, network, one_prefix
 from .table import Part, Table
 
@@ -76,12 +76,12 @@ KERAS = Framework(
 
 
 def from_keras(
-    weights: Mapping[str, Any] | Sequence[Any],
+    weights: Mapping[str, PyTree] | Sequence[PyTree],
     *,
     prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     bidirectional: bool | None = None,
-) -> Any:
+) -> PyTree:
     """The network of Keras layers: `SimpleRNN`, `LSTM`, `GRU`, `Bidirectional`, `RNN` of cells.
 
     Args:
@@ -136,11 +136,11 @@ def _check_meaning(groups: Sequence[Mapping[str, np.ndarray]]) -> None:
         )
 
 
-def _grouped(weights: Sequence[Any]) -> list[dict[str, np.ndarray]]:
+def _grouped(weights: Sequence[object]) -> list[dict[str, np.ndarray]]:
     """A list of arrays as layers: kernel, recurrent kernel and, if there is one, bias."""
     arrays = [array(f"weights[{k}]", a) for k, a in enumerate(weights)]
     names = ("kernel", "recurrent_kernel", "bias")
-    found = []
+    found: list[list[list[np.ndarray]]] = []
     for n in (3, 2):
         groups = [arrays[k : k + n] for k in range(0, len(arrays), n)]
         if arrays and all(_layer_like(*group) for group in groups if len(group) == n):
@@ -164,8 +164,8 @@ def _layer_like(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray | No
 
 
 def to_keras(
-    params: Any, *, prefix: str | Sequence[str] = "", like: Mapping[str, Any] | None = None
-) -> list[np.ndarray] | dict[str, Any]:
+    params: PyTree, *, prefix: str | Sequence[str] = "", like: Mapping[str, PyTree] | None = None
+) -> list[np.ndarray] | dict[str, PyTree]:
     """The weights as Keras has them: a list for `layer.set_weights(to_keras(params))`.
 
     With `like`, a mapping of weight names such as `{w.path: w for w in layer.weights}`, a
@@ -180,7 +180,7 @@ def to_keras(
 
     one_prefix(prefix)
 
-    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
+    def place(where: Where, layer: Layer, name: str) -> Keys:
         return ("/".join(map(str, (*where, name))),)
 
     return list(named(KERAS, params, place).values())

@@ -1,13 +1,18 @@
 """Names: which arrays of a mapping make a layer, and what the names say of its place."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import PyTree
 
 from ..._cell import Cell
+from ..._types import Shape
 from .table import Table
+
+Keys: TypeAlias = tuple[Hashable, ...]  # that lead to an array in a nested mapping
+Where: TypeAlias = tuple[int | str, ...]  # a layer stands in a network: levels, directions
 
 DEEPEST = 64  # levels of nesting; deeper ones are a mapping that holds itself, or no model
 
@@ -42,7 +47,7 @@ class Entry(NamedTuple):
     """The arrays of one layer: where they lie in the mapping, by the names of a table."""
 
     path: tuple[Component, ...]  # of the layer, below the prefix
-    keys: dict[str, tuple[Any, ...]]  # the table's name -> the keys that lead to the array
+    keys: dict[str, Keys]  # the table's name -> the keys that lead to the array
 
 
 class Framework(NamedTuple):
@@ -61,7 +66,7 @@ class Framework(NamedTuple):
     unclear: tuple[Cell, ...] = ()  # cells that the arrays of a layer without biases may all be
     lacks: tuple[tuple[Cell, str], ...] = ()  # the cells that it has not, and why
 
-    def said(self, keys: Sequence[Any]) -> str:
+    def said(self, keys: Keys) -> str:
         return self.join.join(map(str, keys))
 
     def parts(self, name: str) -> list[str]:
@@ -84,7 +89,7 @@ def ending(
     return read
 
 
-def flatten(tree: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def flatten(tree: PyTree, keys: Keys = ()) -> Iterator[tuple[Keys, PyTree]]:
     """`(keys, array)` for every array of a nested mapping."""
     if len(keys) > DEEPEST:
         raise ValueError(f"the weights are nested deeper than {DEEPEST} levels: {keys[:3]}...")
@@ -113,7 +118,7 @@ PACKAGES = {
 }
 
 
-def check_mapping(tree: Any) -> None:
+def check_mapping(tree: object) -> None:
     """What is given must hold arrays by name; a module holds more than that."""
     found = [what for names, what in OBJECTS.items() if all(hasattr(tree, n) for n in names)]
     if isinstance(tree, Mapping) or (isinstance(tree, (list, tuple)) and not found):
@@ -127,7 +132,7 @@ def check_mapping(tree: Any) -> None:
     raise TypeError(f"the weights must be a mapping of names to arrays; got a {kind}.")
 
 
-def choose(entry: Entry, arrays: Mapping[Any, Any], of: Framework, cell: Cell | None) -> Table:
+def choose(entry: Entry, arrays: Mapping[Keys, PyTree], of: Framework, cell: Cell | None) -> Table:
     """The first table that these names and shapes fit."""
     names = set(entry.keys)
     whole = fit = [t for t in of.tables if names in (t.required, t.names)]
@@ -169,7 +174,7 @@ def _check_hint(entry: Entry, of: Framework, table: Table) -> None:
         )
 
 
-def _gates_fit(table: Table, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _gates_fit(table: Table, shapes: Mapping[str, Shape]) -> bool:
     """The recurrent weights hold as many gates as the table says, and a bias its axes."""
     if table.flat and table.names != shapes.keys():
         return False

@@ -2,28 +2,32 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
+from jaxtyping import PyTree
 
 from ..._cell import Cell, Layer, shape_of
 from ..._containers import Bidirectional, Reverse, Stack
+from ..._node import Node
 from .._arrays import array, concrete, floating, one_dtype
 from .arrange import Arranged, Chain, Pair, arranged
-from .names import Entry, Framework, choose, said
+from .names import Entry, Framework, Keys, Where, choose, said
 from .table import PLAIN, Table, decode, encode
+
+Place: TypeAlias = Callable[[Where, Layer, str], Keys]  # (where, layer, name) -> keys
 
 
 def network(
     of: Framework,
-    tree: Any,
+    tree: PyTree,
     *,
     cell: Cell | None,
     prefix: str | Sequence[str],
     sums: bool = True,
     bidirectional: bool = False,
-) -> Any:
+) -> Node:
     """The network that a framework's mapping holds."""
     if cell is not None and not isinstance(cell, Cell):
         raise TypeError(f"`cell` must be a cell such as `jaxlstm.lstm`; got {cell!r}.")
@@ -42,7 +46,7 @@ def network(
     return stacked(_paired(levels) if bidirectional else levels)
 
 
-def _levels(one: Arranged, layer: Callable[[Entry], Layer]) -> list[Any]:
+def _levels(one: Arranged, layer: Callable[[Entry], Layer]) -> list[Node]:
     """The nodes of one arrangement, those that feed each other side by side."""
     if isinstance(one, Chain):
         return [node for level in one.levels for node in _levels(level, layer)]
@@ -52,7 +56,7 @@ def _levels(one: Arranged, layer: Callable[[Entry], Layer]) -> list[Any]:
     return [layer(one)]
 
 
-def _both(forward: Any, backward: Any) -> Bidirectional:
+def _both(forward: Node, backward: Node) -> Bidirectional:
     sizes = forward.input_size, backward.input_size
     if sizes[0] != sizes[1]:
         raise ValueError(
@@ -62,7 +66,7 @@ def _both(forward: Any, backward: Any) -> Bidirectional:
     return Bidirectional(forward, backward)
 
 
-def _paired(levels: Sequence[Any]) -> list[Any]:
+def _paired(levels: Sequence[Node]) -> list[Node]:
     """Layers of which forward and backward ones alternate, unless their names have said so."""
     known = sum(isinstance(node, Bidirectional) for node in levels)
     if known == len(levels):
@@ -82,7 +86,7 @@ _MERGED = (
 )
 
 
-def stacked(levels: Sequence[Any]) -> Any:
+def stacked(levels: Sequence[Node]) -> Node:
     """Nodes that feed each other as one network."""
     widths = [(_width(node), after.input_size) for node, after in itertools.pairwise(levels)]
     for k, (output, taken) in enumerate(widths):
@@ -95,7 +99,7 @@ def stacked(levels: Sequence[Any]) -> Any:
     return levels[0] if len(levels) == 1 else Stack(tuple(levels))
 
 
-def _width(node: Any) -> int:
+def _width(node: PyTree) -> int:
     if isinstance(node, Bidirectional):
         return _width(node.forward) + _width(node.backward)
     if isinstance(node, Stack):
@@ -105,7 +109,7 @@ def _width(node: Any) -> int:
     return node.cell.output_size(node.w.shape[-1])
 
 
-def layers(node: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Layer]]:
+def layers(node: object, where: Where = ()) -> Iterator[tuple[Where, Layer]]:
     """`(where, layer)` in the order of running; `where` is made of levels and directions."""
     if isinstance(node, Layer):
         _check_layer(node, where)
@@ -126,7 +130,7 @@ def layers(node: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
         )
 
 
-def _check_layer(layer: Layer, where: tuple[Any, ...]) -> None:
+def _check_layer(layer: Layer, where: Where) -> None:
     """The weights must be those of the cell, or they would be cut into other gates."""
     place = "/".join(map(str, where)) or "the layer"
     if not isinstance(layer.cell, Cell):
@@ -137,7 +141,7 @@ def _check_layer(layer: Layer, where: tuple[Any, ...]) -> None:
             f"{getattr(layer.w, 'shape', layer.w)}."
         )
     n, _, h = layer.w.shape
-    shapes: dict[str, Any] = layer.cell.shapes(n, h)
+    shapes = layer.cell.shapes(n, h)
     for role, shape in shapes.items():
         a = getattr(layer, role)
         if a is None and role not in ("w", "r"):
@@ -153,12 +157,12 @@ def _check_layer(layer: Layer, where: tuple[Any, ...]) -> None:
             raise ValueError(f"{place}: `{name}` of {layer.cell} must have {shape}; got {got}.")
 
 
-def checked(params: Any) -> list[tuple[tuple[Any, ...], Layer]]:
+def checked(params: object) -> list[tuple[Where, Layer]]:
     """The layers of a network that can run: of one dtype, each taking what the last gives."""
     found = [*layers(params)]
     if not found:
         raise ValueError("the network has no layers.")
-    arrays = {}
+    arrays: dict[str, PyTree] = {}
     for where, layer in found:
         fields = {role: getattr(layer, role) for role in ("w", "r", "b", "recurrent_bias")}
         for role, a in {**fields, **(layer.weights or {})}.items():
@@ -169,7 +173,7 @@ def checked(params: Any) -> list[tuple[tuple[Any, ...], Layer]]:
     return found
 
 
-def _check_widths(node: Any) -> None:
+def _check_widths(node: object) -> None:
     if isinstance(node, Stack):
         stacked(node.layers)
     if isinstance(node, Bidirectional):
@@ -191,9 +195,9 @@ def table_of(of: Framework, cell: Cell) -> Table:
     raise ValueError(f"{of.name} has no `{cell!r}`: {why}. It has {known}.")
 
 
-def named(of: Framework, params: Any, place: Callable[..., tuple[Any, ...]]) -> dict[Any, Any]:
+def named(of: Framework, params: object, place: Place) -> dict[Hashable, PyTree]:
     """The weights under names of the framework's own: `place(where, layer, name) -> keys`."""
-    tree: dict[Any, Any] = {}
+    tree: dict[Hashable, PyTree] = {}
     for where, layer in checked(params):
         table = table_of(of, layer.cell)
         if layer.b is None and layer.recurrent_bias is None and not table.always:
@@ -207,7 +211,7 @@ def named(of: Framework, params: Any, place: Callable[..., tuple[Any, ...]]) -> 
     return tree
 
 
-def one_prefix(prefix: Any) -> str:
+def one_prefix(prefix: object) -> str:
     """New names begin with one prefix; several say the order of what is there."""
     if not isinstance(prefix, str):
         raise TypeError(f"without `like`, `prefix` must be one name; got {prefix!r}.")
@@ -228,11 +232,11 @@ def _flat(one: Arranged, ways: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 def filled(
     of: Framework,
-    params: Any,
-    like: Any,
+    params: object,
+    like: PyTree,
     prefix: str | Sequence[str],
-    convert: Callable[[np.ndarray, Any], Any] = lambda new, old: new,
-) -> Any:
+    convert: Callable[[np.ndarray, PyTree], PyTree] = lambda new, old: new,
+) -> PyTree:
     """A copy of the mapping `like` with the weights of `params` in their places.
 
     `convert(new, old)` makes of an array what `like` holds in its place.
@@ -249,7 +253,7 @@ def filled(
         raise ValueError(
             f"`like` has the layers {names}; `params` has {len(new)}, of the directions {here}."
         )
-    done: dict[tuple[Any, ...], Any] = {}
+    done: dict[Keys, PyTree] = {}
     for (_, entry), (_, layer) in zip(old, new):
         table_of(of, layer.cell)
         table = choose(entry, arrays, of, layer.cell).of(entry.keys)
@@ -265,7 +269,7 @@ def filled(
     return _replaced(like, done)
 
 
-def _replaced(tree: Any, new: Mapping[tuple[Any, ...], Any], keys: tuple[Any, ...] = ()) -> Any:
+def _replaced(tree: PyTree, new: Mapping[Keys, PyTree], keys: Keys = ()) -> PyTree:
     if isinstance(tree, Mapping):
         inner = {k: _replaced(v, new, (*keys, k)) for k, v in tree.items()}
         if not isinstance(tree, dict):

@@ -1,12 +1,14 @@
 """What every framework shares: gates by letter, transposed, negated, joined, biases summed."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
 from ..._cell import Cell, Layer, shape_of
+from ..._types import Shape
 from ...cells import (
     gru,
     gru_reset_before,
@@ -22,7 +24,7 @@ from .._arrays import array as array, device as device, one_dtype
 ACTIVATIONS = {"gate", "candidate", "output", "activation"}  # the options that are activations
 
 
-PLAIN = {
+PLAIN: dict[Cell, Cell] = {
     lstm_variant: lstm,
     gru_variant: gru,
     gru_reset_before_variant: gru_reset_before,
@@ -34,6 +36,9 @@ def plain(cell: Cell) -> Cell:
     """The cell with the usual activations, if its activations are all that is unusual in it."""
     chosen = {k: v for k, v in cell.defaults().items() if k in ACTIVATIONS}
     return PLAIN.get(cell(**chosen), cell) if chosen else cell
+
+
+Rows: TypeAlias = dict[str, np.ndarray]  # of the gates, by letter
 
 
 class Part(NamedTuple):
@@ -101,7 +106,7 @@ def decode(
     table: Table, arrays: Mapping[str, np.ndarray], names: Mapping[str, str], sums: bool
 ) -> Layer:
     """The layer that a framework's arrays hold; `names` are what a person calls them."""
-    found: dict[str, dict[str, Any]] = {"w": {}, "r": {}, "b": {}, "d": {}}
+    found: dict[str, Rows] = {"w": {}, "r": {}, "b": {}, "d": {}}
     extra: dict[str, np.ndarray] = {}
     one_dtype({names[name]: a for name, a in arrays.items()})
     hidden = _hidden(table, arrays, names)
@@ -192,7 +197,7 @@ def _to_flat(part: Part, a: np.ndarray) -> np.ndarray:
     return np.concatenate([block.T.reshape(block.shape) for block in blocks], 1)
 
 
-def _check_shapes(table: Table, shapes: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _check_shapes(table: Table, shapes: Mapping[str, Shape], found: Mapping[str, Rows]) -> None:
     """One matrix a gate, all of one shape."""
     for role in ("w", "r"):
         if len({row.shape for row in found[role].values()}) > 1:
@@ -206,7 +211,7 @@ def _joined(rows: Mapping[str, np.ndarray], gates: str) -> np.ndarray | None:
 
 
 def _biases(
-    table: Table, b: dict[str, Any], d: dict[str, Any], sums: bool
+    table: Table, b: Rows, d: Rows, sums: bool
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """`(b, d)`; what the framework adds when it runs joins `d`, as a thing apart."""
     if not b and not d:
@@ -243,7 +248,7 @@ def encode(table: Table, layer: Layer) -> dict[str, np.ndarray]:
         raise ValueError("the layer that the weights are for has no bias, and `params` has one.")
     w, r = _rows(layer.w, layer.cell.gates), _rows(layer.r, layer.cell.recurrent)
     rows = {"w": w, "r": r, "b": b, "d": d}
-    out = {}
+    out: dict[str, np.ndarray] = {}
     for part in table.parts:
         if part.gates:
             flat = [_flat(rows[role], part.gates, table.negated) for role in part.roles]
@@ -255,7 +260,7 @@ def encode(table: Table, layer: Layer) -> dict[str, np.ndarray]:
     return out
 
 
-def _rows(a: Any, gates: str) -> dict[str, np.ndarray]:
+def _rows(a: ArrayLike | None, gates: str) -> Rows:
     return {} if a is None else {gate: np.asarray(a)[..., k, :] for k, gate in enumerate(gates)}
 
 
@@ -263,9 +268,7 @@ def _flat(rows: Mapping[str, np.ndarray], gates: str, negated: str) -> np.ndarra
     return np.concatenate([-rows[g] if g in negated else rows[g] for g in gates], -1)
 
 
-def _unsummed(
-    table: Table, b: dict[str, Any], d: dict[str, Any], zeros: np.ndarray
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _unsummed(table: Table, b: Rows, d: Rows, zeros: np.ndarray) -> tuple[Rows, Rows]:
     """The biases as the framework has room for them; what has no place of its own is summed."""
     b = {gate: b.get(gate, zeros) for gate in table.cell.gates}
     d = {gate: d.get(gate, zeros) for gate in table.cell.recurrent}

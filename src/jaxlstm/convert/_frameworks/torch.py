@@ -3,18 +3,18 @@
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import PyTree
 
 from ..._cell import Cell, Layer
 from ...cells import gru, gru_reset_before, lstm, projected_lstm, rnn, rnn_relu
-from .names import Component, Framework, Level, Side, number
+from .names import Component, Framework, Keys, Level, Side, Where, number
 from .network import filled, layers, named, network, one_prefix
 from .table import PLAIN, Part, Table
 
 
-def _table(cell: Cell, gates: str, *more: Part, **data: Any) -> Table:
+def _table(cell: Cell, gates: str, *more: Part, **data: PyTree) -> Table:
     parts = (
         Part("weight_ih", "w", gates),
         Part("weight_hh", "r", gates),
@@ -119,12 +119,12 @@ TORCH = Framework(
 
 
 def from_torch(
-    state_dict: Mapping[str, Any],
+    state_dict: Mapping[str, PyTree],
     *,
     prefix: str | Sequence[str] = "",
     cell: Cell | None = None,
     sum_biases: bool = True,
-) -> Any:
+) -> PyTree:
     """The network of a `torch.nn.LSTM`, `GRU` or `RNN`, or of one of their cells.
 
     Args:
@@ -159,8 +159,8 @@ def from_torch(
 
 
 def to_torch(
-    params: Any, *, prefix: str | Sequence[str] = "", like: Mapping[str, Any] | None = None
-) -> Any:
+    params: PyTree, *, prefix: str | Sequence[str] = "", like: Mapping[str, PyTree] | None = None
+) -> PyTree:
     """The `state_dict` of the PyTorch module that computes `params`, as NumPy arrays.
 
     `module.load_state_dict({k: torch.from_numpy(a) for k, a in to_torch(params).items()})`.
@@ -181,9 +181,9 @@ def to_torch(
         return filled(TORCH, params, like, prefix, _like_tensor)
     stem = "".join(f"{part}." for part in TORCH.parts(one_prefix(prefix)))
 
-    seen: list[tuple[Any, ...]] = []
+    seen: list[Where] = []
 
-    def place(where: tuple[Any, ...], layer: Layer, name: str) -> tuple[Any, ...]:
+    def place(where: Where, layer: Layer, name: str) -> Keys:
         level = tuple(w for w in where if isinstance(w, int))
         if level not in seen:
             seen.append(level)
@@ -194,7 +194,7 @@ def to_torch(
     return named(TORCH, params, place)
 
 
-def _like_tensor(new: np.ndarray, old: Any) -> Any:
+def _like_tensor(new: np.ndarray, old: PyTree) -> PyTree:
     """A tensor where `like` has one, which `load_state_dict` insists on; of the same device."""
     if not hasattr(old, "detach"):
         return new
@@ -203,7 +203,7 @@ def _like_tensor(new: np.ndarray, old: Any) -> Any:
     return torch.tensor(wide, dtype=getattr(torch, new.dtype.name), device=old.device)
 
 
-def _check_uniform(params: Any) -> None:
+def _check_uniform(params: object) -> None:
     """One PyTorch module has one kind of layer."""
     kinds = {
         "cells": {repr(PLAIN.get(layer.cell, layer.cell)) for _, layer in layers(params)},

@@ -3,16 +3,28 @@
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from jaxtyping import ArrayLike
 
 from .fold import STRUCTURE
 from .graph import Op
-from .known import Known, Size, Unknown, axes_of, charge, known, meet, plain, stored_shape
+from .known import (
+    Known,
+    Length,
+    Rule,
+    Size,
+    Unknown,
+    axes_of,
+    charge,
+    known,
+    meet,
+    plain,
+    stored_shape,
+)
 
 
-def pointwise(f: Callable[..., Any]) -> Callable[..., Known]:
+def pointwise(f: Callable[..., object]) -> Callable[..., Known]:
     def rule(op: Op, *args: Known) -> Known:
         if op.version < 7 and op.attributes.get("broadcast") and len(args) == 2:
             a, b = args  # before opset 7, the second lies along axes of the first from `axis` on
@@ -34,7 +46,7 @@ def pointwise(f: Callable[..., Any]) -> Callable[..., Known]:
     return rule
 
 
-def divided(a: Any, b: Any) -> Any:
+def divided(a: np.ndarray, b: np.ndarray) -> ArrayLike:
     if a.dtype.kind == "f":
         return a / b
     if a.dtype == object or b.dtype == object:
@@ -44,11 +56,11 @@ def divided(a: Any, b: Any) -> Any:
     return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
 
 
-def equal(a: Any, b: Any) -> Any:
+def equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.frompyfunc(_equal, 2, 1)(a, b), bool)
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _equal(a: Length, b: Length) -> bool:
     if not isinstance(a, Size) and not isinstance(b, Size):
         return bool(a == b)
     if a is b:
@@ -77,7 +89,9 @@ def scaled(op: Op, x: np.ndarray, a: np.ndarray, what: str) -> np.ndarray:
     return a.reshape((-1,) + (1,) * (x.ndim - axis - 1))
 
 
-def dequantized(op: Op, x: Any, scale: Any, zero: Any = None) -> np.ndarray:
+def dequantized(
+    op: Op, x: np.ndarray, scale: np.ndarray | None, zero: np.ndarray | None = None
+) -> np.ndarray:
     if scale is None or "float" not in str(scale.dtype):
         raise ValueError("its scale is missing, or of no floating dtype")
     charge(op, x.size * 16)
@@ -88,7 +102,9 @@ def dequantized(op: Op, x: Any, scale: Any, zero: Any = None) -> np.ndarray:
     return (made * scaled(op, x, scale, "scales").astype(wide)).astype(scale.dtype)
 
 
-def quantized(op: Op, x: Any, scale: Any, zero: Any = None) -> np.ndarray:
+def quantized(
+    op: Op, x: np.ndarray, scale: np.ndarray | None, zero: np.ndarray | None = None
+) -> np.ndarray:
     to = np.dtype(np.uint8) if zero is None else zero.dtype
     if scale is None or to.kind not in "iu" or "output_dtype" in op.attributes:
         raise ValueError("its scale is missing, or it makes no plain whole numbers")
@@ -99,7 +115,7 @@ def quantized(op: Op, x: Any, scale: Any, zero: Any = None) -> np.ndarray:
     return np.clip(made, np.iinfo(to).min, np.iinfo(to).max).astype(to)
 
 
-def matmul(op: Op, a: Any, b: Any) -> np.ndarray:
+def matmul(op: Op, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if min(a.ndim, b.ndim) < 1 or a.dtype != b.dtype:
         raise ValueError("its inputs are no matrices of one dtype")
     rows = math.prod(a.shape[:-1])
@@ -108,7 +124,7 @@ def matmul(op: Op, a: Any, b: Any) -> np.ndarray:
     return a @ b
 
 
-def gemm(op: Op, a: Any, b: Any, c: Any = None) -> np.ndarray:
+def gemm(op: Op, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None) -> np.ndarray:
     attributes = op.attributes
     a, b = (m.T if attributes.get(k) else m for m, k in ((a, "transA"), (b, "transB")))
     if a.ndim != 2 or b.ndim != 2:
@@ -117,13 +133,13 @@ def gemm(op: Op, a: Any, b: Any, c: Any = None) -> np.ndarray:
     return made if c is None else made + c * np.asarray(attributes.get("beta", 1.0), a.dtype)
 
 
-def power(op: Op, a: Any, b: Any) -> np.ndarray:
+def power(op: Op, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     charge(op, math.prod(np.broadcast_shapes(a.shape, b.shape)) * 8)
     with np.errstate(all="ignore"):
         return (a**b).astype(a.dtype)
 
 
-def several(f: Callable[..., Any]) -> Callable[..., Known]:
+def several(f: Callable[..., object]) -> Callable[..., Known]:
     """An operator of any number of inputs, two by two."""
     two = pointwise(f)
 
@@ -136,9 +152,9 @@ def several(f: Callable[..., Any]) -> Callable[..., Known]:
     return rule
 
 
-def reduced(f: Callable[..., Any], since: int = 18) -> Callable[..., Any]:
+def reduced(f: Callable[..., ArrayLike], since: int = 18) -> Rule:
     @plain
-    def rule(op: Op, x: Any, axes: Any = None) -> np.ndarray:
+    def rule(op: Op, x: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
         over_axes = axes_of(op, None if axes is None else known(axes), since, x.ndim)
         if not over_axes and op.attributes.get("noop_with_empty_axes"):
             return x
@@ -150,14 +166,14 @@ def reduced(f: Callable[..., Any], since: int = 18) -> Callable[..., Any]:
     return rule
 
 
-def stretch(op: Op, start: Any, limit: Any, delta: Any) -> np.ndarray:
+def stretch(op: Op, start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> np.ndarray:
     one, two, by = (np.asarray(n).item() for n in (start, limit, delta))
     count = max(math.ceil((two - one) / by), 0)
     charge(op, count * 8)
     return (one + np.arange(count) * by).astype(start.dtype)
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
+def where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if condition.dtype != bool:
         raise ValueError("its condition is no truth value")
     return np.where(condition, a, b)
@@ -178,7 +194,7 @@ REDUCED = {
     "ReduceProd": np.prod,
     "ReduceSumSquare": lambda x, **k: np.square(x).sum(**k),
 }
-RULES: dict[str, Callable[..., Any]] = {
+RULES: dict[str, Rule] = {
     **STRUCTURE,
     **{name: pointwise(f) for name, f in (UNARY | BINARY).items()},
     **{name: several(f) for name, f in SEVERAL.items()},

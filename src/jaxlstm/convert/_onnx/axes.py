@@ -1,7 +1,9 @@
 """Axes through the operators of ONNX that move, join and part them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from jaxtyping import PyTree
 
 from .graph import Op, Ref
 from .known import Length, Size
@@ -41,7 +43,7 @@ def shaped(
         given = op.attributes.get("shape") if op.version < 5 else given
         zeros = bool(op.attributes.get("allowzero", 0))
         return None if given is None else regrouped(groups, given, size, zeros)
-    axes: Any = op.attributes.get("axes") if op.version < 13 else given
+    axes: PyTree = op.attributes.get("axes") if op.version < 13 else given
     if any(isinstance(n, Size) for n in axes or ()):
         return None
     if op.kind == "Squeeze":

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from jaxtyping import PyTree
 
 from ..._cell import Cell
 from ...cells import (
@@ -64,7 +66,7 @@ class Spec(NamedTuple):
     coupled: bool = False
 
 
-PLAIN = {
+PLAIN: dict[Cell, Cell] = {
     gru_variant: gru,
     gru_reset_before_variant: gru_reset_before,
     lstm_variant: lstm,
@@ -74,13 +76,15 @@ PLAIN = {
 }
 
 
-def checked(operator: str, attributes: Mapping[str, Any], name: str, version: int) -> dict:
+def checked(
+    operator: str, attributes: Mapping[str, object], name: str, version: int
+) -> dict[str, PyTree]:
     """The attributes, each of which is one that this operator has, of its type and range."""
     flags = {"GRU": ["linear_before_reset"], "LSTM": ["input_forget"]}.get(operator, [])
     flags += ["layout"] if version >= 14 else []
     flags += ["output_sequence"] if version < 7 else []  # whether `Y` is wanted: no equation
     kinds = COMMON | dict.fromkeys(flags, int)
-    settings = {"direction": "forward", "layout": 0, **attributes}
+    settings: dict[str, PyTree] = {"direction": "forward", "layout": 0, **attributes}
     if settings["direction"] == "foward" and version < 7:  # the default of a GRU of opset 1
         settings["direction"] = "forward"
     for k, value in attributes.items():
@@ -91,7 +95,7 @@ def checked(operator: str, attributes: Mapping[str, Any], name: str, version: in
             )
         inner = {"activations": str}.get(k, float)
         fits = type(value) is kinds[k] and not (
-            kinds[k] is list and any(type(one) is not inner for one in value)
+            isinstance(value, list) and any(type(one) is not inner for one in value)
         )
         if not fits:
             expected = kinds[k].__name__
@@ -104,7 +108,7 @@ def checked(operator: str, attributes: Mapping[str, Any], name: str, version: in
             f"got {settings['direction']!r}."
         )
     clip = settings.get("clip")
-    if clip is not None and not clip > 0:
+    if isinstance(clip, float) and not clip > 0:
         raise ValueError(f"`{name}`: `clip` must be positive; got {clip}.")
     if clip == float("inf"):
         del settings["clip"]
@@ -112,8 +116,8 @@ def checked(operator: str, attributes: Mapping[str, Any], name: str, version: in
 
 
 def activations(
-    operator: str, attributes: Mapping[str, Any], directions: int, where: str
-) -> list[Any]:
+    operator: str, attributes: Mapping[str, PyTree], directions: int, where: str
+) -> list[tuple[Named, ...]]:
     """The activations by direction; a number is taken by the next that needs one."""
     names = attributes.get("activations") or DEFAULTS[operator] * directions
     count = len(DEFAULTS[operator])
@@ -148,7 +152,7 @@ def _activation(name: str, given: Mapping[str, Iterator[float]], where: str) -> 
 def cell_of(spec: Spec, peephole: bool) -> Cell:
     """The cell that computes the operator, the plainest of its kind."""
     functions = dict(zip(OPTIONS[spec.operator], spec.activations))
-    more: dict[str, Any] = {"clip": spec.clip}
+    more: dict[str, object] = {"clip": spec.clip}
     if spec.operator == "LSTM":
         base = coupled_input_lstm if spec.coupled else lstm_variant
         more["peephole"] = peephole
@@ -163,9 +167,9 @@ def cell_of(spec: Spec, peephole: bool) -> Cell:
 def spec_of(cell: Cell) -> Spec:
     """What attributes make an operator compute this cell."""
     variant = {plain: cell for cell, plain in PLAIN.items()}.get(cell, cell)
-    options = {**variant.defaults(), **dict(variant.options)}
+    options: dict[str, PyTree] = {**variant.defaults(), **dict(variant.options)}
     base = variant(**variant.defaults())
-    operators = {
+    operators: dict[Cell, str] = {
         lstm_variant: "LSTM",
         coupled_input_lstm: "LSTM",
         gru_variant: "GRU",
@@ -185,7 +189,7 @@ def spec_of(cell: Cell) -> Spec:
     return Spec(operator, tuple(functions), options["clip"], after, coupled)
 
 
-def attributes_of(specs: Sequence[Spec]) -> dict[str, Any]:
+def attributes_of(specs: Sequence[Spec]) -> dict[str, PyTree]:
     """The attributes of an operator of one or two directions."""
     titles = {ours: title for title, (ours, _) in ACTIVATIONS.items()}
     names: list[str] = []
@@ -199,7 +203,7 @@ def attributes_of(specs: Sequence[Spec]) -> dict[str, Any]:
             for k, value in zip(defaults, full, strict=True):
                 given[k].append(float(value))
     operator = specs[0].operator
-    found: dict[str, Any] = {}
+    found: dict[str, PyTree] = {}
     if names != DEFAULTS[operator] * len(specs):
         found["activations"] = names
         found |= {f"activation_{k}": values for k, values in given.items() if values}

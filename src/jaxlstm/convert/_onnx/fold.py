@@ -1,8 +1,6 @@
 """Operators of ONNX that arrange constants: what a graph makes of its tensors before it runs."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +9,7 @@ from .known import (
     OPEN,
     Known,
     Length,
+    Rule,
     Size,
     Unknown,
     along,
@@ -242,7 +241,7 @@ def drops(op: Op, training: Known | None) -> bool:
     return training is not None and bool(training.array.any())
 
 
-STRUCTURE: dict[str, Callable[..., Any]] = {
+STRUCTURE: dict[str, Rule] = {
     "Cast": cast,
     "CastLike": cast,
     "Concat": concat,

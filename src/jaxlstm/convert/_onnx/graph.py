@@ -5,11 +5,24 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import PyTree
 
 from .cells import LETTERS
+
+if TYPE_CHECKING:
+    from onnx import (
+        AttributeProto,
+        FunctionProto,
+        ModelProto,
+        NodeProto,
+        TensorProto,
+    )
+
+Attribute: TypeAlias = PyTree  # a number, a string, a message, or a list of these
 
 DEPTH = 100  # of graphs inside graphs and of functions that call functions
 STANDARD = ("", "ai.onnx")
@@ -36,7 +49,7 @@ class Op:
     """A node of the protocol buffer, in one scope."""
 
     scope: "Scope"
-    proto: Any
+    proto: "NodeProto"
 
     def __post_init__(self) -> None:
         self.kind, self.domain = text(self.proto.op_type), domain(self.proto.domain)
@@ -55,12 +68,12 @@ class Op:
         return self.kind in LETTERS and not self.domain and not self.scope.model.function(self)
 
     @functools.cached_property
-    def attributes(self) -> dict[str, Any]:
+    def attributes(self) -> dict[str, Attribute]:
         """As Python values; tensors and graphs as they are."""
         values = {text(a.name): self._attribute(a) for a in self.proto.attribute}
         return {k: v for k, v in values.items() if v is not None}
 
-    def _attribute(self, a: Any) -> Any:
+    def _attribute(self, a: "AttributeProto") -> Attribute:
         if a.ref_attr_name:  # the name of an attribute of the function that the node is in
             return self.scope.attributes.get(text(a.ref_attr_name))
         return value_of(self.scope.model.onnx, a, self.name)
@@ -80,7 +93,7 @@ class Op:
         return [Scope(self.scope.model, graph, outer=self.scope) for graph in inner]
 
 
-def value_of(onnx: Any, a: Any, name: str) -> Any:
+def value_of(onnx: ModuleType, a: "AttributeProto", name: str) -> Attribute:
     """An attribute; a float32 as the shortest decimal that rounds to it, 0.3 as 0.3."""
     kind = onnx.AttributeProto
     if a.type == kind.FLOAT:
@@ -109,12 +122,12 @@ class Scope:
     def __init__(
         self,
         model: "Model",
-        graph: Any,
+        graph: PyTree,
         *,
         outer: "Scope | None" = None,
         caller: "Scope | None" = None,
         bound: Mapping[str, Ref | None] | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Attribute] | None = None,
     ) -> None:
         self.model, self.outer = model, outer
         above = outer or caller
@@ -198,7 +211,7 @@ class TooMuch(ValueError):
 class Model:
     """A model of the protocol buffer, with what has been found out about it."""
 
-    def __init__(self, onnx: Any, source: Any) -> None:
+    def __init__(self, onnx: ModuleType, source: object) -> None:
         self.onnx = onnx
         self.proto, self.folder = read(onnx, source)
         self.size = self.proto.ByteSize()
@@ -224,7 +237,7 @@ class Model:
                 f"{(2**26 + 32 * self.size) >> 20} MiB, in a model of {self.size} bytes."
             )
 
-    def function(self, op: Op) -> Any:
+    def function(self, op: Op) -> "FunctionProto | None":
         """The function of the model that a node calls, if it calls one."""
         if not self.functions:
             return None
@@ -234,6 +247,7 @@ class Model:
         """What a call runs."""
         if op not in self.bodies:
             function = self.function(op)
+            assert function is not None
             names = [text(name) for name in function.input]
             bound: dict[str, Ref | None] = dict.fromkeys(names)
             for name, given in zip(names, op.inputs):
@@ -251,7 +265,7 @@ class Model:
             )
         return self.bodies[op]
 
-    def tensor(self, t: Any, name: str) -> np.ndarray:
+    def tensor(self, t: "TensorProto", name: str) -> np.ndarray:
         """The array of a tensor, from the file beside the model where it stands there."""
         if t.data_location == self.onnx.TensorProto.EXTERNAL:
             where = {e.key: e.value for e in t.external_data}.get("location", "")
@@ -280,11 +294,11 @@ class Model:
             raise ValueError(f"the data of the tensor `{name}` are broken: {e}") from None
 
 
-def _overload(proto: Any) -> str:
+def _overload(proto: "NodeProto | FunctionProto") -> str:
     return text(getattr(proto, "overload", ""))
 
 
-def read(onnx: Any, source: str | os.PathLike[str] | bytes | Any) -> tuple[Any, str | None]:
+def read(onnx: ModuleType, source: PyTree) -> "tuple[ModelProto, str | None]":
     """A model from a path, from bytes, or as it is; and the folder of its further files."""
     if isinstance(source, onnx.ModelProto):
         return source, None

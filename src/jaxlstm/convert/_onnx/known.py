@@ -5,9 +5,10 @@ data have.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import PyTree
 
 from .graph import Op
 
@@ -17,17 +18,17 @@ OPEN = 8  # the sizes that are kept of a shape whose own length is not known
 class Size:
     """The length of an axis that is known only when the model runs; equal to itself alone."""
 
-    def _other(self, _: Any) -> "Size":
+    def _other(self, _: object) -> "Size":
         return Size()
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: object) -> "Size":
         return self if isinstance(other, int) and other == 1 else Size()
 
     __rmul__ = __mul__
     __add__ = __radd__ = __sub__ = __rsub__ = _other
 
 
-Length = int | Size
+Length: TypeAlias = int | Size
 
 
 class Known(NamedTuple):
@@ -40,18 +41,21 @@ class Known(NamedTuple):
     shape: tuple[Length, ...]
 
 
+Rule: TypeAlias = Callable[..., Known | list[Known]]  # of an operator: (op, *inputs)
+
+
 class Unknown(ValueError):
     """A constant that would need a size that is known only when the model runs."""
 
 
-def known(a: Any) -> Known:
-    a = np.asarray(a)
+def known(given: object) -> Known:
+    a = np.asarray(given)
     if a.dtype == object and not any(isinstance(v, Size) for v in a.flat):
         a = a.astype(np.int64)
     return Known(a, a.shape)
 
 
-def numbers(k: Known | None) -> list[Any]:
+def numbers(k: Known | None) -> list[Length]:
     """A short vector, such as axes or a shape."""
     if k is None:
         raise ValueError("an input is missing")
@@ -63,9 +67,10 @@ def numbers(k: Known | None) -> list[Any]:
 def whole(k: Known | None) -> list[int]:
     """The same, of known numbers."""
     found = numbers(k)
-    if any(isinstance(n, Size) for n in found):
+    sizes = [n for n in found if not isinstance(n, Size)]
+    if len(sizes) < len(found):
         raise Unknown("a number depends on the size of the data")
-    return found
+    return sizes
 
 
 def meeting(a: Length, b: Length) -> Length:
@@ -97,10 +102,10 @@ def charge(op: Op, nbytes: int) -> None:
     op.scope.model.spend(nbytes)
 
 
-def plain(f: Callable[..., Any]) -> Callable[..., Any]:
+def plain(f: Callable[..., PyTree]) -> Rule:
     """A function of arrays as it is, for constants whose shapes are all known."""
 
-    def rule(op: Op, *args: Known | None) -> Any:
+    def rule(op: Op, *args: Known | None) -> Known | list[Known]:
         for k in args:
             if k is not None and (k.array.dtype == object or k.array.shape != k.shape):
                 raise Unknown("an array has a size that is known only when the model runs")

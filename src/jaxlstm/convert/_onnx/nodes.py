@@ -2,13 +2,13 @@
 
 import collections
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from .cells import LETTERS, checked
 from .graph import Model, Op, Ref
-from .known import Known, Size
+from .known import Known, Length, Size
 from .values import Values
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
@@ -61,7 +61,7 @@ class Node(NamedTuple):
             raise ValueError(f"{self.label(role)} has a size that only the data say.")
         return found.array
 
-    def initial(self, role: str) -> Any:
+    def initial(self, role: str) -> np.ndarray | Literal["given"] | None:
         """An initial state: None for no input, an array of constants, or "given"."""
         ref = self.feeds(role)
         if ref is None:
@@ -107,7 +107,7 @@ class Node(NamedTuple):
                 f"{length}. Remove that input of the node, and pass `mask=` to `apply`."
             )
 
-    def _lengths(self, x: Ref) -> Any:
+    def _lengths(self, x: Ref) -> tuple[Length, ...]:
         if self.values.ask("cause", x) is None:
             return self.known(x).shape
         found = self.values.ask("lengths", x)

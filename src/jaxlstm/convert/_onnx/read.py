@@ -3,41 +3,50 @@
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike, PyTree
 
 from ..._apply import apply
 from ..._cell import Layer
 from ..._containers import Bidirectional, BidirectionalState, Reverse
 from ..._init import lengths_to_mask
+from ..._node import Node, State
 from .._extra import extra
 from .._frameworks.network import stacked
 from .._frameworks.table import array, decode, device
 from .cells import DIRECTIONS, LETTERS, PEEPHOLES, Spec, activations, cell_of, checked, table
 from .graph import Model
-from .nodes import Node, chain
+from .nodes import Node as Recurrent, chain
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 class Operator(NamedTuple):
     """An operator with its weights, run in the shapes of ONNX."""
 
-    params: Any
+    params: Node
     layout: int
 
     def __call__(
-        self, x: Any, lengths: Any = None, h: Any = None, c: Any = None
+        self,
+        x: ArrayLike,
+        lengths: ArrayLike | None = None,
+        h: ArrayLike | None = None,
+        c: ArrayLike | None = None,
     ) -> tuple[jax.Array, ...]:
         """`(Y, Y_h)`, of an LSTM `(Y, Y_h, Y_c)`."""
-        x = jnp.asarray(x)
-        state = None if h is None and c is None else self.state(x.shape[1 - self.layout], h, c)
+        xs = jnp.asarray(x)
+        state = None if h is None and c is None else self.state(xs.shape[1 - self.layout], h, c)
         mask = None
         if lengths is not None:
-            time = x.shape[self.layout]
+            time = xs.shape[self.layout]
             mask = lengths_to_mask(np.asarray(lengths, int), time, axis=self.layout)
-        ys, last = apply(self.params, x, state, mask=mask, axis=self.layout)
+        ys, last = apply(self.params, xs, state, mask=mask, axis=self.layout)
         sides = 2 if isinstance(self.params, Bidirectional) else 1
         y = ys.reshape(*ys.shape[:-1], sides, -1)
         y = y if self.layout else jnp.moveaxis(y, 2, 1)
@@ -45,7 +54,7 @@ class Operator(NamedTuple):
         stacked = [jnp.stack(field, self.layout) for field in zip(*ends, strict=True)]
         return (y, *stacked)
 
-    def state(self, batch: int, h: Any, c: Any) -> Any:
+    def state(self, batch: int, h: ArrayLike | None, c: ArrayLike | None) -> State:
         """The state of `apply`, from `initial_h` and `initial_c`."""
         zeros = self.params.initial_state((batch,))
         sides = [*zeros] if isinstance(self.params, Bidirectional) else [zeros]
@@ -60,8 +69,8 @@ class Operator(NamedTuple):
 
 def operator(
     kind: str,
-    attributes: Mapping[str, Any],
-    weights: Mapping[str, Any],
+    attributes: Mapping[str, PyTree],
+    weights: Mapping[str, PyTree],
     name: str,
     sum_biases: bool = True,
     tensors: Mapping[str, str] | None = None,
@@ -83,7 +92,7 @@ def operator(
     sides = DIRECTIONS[settings["direction"]]
     _check_shapes(kind, arrays, sides, settings.get("hidden_size"), name, names)
     coupled, after = bool(settings.get("input_forget")), bool(settings.get("linear_before_reset"))
-    layers = []
+    layers: list[Layer] = []
     for k, functions in enumerate(activations(kind, settings, sides, name)):
         spec = Spec(kind, functions, settings.get("clip"), after, coupled)
         side = {role: a[k] for role, a in arrays.items()}
@@ -143,12 +152,12 @@ def _layer(
 
 
 def from_onnx(
-    source: str | os.PathLike[str] | bytes | Any,
+    source: "str | os.PathLike[str] | bytes | ModelProto",
     *,
     node: str | Sequence[str] | None = None,
     state: bool = False,
     sum_biases: bool = True,
-) -> Any:
+) -> PyTree:
     """The network of the nodes RNN, GRU and LSTM of an ONNX model.
 
     Nodes that feed each other become a `Stack`; `direction="reverse"` a `Reverse`.  Options
@@ -209,14 +218,14 @@ def from_onnx(
     return whole, jax.tree.map(lambda z, a: jnp.broadcast_to(a, z.shape), tuple(zeros), tuple(full))
 
 
-def _operator(node: Node, sums: bool) -> Operator:
+def _operator(node: Recurrent, sums: bool) -> Operator:
     weights = {role: node.weight(role) for role in ("W", "R", "B", "P")}
     names = {role: node.tensor(role) for role in weights}
     attributes, version = node.op.attributes, node.op.version
     return operator(node.kind, attributes, weights, node.name, sums, names, version)
 
 
-def _start(node: Node, made: Operator, wanted: bool) -> Any:
+def _start(node: Recurrent, made: Operator, wanted: bool) -> State | Literal["given"] | None:
     """The initial state that a model computes; None for zeros, "given" for an input of it."""
     node.check_lengths(made.layout)
     found = {role: node.initial(role) for role in ("initial_h", "initial_c")}
@@ -231,7 +240,7 @@ def _start(node: Node, made: Operator, wanted: bool) -> Any:
     if not any(a.any() for a in arrays.values()):
         return None
     sides = 2 if isinstance(made.params, Bidirectional) else 1
-    layer = made.params
+    layer: PyTree = made.params
     while not isinstance(layer, Layer):
         layer = layer[0]
     hidden, dtype = layer.w.shape[-1], layer.w.dtype
@@ -252,4 +261,4 @@ def _start(node: Node, made: Operator, wanted: bool) -> Any:
     batch = max(rows.values())
     if any(n not in (1, batch) for n in rows.values()):
         raise ValueError(f"`{node.name}`: its initial states are of {rows} rows.")
-    return made.state(batch, *found.values())
+    return made.state(batch, arrays.get("initial_h"), arrays.get("initial_c"))

@@ -6,9 +6,9 @@ for Python's stack, each is answered once, and one that comes back to itself is 
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import PyTree
 
 from .arithmetic import RULES
 from .axes import SHAPING, Axes, shaped
@@ -17,7 +17,7 @@ from .graph import Model, Op, Ref, TooMuch
 from .known import OPEN, Known, Length, Size, known, numbers
 
 TAKING = {"Cast", "Gather", "Slice", "Split"} | SHAPING
-Answer = Generator[tuple[str, Ref], Any, Any]
+Answer = Generator[tuple[str, Ref], PyTree, PyTree]
 
 
 class Values:
@@ -25,11 +25,11 @@ class Values:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.answers: dict[tuple[str, Ref], Any] = {}
+        self.answers: dict[tuple[str, Ref], PyTree] = {}
         self.sizes: dict[tuple[Ref, int], Length] = {}
         self.made: dict[Op, list[Known]] = {}
 
-    def ask(self, what: str, ref: Ref) -> Any:
+    def ask(self, what: str, ref: Ref) -> PyTree:
         """`cause`, `value`, `axes`, `lengths` or `given` of a value."""
         rules: dict[str, Callable[[Ref], Answer]] = {
             "cause": self._cause,
@@ -40,7 +40,7 @@ class Values:
         }
         stack: list[tuple[tuple[str, Ref], Answer]] = [((what, ref), rules[what](ref))]
         running = {(what, ref)}
-        answer: Any = None
+        answer: PyTree = None
         while stack:
             question, rule = stack[-1]
             try:
@@ -163,7 +163,7 @@ class Values:
         before = None if one is None else (yield "axes", one)
         if before is None:
             return Axes(ref, None)
-        second_value: Any = None
+        second_value: list[Length] | None = None
         second = op.ref(2 if op.kind == "Dropout" else 1)
         if second is not None and (yield "cause", second):
             return Axes(ref, None)

@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import numpy as np
+from jaxtyping import ArrayLike, PyTree
 
 from ..._cell import Layer
 from ..._containers import Bidirectional, Reverse, Stack
+from ..._node import Node
 from .._arrays import array, concrete
 from .._extra import extra
 from .._files.file import replace
@@ -16,19 +19,22 @@ from .._frameworks.network import stacked
 from .._frameworks.table import encode
 from .cells import LETTERS, PEEPHOLES, Spec, attributes_of, spec_of, table
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
 OPSET, IR = 14, 8  # the opset that gave the recurrent operators their layout
 
 
 def to_onnx(
-    params: Any,
+    params: PyTree,
     path: str | os.PathLike[str] | None = None,
     *,
     lengths: bool = False,
     state: bool = False,
-    embedding: Any = None,
+    embedding: ArrayLike | None = None,
     pooling: Literal["mean", "last"] | None = None,
-    readout: Any = None,
-) -> Any:
+    readout: ArrayLike | tuple[ArrayLike, ...] | list[ArrayLike] | None = None,
+) -> "ModelProto":
     """The ONNX model that computes `params`, with a node RNN, GRU or LSTM for every layer.
 
     Its input `xs (time, batch, input)` and output `ys (time, batch, output)` are those of
@@ -96,14 +102,14 @@ def to_onnx(
 class _Builder:
     """Collects the nodes, constants, inputs and outputs of a graph."""
 
-    def __init__(self, onnx: Any, lengths: bool, state: bool) -> None:
+    def __init__(self, onnx: ModuleType, lengths: bool, state: bool) -> None:
         self.onnx, self.lengths, self.state = onnx, lengths, state
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self.inputs: list[ValueInfoProto] = []
+        self.outputs: list[ValueInfoProto] = []
 
-    def level(self, k: int, level: Any, xs: str, ys: str) -> str:
+    def level(self, k: int, level: Node, xs: str, ys: str) -> str:
         """Adds the nodes of one level; returns the name of its output."""
         direction, layers = _sides(level)
         specs = [spec_of(layer.cell) for layer in layers]
@@ -143,18 +149,22 @@ class _Builder:
         return ys
 
     def add(
-        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: PyTree
     ) -> None:
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, outputs, **attributes))
 
     def constant(self, name: str, a: np.ndarray) -> None:
         self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(a), name))
 
-    def value(self, name: str, shape: Sequence[Any], layers: Sequence[Layer]) -> Any:
+    def value(
+        self, name: str, shape: Sequence[int | str], layers: Sequence[Layer]
+    ) -> "ValueInfoProto":
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(layers[0].w.dtype))
         return self.onnx.helper.make_tensor_value_info(name, kind, shape)
 
-    def head(self, levels: Sequence[Any], pooling: str | None, parts: Mapping[str, Any]) -> None:
+    def head(
+        self, levels: Sequence[Node], pooling: str | None, parts: Mapping[str, np.ndarray]
+    ) -> None:
         """Adds what pools `ys` and reads it out: the nodes from there to `logits`."""
         layers = _sides(levels[-1])[1]
         name = "ys"
@@ -187,7 +197,9 @@ class _Builder:
         if not last:
             self.add("Identity", [name], ["logits"])
 
-    def model(self, levels: Sequence[Any], parts: Mapping[str, Any], pooling: Any) -> Any:
+    def model(
+        self, levels: Sequence[Node], parts: Mapping[str, np.ndarray], pooling: str | None
+    ) -> "ModelProto":
         helper = self.onnx.helper
         first, last = _sides(levels[0])[1], _sides(levels[-1])[1]
         width = width_of(levels[-1])
@@ -210,19 +222,22 @@ class _Builder:
         )
 
 
-def width_of(level: Any) -> int:
+def width_of(level: Node) -> int:
     """The width of the output of a level."""
     return sum(layer.w.shape[-1] for layer in _sides(level)[1])
 
 
 def _whole(
-    levels: Sequence[Any], embedding: Any, pooling: Any, readout: Any
+    levels: Sequence[Node],
+    embedding: ArrayLike | None,
+    pooling: str | None,
+    readout: ArrayLike | tuple[ArrayLike, ...] | list[ArrayLike] | None,
 ) -> dict[str, np.ndarray]:
     """The arrays around a network, which must fit it: their shapes, and its dtype."""
     if pooling not in (None, "mean", "last"):
         raise ValueError(f"`pooling` must be 'mean', 'last' or None; got {pooling!r}.")
     layer = _sides(levels[0])[1][0]
-    given: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+    given: dict[str, tuple[ArrayLike, tuple[int | str, ...]]] = {}
     if embedding is not None:
         given["embedding"] = embedding, ("tokens", layer.w.shape[0])
     if readout is not None:
@@ -232,7 +247,7 @@ def _whole(
         given["readout.w"] = pair[0], (width_of(levels[-1]), "logits")
         if len(pair) == 2:
             given["readout.b"] = pair[1], (np.shape(pair[0])[-1:] or ("logits",))
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, (a, shape) in given.items():
         a = found[name] = array(name, a)
         fits = len(a.shape) == len(shape) and all(
@@ -247,7 +262,7 @@ def _whole(
     return found
 
 
-def _check(levels: Sequence[Any]) -> None:
+def _check(levels: Sequence[Node]) -> None:
     """The weights of a network are arrays of one dtype, that fit their cells and each other."""
     if not levels:
         raise ValueError("a `Stack` of no layers computes nothing that ONNX has an operator for.")
@@ -257,7 +272,7 @@ def _check(levels: Sequence[Any]) -> None:
         spec_of(layer.cell)
         gates, recurrent = len(layer.cell.gates), len(layer.cell.recurrent)
         inputs, hidden = layer.w.shape[0], layer.w.shape[-1]
-        found = {"w": layer.w, "r": layer.r, **(layer.weights or {})}
+        found: dict[str, PyTree] = {"w": layer.w, "r": layer.r, **(layer.weights or {})}
         shapes: dict[str, tuple[int, ...]] = {
             "w": (inputs, gates, hidden),
             "r": (hidden, recurrent, hidden),
@@ -285,7 +300,7 @@ def _check(levels: Sequence[Any]) -> None:
     stacked(levels)
 
 
-def _check_numbers(layer: Layer, attributes: Mapping[str, Any]) -> None:
+def _check_numbers(layer: Layer, attributes: Mapping[str, PyTree]) -> None:
     """ONNX holds the numbers of an operator as float32."""
     numbers = [attributes[k] for k in ("clip",) if k in attributes]
     numbers += [v for k in ("activation_alpha", "activation_beta") for v in attributes.get(k, ())]
@@ -301,20 +316,22 @@ def _check_numbers(layer: Layer, attributes: Mapping[str, Any]) -> None:
         )
 
 
-def _sides(level: Any) -> tuple[str, list[Layer]]:
+def _sides(level: Node) -> tuple[str, list[Layer]]:
     """The direction of a level, and its layers."""
     if isinstance(level, Bidirectional):
-        direction, layers = "bidirectional", [level.forward, level.backward]
+        direction, nodes = "bidirectional", [level.forward, level.backward]
     elif isinstance(level, Reverse):
-        direction, layers = "reverse", [level.node]
+        direction, nodes = "reverse", [level.node]
     else:
-        direction, layers = "forward", [level]
-    for layer in layers:
+        direction, nodes = "forward", [level]
+    layers: list[Layer] = []
+    for layer in nodes:
         if not isinstance(layer, Layer) or layer.w.ndim != 3:
             raise TypeError(
                 f"ONNX has no operator for a `{type(layer).__name__}` at this place; a network "
                 "must be a `Layer`, `Reverse` or `Bidirectional` of layers, or a `Stack` of them."
             )
+        layers.append(layer)
     return direction, layers
 
 
