@@ -12,7 +12,18 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxlstm
-from networks import CELLS, close, compiler_here, network, normal_like, some_mask, some_reset
+from networks import (
+    CELLS,
+    B,
+    N,
+    close,
+    compiler_here,
+    inputs,
+    network,
+    normal_like,
+    some_mask,
+    some_reset,
+)  # fmt: skip
 
 KEY = jax.random.key(7)
 ROWS = 4
@@ -375,3 +386,23 @@ def test_step_and_record_of_shared_rows():
     shared = (put(mesh, params), *rows_shared(mesh, given, "data"))
     first = lambda p, x, s, m, r: jaxlstm.step(p, x[0], s, mask=m[0], reset=r[0], key=KEY)
     close(first(*shared), first(params, *given), **tolerance(None))
+
+
+@pytest.mark.parametrize("name", ["minlstm", "rg_lru"])
+def test_time_is_shared_out_for_linear_cells(name):
+    """By `associative` under `jit`: each device has some of the steps, and none has all of them."""
+    params, mesh = network(CELLS[name]), jax.make_mesh((2,), ("time",), (AxisType.Auto,))
+    rows = inputs(shape=(16, B, N)), some_mask(shape=(16, B)), some_reset(shape=(16, B))
+
+    def loss(params, xs, mask, reset):
+        options = {"mask": mask, "reset": reset, "implementation": "associative"}
+        ys, last = jaxlstm.apply(params, xs, **options)
+        return sum(jnp.sum(jnp.sin(a)) for a in (ys, *jax.tree.leaves(last))), ys
+
+    grad = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    put = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
+    given = put(params, P()), *put(rows, P("time"))
+    got = grad(*given)
+    close(got, grad(params, *rows))
+    assert got[0][1].sharding.spec[0] == "time"
+    assert "all-gather" not in grad.lower(*given).compile().as_text()
