@@ -337,7 +337,7 @@ def _newton(way: Way, job: Job, start_errors: Array, going: Array) -> Guess:
         values, tangent = jax.linearize(lambda s: _steps(job, s), before)
         along = own = lambda d: layout.pack(tangent(layout.unpack(d)))
         unit = units(values)
-        in_units = lambda a: jnp.where(a == 0, 0, jnp.abs(a) / unit)
+        in_units = lambda a: jnp.abs(a) / jnp.where(a == 0, 1, unit)  # a unit may be 0 too
         r = layout.pack(values) - now.states
         amplification = jnp.max(in_units(now.errors), initial=0)
         # Those of a bad guess may be of any size, and then nothing is right after their rounding.
