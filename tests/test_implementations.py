@@ -8,6 +8,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm._apply import start
+from jaxlstm._arguments import Arguments
 from jaxlstm._node import Plan
 from jaxlstm._unroll import DEFAULT, IMPLEMENTATIONS, unroll
 from jaxlstm._unroll._groups import groups_of
@@ -263,7 +264,7 @@ def test_only_a_sum_is_kept_of_gates_taken_by_their_sum_alone(cell, expected):
     found = []
     look = lambda node, problem: (found.append(groups_of(problem)), unroll(node, problem))[1]
     plan = Plan(implementation=("deferred",))
-    start(params, XS, None, None, None, None, plan, look)
+    start(Arguments(params, XS), plan, look)
     (groups,) = found
     assert (groups.sums, groups.u, "".join(groups.v), " ".join(groups.calls)) == expected
     got, plain = (results(params, XS, None, implementation=way) for way in ("deferred", "scan"))

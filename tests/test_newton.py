@@ -7,6 +7,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm._apply import start
+from jaxlstm._arguments import Arguments
 from jaxlstm._node import Plan
 from jaxlstm._unroll import newton, unroll
 from networks import (
@@ -54,7 +55,7 @@ def way_of(params, xs):
     seen = []
     look = lambda node, problem: (seen.append(newton._way(problem)), unroll(node, problem))[1]
     plan = Plan(implementation=("scan",))
-    jax.eval_shape(lambda p: start(p, xs, None, None, None, None, plan, look), params)
+    jax.eval_shape(lambda p: start(Arguments(p, xs), plan, look), params)
     (way,) = seen
     return way
 

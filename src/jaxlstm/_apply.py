@@ -10,26 +10,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from . import _arguments
+from ._arguments import Arguments
 from ._control import share_alike, vary_alike
 from ._node import Context, Node, Plan, Problem, State, Unroll, run
-from ._types import Key
 from ._unroll import IMPLEMENTATIONS, refusal, unroll
 
 Implementation: TypeAlias = Literal["associative", "deferred", "native", "newton", "scan"]
 Precision: TypeAlias = str | jax.lax.Precision | None  # of `jax.default_matmul_precision`
 
 
-def start(
-    params: Node,
-    xs: Array,
-    state: State,
-    mask: Array | None,
-    reset: Array | None,
-    key: Key | None,
-    plan: Plan,
-    unroll: Unroll = unroll,
-) -> tuple[Array, State]:
-    """Runs a network on checked arguments."""
+def start(args: Arguments, plan: Plan, unroll: Unroll = unroll) -> tuple[Array, State]:
+    """Runs a network on checked arguments, with time first."""
+    params, xs, state, mask, reset, key = args
     state = params.initial_state(xs.shape[1:-1]) if state is None else state
     params, xs, state, mask, reset = share_alike(params, xs, state, mask, reset)
     state = vary_alike(state, (params, xs, mask, reset, key))
@@ -37,20 +29,10 @@ def start(
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "plan"), inline=True)
-def _run(
-    params: Node,
-    xs: Array,
-    state: State,
-    mask: Array | None,
-    reset: Array | None,
-    key: Key | None,
-    axis: int,
-    plan: Plan,
-) -> tuple[Array, State]:
+def _run(args: Arguments, axis: int, plan: Plan) -> tuple[Array, State]:
     """`start` on arrays whose time axis is `axis`, so that a whole call is one program."""
     single = plan.single_step
-    xs, mask, reset = _arguments.time_first(xs, mask, reset, axis, single)
-    ys, last = start(params, xs, state, mask, reset, key, plan)
+    ys, last = start(args.time_first(axis, single), plan)
     return ys[0] if single else jnp.moveaxis(ys, 0, axis), last
 
 
@@ -118,7 +100,7 @@ def apply(
     names = _arguments.names(implementation, IMPLEMENTATIONS)
     plan = Plan(_arguments.flag("reverse", reverse), _arguments.segment(checkpoint), names)
     with _arguments.products(precision):
-        return _run(*args, operator.index(axis), plan)
+        return _run(args, operator.index(axis), plan)
 
 
 def step(
@@ -144,7 +126,7 @@ def step(
     """
     args = _arguments.arrays(params, x, state, mask, reset, key, 0, None, precision, single=True)
     with _arguments.products(precision):
-        return _run(*args, 0, Plan(single_step=True))
+        return _run(args, 0, Plan(single_step=True))
 
 
 def implementations(
@@ -184,8 +166,8 @@ def implementations(
     def call(
         params: PyTree, xs: object, state: State, mask: object, reset: object, key: object
     ) -> tuple[Array, State]:
-        args = _arguments.check(params, xs, state, mask, reset, key, axis, checkpoint, precision)
-        return start(*args, plan=plan, unroll=ask)
+        args = _arguments.arrays(params, xs, state, mask, reset, key, axis, checkpoint, precision)
+        return start(args.time_first(axis), plan, ask)
 
     with _arguments.products(precision):
         jax.eval_shape(call, params, xs, state, mask, reset, key)

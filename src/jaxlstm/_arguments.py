@@ -65,38 +65,17 @@ class Arguments(NamedTuple):
 
     params: Node
     xs: Array
-    state: State
-    mask: Array | None
-    reset: Array | None
-    key: Key | None
+    state: State = None
+    mask: Array | None = None
+    reset: Array | None = None
+    key: Key | None = None
 
-
-def check(
-    params: PyTree,
-    xs: object,
-    state: State,
-    mask: object,
-    reset: object,
-    key: object,
-    axis: int,
-    checkpoint: int | bool | None,
-    precision: object,
-) -> Arguments:
-    """The checked arguments, as arrays with time first."""
-    args = arrays(params, xs, state, mask, reset, key, axis, checkpoint, precision)
-    xs, mask, reset = time_first(args.xs, args.mask, args.reset, axis)
-    return args._replace(xs=xs, mask=mask, reset=reset)
-
-
-def time_first(
-    xs: Array, mask: Array | None, reset: Array | None, axis: int, single: bool = False
-) -> tuple[Array, Array | None, Array | None]:
-    """Arrays with time first (a time of 1 for a `single` step), and zeros where masked."""
-    if mask is not None:
-        xs = _seen(mask, xs)
-    first = (lambda a: a[None]) if single else (lambda a: jnp.moveaxis(a, axis, 0))
-    mask, reset = (None if a is None else first(a) for a in (mask, reset))
-    return first(xs), mask, reset
+    def time_first(self, axis: int, single: bool = False) -> "Arguments":
+        """With time first (a time of 1 for a `single` step), and zeros where masked."""
+        xs = self.xs if self.mask is None else _seen(self.mask, self.xs)
+        first = (lambda a: a[None]) if single else (lambda a: jnp.moveaxis(a, axis, 0))
+        xs, mask, reset = jax.tree.map(first, (xs, self.mask, self.reset))
+        return self._replace(xs=xs, mask=mask, reset=reset)
 
 
 # The keys of calls that passed the checks.

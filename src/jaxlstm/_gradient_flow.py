@@ -15,6 +15,7 @@ from ._control import combine, over_time, partition, share_alike
 from ._node import Node, Plan, State
 from ._record import mirror, recorded
 
+FlatStep: TypeAlias = Callable[..., tuple[Array, State]]
 States: TypeAlias = list[list[State]]  # of each layer, each time that it runs
 
 
@@ -54,7 +55,8 @@ def gradient_flow(
     assert flow.h.shape == flow.c.shape == (7,)
     ```
     """
-    args = _arguments.check(params, xs, state, mask, reset, key, axis, None, precision)
+    args = _arguments.arrays(params, xs, state, mask, reset, key, axis, None, precision)
+    args = args.time_first(axis)
     plan = Plan(_arguments.flag("reverse", reverse))
     rows = args.xs.ndim - 1 - args.params.spatial_axes
     if not callable(loss):
@@ -119,9 +121,9 @@ def state_jacobians(
     assert jnp.linalg.norm(products[6]) < jnp.linalg.norm(products[0])
     ```
     """
-    args = _arguments.check(params, xs, state, mask, reset, None, 0, None, precision)
+    args = _arguments.arrays(params, xs, state, mask, reset, None, 0, None, precision)
     with _arguments.products(precision):
-        return _jacobians(*args[:5])
+        return _jacobians(*args.time_first(0)[:5])
 
 
 @jax.jit
@@ -133,17 +135,11 @@ def _jacobians(
     net, inputs, given, mask, reset = share_alike(net, inputs, given, mask, reset)
 
     def row(s: State, *steps: Array | None) -> Array:
-        real, counted = partition(s)
-        flat, unravel = ravel_pytree(real)
+        flat, counted, step = flat_step(net, s, Plan(single_step=True))
 
         def trajectory(flat: Array) -> Array:
             def body(carry: tuple[Array, State], at: PyTree) -> tuple[tuple[Array, State], Array]:
-                flat, counted = carry
-                x, m, r = jax.tree.map(lambda a: a[None], at)
-                before = combine(unravel(flat), counted)
-                _, new = start(net, x, before, m, r, None, Plan(single_step=True))
-                real, counted = partition(new)
-                flat = ravel_pytree(real)[0]
+                flat, counted = step(*carry, *at)
                 return (flat, counted), flat
 
             return over_time(body, (flat, counted), steps, False)[1]
@@ -153,3 +149,20 @@ def _jacobians(
     for _ in inputs.shape[1 : -1 - places]:
         row = jax.vmap(row, (0, 1, 1, 1), 1)
     return row(given, inputs, mask, reset)
+
+
+def flat_step(net: Node, state: State, plan: Plan) -> tuple[Array, State, FlatStep]:
+    """A state as one vector, what of it only counts, and a step of both.
+
+    `step(flat, counted, x, mask, reset) -> (flat, counted)`, of one row.
+    """
+    real, counted = partition(state)
+    flat, unravel = ravel_pytree(real)
+
+    def step(flat: Array, counted: State, *at: Array | None) -> tuple[Array, State]:
+        x, mask, reset = jax.tree.map(lambda a: a[None], at)
+        _, new = start(Arguments(net, x, combine(unravel(flat), counted), mask, reset), plan)
+        real, counted = partition(new)
+        return ravel_pytree(real)[0], counted
+
+    return flat, counted, step

@@ -6,12 +6,12 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from . import _arguments
-from ._apply import Precision, start
-from ._control import combine, partition
+from ._apply import Precision
+from ._control import partition
+from ._gradient_flow import flat_step
 from ._node import Node, Plan, State
 from ._options import count as whole_number
 
@@ -65,8 +65,8 @@ def lyapunov(
     assert largest < 0
     ```
     """
-    args = _arguments.check(params, xs, state, None, None, None, 0, None, precision)
-    net, inputs, given = args[:3]
+    args = _arguments.arrays(params, xs, state, None, None, None, 0, None, precision)
+    net, inputs, given = args.time_first(0)[:3]
     time, *batch = inputs.shape[:-1]
     rows = math.prod(batch[: len(batch) - net.spatial_axes])
     real, _ = partition(jax.eval_shape(lambda: net.initial_state(batch)))
@@ -93,18 +93,13 @@ def _exponents(net: Node, xs: Array, state: State, count: int, skip: int) -> Arr
     plan = Plan(single_step=True, implementation=("scan",))
 
     def row(state: State, xs: Array) -> Array:
-        real, counted = partition(state)
-        flat, unravel = ravel_pytree(real)
-
-        def step(flat: Array, counted: State, x: Array) -> tuple[Array, State]:
-            before = combine(unravel(flat), counted)
-            _, new = start(net, x[None], before, None, None, None, plan)
-            real, counted = partition(new)
-            return ravel_pytree(real)[0], counted
+        flat, counted, step = flat_step(net, state, plan)
 
         def body(carry: Carried, x: Array) -> tuple[Carried, Array]:
             flat, counted, directions = carry
-            flat, along, counted = jax.linearize(lambda s: step(s, counted, x), flat, has_aux=True)
+            flat, along, counted = jax.linearize(
+                lambda s: step(s, counted, x, None, None), flat, has_aux=True
+            )
             directions, r = jnp.linalg.qr(jax.vmap(along, 1, 1)(directions))
             return (flat, counted, directions), jnp.log(jnp.abs(jnp.diagonal(r)))
 

@@ -43,7 +43,8 @@ def newton_report(
     assert report.rounds < 20 and not report.fell_back
     ```
     """
-    args = _arguments.check(params, xs, state, mask, reset, key, axis, None, precision)
+    args = _arguments.arrays(params, xs, state, mask, reset, key, axis, None, precision)
+    args = args.time_first(axis)
     plan = Plan(_arguments.flag("reverse", reverse))
 
     def look(problem: Problem, *_: int) -> tuple[Array, State, NewtonReport | None]:

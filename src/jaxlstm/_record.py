@@ -68,7 +68,8 @@ def record(
     assert seen.gates["f"].shape == seen.states.c.shape == (7, 2, 5)
     ```
     """
-    args = _arguments.check(params, xs, state, mask, reset, key, axis, None, precision)
+    args = _arguments.arrays(params, xs, state, mask, reset, key, axis, None, precision)
+    args = args.time_first(axis)
     with _arguments.products(precision):
         ys, last, seen = _recorded(args, plan=Plan(_arguments.flag("reverse", reverse)))
     ys, seen = jax.tree.map(lambda a: jnp.moveaxis(a, 0, axis), (ys, seen))
@@ -121,8 +122,8 @@ def seen_by(
     `look(problem, layer, time)` is given the place of the layer in the tree, and how many times
     it ran before.
     """
-    params, xs, state, mask, reset = share_alike(*args[:5])
-    layers = jax.tree.leaves(params, is_leaf=takes_steps)
+    args = Arguments(*share_alike(*args[:5]), args.key)
+    layers = jax.tree.leaves(args.params, is_leaf=takes_steps)
     at = {id(node): i for i, node in enumerate(layers)}
     seen: list[list[Seen]] = [[] for _ in layers]
 
@@ -137,7 +138,7 @@ def seen_by(
         seen[i].append(record)
         return ys, last
 
-    ys, last = start(params, xs, state, mask, reset, args.key, plan, watch)
+    ys, last = start(args, plan, watch)
     return ys, last, seen
 
 
