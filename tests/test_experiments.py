@@ -304,7 +304,7 @@ def test_an_end_while_results_are_written_loses_none(tmp_path, monkeypatch):
     monkeypatch.setattr(shared, "fit", fit)
     experiment = importlib.import_module("jaxlstm.experiments.time_lags")
     given = ["rnn, p = 10"]
-    shared.results_of(experiment, 1, True, path, given)
+    shared.results_of(experiment.runs(True), 1, path, given)
     before = path.read_text()
 
     def half(self, text, **_):

@@ -6,7 +6,7 @@ with a sample of what the LSTM writes.
 `python -m jaxlstm info` tells what this installation can do, and `python -m jaxlstm build lstm gru`
 makes the kernels of cells ahead of their first use.
 
-Stopped at any moment, even killed, the same command goes on from its checkpoint, and ends with
+Stopped at any moment, even killed, the same command resumes from its checkpoint, and ends with
 the same weights.
 
 Exit codes: 0 done; 2 the arguments or the text are no good; 130 ended by Ctrl-C, with the
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 CELLS = ("rnn", "gru", "lstm")
-WHERE = ("devices", "coordinator", "processes", "process")  # options that change no result
+WHERE = ("devices", "coordinator", "processes", "process")  # options that say where it runs
 
 
 def _least(kind: Callable[[str], Any], low: float) -> Callable[[str], Any]:
@@ -103,9 +103,8 @@ def demo(options: argparse.Namespace) -> int:
     from .experiments.shared import ctrl_c
 
     if jax.process_count() > 1:  # the others would wait for one that ends
-        with contextlib.ExitStack() as stack:
-            if jax.process_index():
-                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        shown = sys.stdout if jax.process_index() == 0 else io.StringIO()
+        with contextlib.redirect_stdout(shown):
             return _demo(options, ())
     then = (
         "the step that runs ends, and is kept; then come the tables, the sample and the pictures "
@@ -181,7 +180,7 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
         "unigram_entropy": bits[0], "bigram_entropy": bits[1],
         "options": {
             k: str(v) if isinstance(v, Path) else v
-            for k, v in vars(options).items() if k not in WHERE
+            for k, v in {**vars(options), "batch": batch}.items() if k not in WHERE
         },
         "jax": jax.__version__, "device": str(devices),
         "adding": [each._asdict() for each in added],

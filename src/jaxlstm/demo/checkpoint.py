@@ -1,4 +1,4 @@
-"""Checkpoints of training: a run that was killed goes on, and ends with the same weights."""
+"""Checkpoints of training: a run that was killed resumes, and ends with the same weights."""
 
 import hashlib
 import json

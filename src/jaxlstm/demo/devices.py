@@ -1,12 +1,13 @@
 """All devices that JAX sees, of one process or of several, with the batch shared out over them."""
 
 import sys
-from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+from .._types import Tree
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -28,30 +29,30 @@ class Devices:
         self.all = jax.devices()[:count]
         self.mesh = jax.make_mesh((len(self.all),), ("batch",), (AxisType.Auto,), devices=self.all)
         self.alone = jax.process_count() == 1
+        self._whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, P()))
 
     def __str__(self) -> str:
         several = f"{len(self.all)} devices, the first of them " if len(self.all) > 1 else ""
         processes = "" if self.alone else f", of {jax.process_count()} processes"
         return f"{several}{self.all[0]}{processes}"
 
-    def copied(self, tree: Any) -> Any:
+    def copied(self, tree: Tree) -> Tree:
         """The same arrays on every device."""
         return self._placed(tree, P())
 
-    def shared_out(self, tree: Any, axis: int) -> Any:
+    def shared_out(self, tree: Tree, axis: int) -> Tree:
         """Arrays with this axis shared out over the devices."""
         return self._placed(tree, P(*[None] * axis, "batch"))
 
-    def _placed(self, tree: Any, spec: P) -> Any:
+    def _placed(self, tree: Tree, spec: P) -> Tree:
         sharding = NamedSharding(self.mesh, spec)
         host = jax.tree.map(np.asarray, tree)
         place = lambda a: jax.make_array_from_callback(a.shape, sharding, lambda at: a[at])
         return jax.tree.map(place, host)
 
-    def fetched(self, tree: Any) -> Any:
+    def fetched(self, tree: Tree) -> Tree:
         """Whole arrays, on the host of every process."""
-        whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, P()))(tree)
-        return jax.tree.map(np.asarray, whole)
+        return jax.tree.map(np.asarray, self._whole(tree))
 
     def check_alike(self, value: int, said: str) -> None:
         """Raises where a number is not the same in every process."""

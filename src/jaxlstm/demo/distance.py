@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 from ..experiments import adding
@@ -32,7 +31,7 @@ def measure(
 ) -> list[Learned]:
     """What each cell comes to over each distance; what `kept` holds is not trained again."""
     runs = adding.by_distance(cells, distances, steps)
-    results = results_of(SimpleNamespace(runs=lambda _: runs), seeds, False, kept, (), pressed)
+    results = results_of(runs, seeds, kept, pressed=pressed)
     found = []
     for name, each in results.items():
         cell, _, length = name.partition(", T = ")

@@ -48,7 +48,7 @@ def train(
 ) -> Run:
     """Trains until the steps are done, or the step in which `pressed` gets an entry.
 
-    With a checkpoint it goes on where an earlier run of the same was stopped, to the same weights.
+    With a checkpoint it resumes where an earlier run of the same was stopped, to the same weights.
     Of several processes the first writes it, and all read it.
     """
     devices = devices or Devices(1)
@@ -110,12 +110,13 @@ def train(
             bar.update()
             if done in marks:
                 held_out.append((done, evaluate(model, text.held_out, batch, chunk, devices)))
-            # Several processes save together, and have no clock together.
-            due = hold is not None and (hold.is_due() if devices.alone else done % TOGETHER == 0)
-            if hold is not None and (due or pressed or done == steps):
-                kept = devices.fetched((model, opt_state, state))
-                if first:
-                    hold.save(kept[0], kept[1], kept[2], curve)
+            if hold is not None:
+                # Several processes save together, and have no clock together.
+                due = hold.is_due() if devices.alone else done % TOGETHER == 0
+                if due or pressed or done == steps:
+                    whole = devices.fetched((model, opt_state, state))
+                    if first:
+                        hold.save(*whole, curve)
             if pressed:
                 break
     if not held_out or held_out[-1][0] != done:

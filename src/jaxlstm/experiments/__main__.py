@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = options.output / f"{options.name}{'_short' if options.short else ''}.json"
         if options.seeds < 1:
             raise ValueError(f"`--seeds` must be 1 or more; got {options.seeds}.")
-        given = options.seeds, options.short, path, options.networks
+        given = experiment.runs(options.short), options.seeds, path, options.networks
         with shared.ctrl_c("the steps that run end, and are kept.") as pressed:
-            results = shared.results_of(experiment, *given, pressed)
+            results = shared.results_of(*given, pressed)
         if pressed:
             raise KeyboardInterrupt
         shared.picture(experiment, results, path.with_suffix(".png"))

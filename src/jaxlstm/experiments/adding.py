@@ -6,7 +6,6 @@ sequence has between T and 1.1 T steps.  At its end `0.5 + (X1 + X2) / 4` is wan
 right within 0.04.  Who always answers 0.5 has a squared error of 1/24, 0.042.
 """
 
-import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -112,17 +111,13 @@ def by_distance(cells: Iterable[str], lengths: Iterable[int], steps: int) -> dic
         for name in cells:
             change, note, rate = None, "", 3e-3
             if name in LONG_MEMORY:
-                change = functools.partial(_remember, length=length, **LONG_MEMORY[name])
+                change = chrono(length, **LONG_MEMORY[name])
                 note, rate = f"chrono {length}", 1e-2
             made[f"{name}, T = {length}"] = learning(
                 sequences(length), getattr(jaxlstm, name), UNITS[name], steps=steps, rate=rate,
                 every=math.gcd(steps, 25), tests=512, solved=0.98, change=change, note=note,
             )  # fmt: skip
     return made
-
-
-def _remember(key: Any, network: Any, length: int, **gates: str) -> Any:
-    return jaxlstm.initializers.chrono(key, network, length, **gates)
 
 
 def runs(short: bool, length: int = 100, steps: int = 2500) -> dict[str, Run]:

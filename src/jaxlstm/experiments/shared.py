@@ -11,7 +11,7 @@ import signal
 import statistics
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -87,9 +87,12 @@ def biased(gate: str, value: float) -> Callable[[Any, Any], Any]:
     return change
 
 
-def chrono(longest: int) -> Callable[[Any, Any], Any]:
-    """For `change`: the LSTM starts with memories of up to so many steps."""
-    return lambda key, network: jaxlstm.initializers.chrono(key, network, longest)
+def chrono(longest: int, **gates: str) -> Callable[[Any, Any], Any]:
+    """For `change`: the network starts with memories of up to so many steps.
+
+    `gates` are `keep` and `write` of `jaxlstm.initializers.chrono`, for other cells than the LSTM.
+    """
+    return lambda key, network: jaxlstm.initializers.chrono(key, network, longest, **gates)
 
 
 def read(model: Model, xs: Array, state: Any = None) -> tuple[Array, Any]:
@@ -277,9 +280,8 @@ class ResultsError(ValueError):
 
 
 def results_of(
-    experiment: Any,
+    runs: Mapping[str, Run],
     seeds: int,
-    short: bool,
     path: Path,
     networks: Sequence[str] = (),
     pressed: Sequence[int] = (),
@@ -296,7 +298,6 @@ def results_of(
             f"{path} does not hold the results of an experiment: move it away, or name another "
             "folder."
         ) from None
-    runs = experiment.runs(short)
     if unknown := [name for name in networks if name not in runs]:
         raise ValueError(f"`--networks` must be of {list(runs)}; got {unknown}.")
     results = {name: v for name, v in saved["networks"].items() if name in runs}
