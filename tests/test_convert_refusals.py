@@ -314,7 +314,7 @@ def test_what_is_taken_has_values_of_its_own(framework):
         jax.jit(lambda w: take(w) and 0)(weights)
     with pytest.raises(TypeError, match="is a masked array"):
         take(of_each(lambda a: np.ma.array(a, mask=a > 0)))
-    with pytest.raises(TypeError, match=f"is {np.dtype('longdouble')}, which JAX has not"):
+    with pytest.raises(TypeError, match=f"is {np.dtype('longdouble')}, which JAX does not have"):
         take(of_each(lambda a: a.astype("longdouble")))
 
 

@@ -124,6 +124,9 @@ def groups_of(problem: Problem) -> Groups | None:
     return found._replace(prints=bool(jaxpr.effects))
 
 
+NO_BRANCHES = "needs a step without `jax.lax.cond` and `switch`."
+
+
 def branches(program: ClosedJaxpr) -> bool:
     """Whether a step has `jax.lax.cond`, which no derivative rule may contain.
 

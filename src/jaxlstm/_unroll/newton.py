@@ -52,7 +52,7 @@ from .._layer import Layer, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, Recur, State, StepNode
 from .._types import Tree
 from . import scan
-from ._groups import abstract_step, branches
+from ._groups import NO_BRANCHES, abstract_step, branches
 
 Carry = TypeVar("Carry")
 
@@ -119,7 +119,7 @@ def refusal(problem: Problem) -> str | None:
     if "jaxlstm_clip_cotangent" in primitives(program):
         return "needs gradients that are linear, which `clip_gradient` does not leave them."
     if branches(program):
-        return "needs a step without `jax.lax.cond` and `switch`."
+        return NO_BRANCHES
     if program.effects:
         return "computes each step many times: the step has effects, such as `jax.debug.print`."
     return None

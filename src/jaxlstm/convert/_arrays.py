@@ -44,7 +44,9 @@ def native(a: np.ndarray) -> np.ndarray:
 
 def _check_width(name: str, a: np.ndarray) -> None:
     if a.dtype.itemsize > 8:
-        raise TypeError(f"`{name}` is {a.dtype}, which JAX has not. Cast it to float64 first.")
+        raise TypeError(
+            f"`{name}` is {a.dtype}, which JAX does not have. Cast it to float64 first."
+        )
     if jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
         raise TypeError(
             f"`{name}` is {a.dtype}, which JAX would truncate. Cast it to "

@@ -30,7 +30,7 @@ from ..._control import Controls, on_each_device, shared, vary_alike
 from ..._layer import Layer
 from ..._node import Problem, State
 from ..._options import setting
-from .._groups import Groups, Parts, groups_of
+from .._groups import NO_BRANCHES, Groups, Parts, groups_of
 from ..deferred import (
     Engine,
     Job,
@@ -127,7 +127,7 @@ def _of_its_kind(problem: Problem) -> str | None:
     if os.name != "posix":
         return f"runs on Linux and macOS; this is {os.name!r}."
     if (groups := groups_of(problem)) is None:
-        return "needs a step without `jax.lax.cond` and `switch`."
+        return NO_BRANCHES
     try:
         source(cell, groups, node.w.shape[-1])
     except NotImplementedError as reason:

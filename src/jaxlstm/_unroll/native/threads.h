@@ -191,7 +191,7 @@ class Pool {
     }
     bell.notify_all();
   }
-  // Goes on alone, the longer the more was lost, and the more often what several did was not worth
+  // Continues alone, the longer the more was lost, and the more often what several did was not worth
   // it: so a busy machine costs little, and an interruption on a quiet one does not either.
   void close(Job& job, Clock::duration lost) {
     std::lock_guard<std::mutex> hold(lock);
