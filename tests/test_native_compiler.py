@@ -1,6 +1,7 @@
 """`native` where it runs: every state that disks, compilers and machines are found in."""
 
 import contextlib
+import ctypes
 import os
 import shlex
 import subprocess
@@ -9,7 +10,6 @@ import tempfile
 import textwrap
 import threading
 import time
-import types
 from pathlib import Path
 
 import jax
@@ -304,8 +304,8 @@ def test_another_version_of_a_compiler_is_another_library(scripted, monkeypatch)
     assert len(names) == len(set(names)) == 2
 
 
-no_functions = types.SimpleNamespace(**dict.fromkeys(_compiler.NAMES))
-no_functions.threads_of = lambda other: 0
+no_functions = ctypes.CDLL(None)
+vars(no_functions).update(dict.fromkeys(_compiler.NAMES), threads_of=lambda other: 0)
 
 
 def test_one_registration_for_threads_at_once(scripted, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ._control import alike
 from ._dtypes import widened
@@ -33,7 +33,7 @@ class Static(Generic[T]):
 
 
 class _Stack(NamedTuple):
-    layers: tuple[Node, ...]
+    layers: tuple[PyTree, ...]  # nodes, whose own fields type checkers cannot know
     dropout: Static[float] = Static(0.0)
 
 
@@ -74,7 +74,7 @@ class Stack(_Stack, Node):
 
 
 class _Reverse(NamedTuple):
-    node: Node
+    node: PyTree
 
 
 class Reverse(_Reverse, Node):
@@ -111,8 +111,8 @@ class BidirectionalState(NamedTuple):
 
 
 class _Bidirectional(NamedTuple):
-    forward: Node
-    backward: Node
+    forward: PyTree
+    backward: PyTree
 
 
 class Bidirectional(_Bidirectional, Node):

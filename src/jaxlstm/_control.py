@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from ._options import setting
 from ._types import Recur, State, T, Tree
@@ -119,7 +119,7 @@ def stepped_from(mask: Bool[Array, "*batch"] | None, s: State, initial: State) -
     return where(mask, s, initial)
 
 
-def varying(a: Array) -> frozenset[str]:
+def varying(a: ArrayLike) -> frozenset[str]:
     """The axes of a mesh that an array varies over inside `shard_map`, by its type."""
     of = jax.typeof(a)  # JAX 0.10 renamed the attribute
     axes = getattr(of, "vma", None) or getattr(
@@ -135,7 +135,7 @@ def vary_alike(tree: Tree, others: PyTree) -> Tree:
     """
     axes = frozenset().union(*map(varying, jax.tree.leaves(others)))
 
-    def vary(a: Array) -> Array:
+    def vary(a: ArrayLike) -> ArrayLike:
         new = axes - varying(a)
         return jax.lax.pcast(a, tuple(sorted(new)), to="varying") if new else a
 

@@ -61,7 +61,7 @@ def _rule(limit: float, primals: tuple[State], tangents: tuple[State]) -> tuple[
 
 
 class _ClipGradient(NamedTuple):
-    node: StepNode
+    node: PyTree
     limit: Static[float]
 
 
@@ -94,7 +94,7 @@ def clip_gradient(params: PyTree, limit: float | int) -> PyTree:
 
 
 class _InitialState(NamedTuple):
-    node: StepNode
+    node: PyTree
     state: State
 
 

@@ -21,7 +21,7 @@ from ._step import StepWrapper, each_layer, has_products, innermost, keep, times
 
 
 class _Zoneout(NamedTuple):
-    node: StepNode
+    node: PyTree
     rates: Static[tuple[float, float]]  # of the output, and of the rest of the state
 
 
@@ -83,7 +83,7 @@ def zoneout(params: PyTree, hidden: float, memory: float | None = None) -> PyTre
 
 
 class _RecurrentDropout(NamedTuple):
-    node: StepNode
+    node: PyTree
     gate: Static[str]
     rate: Static[float]
 
@@ -159,7 +159,7 @@ def recurrent_dropout(params: PyTree, rate: float, gate: str | None = None) -> P
 
 
 class _StateDropout(NamedTuple):
-    node: StepNode
+    node: PyTree
     rate: Static[float]
     mask: Array | None = None  # sampled once for a sequence
 
@@ -183,7 +183,7 @@ class StateDropout(_StateDropout, StepWrapper):
 
 
 class _WeightDrop(NamedTuple):
-    node: StepNode
+    node: PyTree
     rate: Static[float]
 
 
@@ -233,7 +233,7 @@ def weight_drop(params: PyTree, rate: float) -> PyTree:
 
 
 class _RecurrentNoise(NamedTuple):
-    node: StepNode
+    node: PyTree
     std: Static[float]
 
 

@@ -24,7 +24,7 @@ class SequenceWrapper(Node, abstract=True):
     """A wrapper of a node, with the state and the input size of that node."""
 
     __slots__ = ()
-    node: Node
+    node: PyTree
 
     @property
     def input_size(self) -> int:
@@ -39,7 +39,7 @@ class SequenceWrapper(Node, abstract=True):
 
 
 class _SequenceDropout(NamedTuple):
-    node: Node
+    node: PyTree
     rates: Static[tuple[float, float]]
 
 
@@ -89,7 +89,7 @@ def variational_dropout(
 
 
 class _Residual(NamedTuple):
-    node: Node
+    node: PyTree
 
 
 class Residual(_Residual, SequenceWrapper):
@@ -103,7 +103,7 @@ class Residual(_Residual, SequenceWrapper):
         return xs + ys, state
 
 
-def residual(params: Node) -> Residual:
+def residual(params: PyTree) -> Residual:
     """Adds the inputs to the outputs: `ys = xs + node(xs)`.
 
     Wu et al. 2016, "Google's neural machine translation system", arXiv:1609.08144; Kim,
@@ -118,7 +118,7 @@ def residual(params: Node) -> Residual:
 
 
 class _Dense(NamedTuple):
-    node: Node
+    node: PyTree
 
 
 class Dense(_Dense, SequenceWrapper):
@@ -131,7 +131,7 @@ class Dense(_Dense, SequenceWrapper):
         return jnp.concatenate([xs, ys], -1), state
 
 
-def dense(params: Node) -> Dense:
+def dense(params: PyTree) -> Dense:
     """Joins the inputs to the outputs: the next layer sees both, and is as wide as both.
 
     Ding et al. 2018, "Densely connected bidirectional LSTM with applications to sentence
@@ -147,7 +147,7 @@ def dense(params: Node) -> Dense:
 
 
 class _Highway(NamedTuple):
-    node: Node
+    node: PyTree
     gate: Float[Array, "features features"]
     bias: Float[Array, " features"]
 
@@ -166,7 +166,7 @@ class Highway(_Highway, SequenceWrapper):
         return mixed.astype(xs.dtype), state
 
 
-def highway(key: ArrayLike, params: Node) -> Highway:
+def highway(key: ArrayLike, params: PyTree) -> Highway:
     """A learned gate between the inputs and the outputs.
 
         t  = sigmoid(W x + b)
@@ -194,7 +194,7 @@ def _same(name: str, xs: Array, ys: Array) -> None:
 
 
 class _LayerNorm(NamedTuple):
-    node: Node
+    node: PyTree
     gain: Float[Array, " features"]
     shift: Float[Array, " features"]
     before: Static[bool]
@@ -220,7 +220,7 @@ class LayerNorm(_LayerNorm, SequenceWrapper):
         return biased(y * over_rows(widened(self.gain), y), self.shift).astype(x.dtype)
 
 
-def layer_norm(params: Node, of: str = "outputs") -> LayerNorm:
+def layer_norm(params: PyTree, of: str = "outputs") -> LayerNorm:
     """A layer norm of the inputs or of the outputs of a node, with a learned gain and shift.
 
     Each step by itself: mean 0 and variance 1 over the features.  Ba, Kiros and Hinton 2016,

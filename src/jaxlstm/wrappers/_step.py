@@ -19,7 +19,7 @@ class StepWrapper(StepNode, abstract=True):
     """A wrapper of a step node that forwards everything to it by default."""
 
     __slots__ = ()
-    node: StepNode
+    node: PyTree
 
     if TYPE_CHECKING:  # of a NamedTuple
 

@@ -11,7 +11,7 @@ from .. import _arguments
 from .._cell import HiddenState
 from .._containers import Stack
 from .._dtypes import wide
-from .._node import Node, Recur, State, StepNode
+from .._node import Recur, State, StepNode
 
 
 class _Delay(NamedTuple):
@@ -37,7 +37,7 @@ class Delay(_Delay, StepNode):
         return HiddenState(jnp.concatenate([u.astype(s.h.dtype), s.h[..., :older]], -1))
 
 
-def window(params: Node, size: int) -> Stack:
+def window(params: PyTree, size: int) -> Stack:
     """The network with the newest `size` inputs at each step, the newest first, then older.
 
     A causal convolution of width `size` over the inputs, as in the QRNN: the rows of `w` are
