@@ -1,4 +1,4 @@
-"""Whole numbers in a state: a step that counts, under every wrapper and every call."""
+"""Whole and complex numbers in a state, under every wrapper and every call."""
 
 import functools
 from typing import Any, NamedTuple
@@ -165,3 +165,57 @@ def test_what_is_recorded_and_cut():
 def test_a_wrapper_of_candidates_needs_a_cell():
     with pytest.raises(TypeError, match="needs layers with a cell"):
         wrappers.recurrent_dropout(COUNTED, 0.5)
+
+
+class ComplexState(NamedTuple):
+    h: Any
+    z: Any
+
+
+class PartsState(NamedTuple):
+    h: Any
+    re: Any
+    im: Any
+
+
+class Turned(Plain, jaxlstm.StepNode):
+    """A rotation of complex numbers, read by what is not analytic."""
+
+    @property
+    def input_size(self):
+        return self.rate.shape[0]
+
+    def initial_state(self, batch):
+        zeros = jnp.zeros((*batch, N))
+        return ComplexState(zeros, jax.lax.complex(zeros, zeros))
+
+    def step(self, s, u, recur, noise):
+        rate = jnp.broadcast_to(self.rate, u.shape)
+        z = jax.lax.complex(0.9 * jnp.cos(rate), 0.9 * jnp.sin(rate)) * s.z
+        z = z + jax.lax.complex(u + jnp.tanh(s.h), u)
+        return ComplexState(jnp.abs(z + 2.0 + 0j), z)
+
+
+class TurnedParts(Turned):
+    """The same with both parts as fields of their own."""
+
+    def initial_state(self, batch):
+        return PartsState(*[jnp.zeros((*batch, N))] * 3)
+
+    def step(self, s, u, recur, noise):
+        h, z = Turned.step(self, ComplexState(s.h, jax.lax.complex(s.re, s.im)), u, recur, noise)
+        return PartsState(h, z.real, z.imag)
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, lambda p: wrappers.clip_gradient(p, 0.05)])
+def test_complex_numbers_are_two_real_ones(wrap):
+    complex_, parts = (wrap(node(jnp.linspace(0.5, 0.9, N))) for node in (Turned, TurnedParts))
+    loss = lambda p: jnp.sum(jaxlstm.apply(p, XS, mask=MASK, reset=RESET)[0] ** 2)
+    close(jax.tree.leaves(jax.grad(loss)(complex_)), jax.tree.leaves(jax.grad(loss)(parts)))
+    flow, both = (
+        jaxlstm.gradient_flow(p, XS, lambda ys: jnp.sum(ys[-1] ** 2)) for p in (complex_, parts)
+    )
+    close((flow.h, flow.z), (both.h, jnp.hypot(both.re, both.im)))
+    if isinstance(complex_, Turned):
+        close(*(jaxlstm.state_jacobians(p, XS, reset=RESET) for p in (complex_, parts)))
+        close(*(jaxlstm.lyapunov(p, XS, count=4) for p in (complex_, parts)), rtol=1e-9)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
@@ -97,6 +98,18 @@ def combine(varying: Tree, fixed: Tree) -> Tree:
     """The tree of both."""
     missing = lambda a: a is None
     return jax.tree.map(lambda a, b: b if a is None else a, varying, fixed, is_leaf=missing)
+
+
+def vector(s: State) -> tuple[Array, Callable[[Array, State], State]]:
+    """The numbers of a state that may have tangents, and what puts them back beside the others.
+
+    Complex numbers are two: real functions of them need not have complex derivatives.
+    """
+    varying, _ = partition(s)
+    halves = lambda a: (a.real, a.imag) if jnp.iscomplexobj(a) else a
+    whole = lambda _, part: jax.lax.complex(*part) if isinstance(part, tuple) else part
+    flat, unravel = ravel_pytree(jax.tree.map(halves, varying))
+    return flat, lambda flat, fixed: combine(jax.tree.map(whole, varying, unravel(flat)), fixed)
 
 
 def over_time(

@@ -5,13 +5,12 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from . import _arguments
 from ._apply import Precision, start
 from ._arguments import Arguments
-from ._control import combine, over_time, partition, share_alike
+from ._control import over_time, partition, share_alike, vector
 from ._node import Node, Plan, State
 from ._record import mirror, recorded
 
@@ -77,7 +76,8 @@ def gradient_flow(
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a), units, keepdims=True, initial=0))
         some = (largest > 0) & (largest < jnp.inf)  # not NaN
         scale = jnp.where(some, largest, 1)
-        squares = jnp.sum(jnp.square(a / scale), axis=units)
+        small = jnp.abs(a) / scale  # of complex numbers too
+        squares = jnp.sum(jnp.square(small), axis=units)
         one = squares == 0  # the root has no slope at 0, where nothing follows and under a mask
         norms = jnp.where(one, 0, jnp.sqrt(jnp.where(one, 1, squares)))
         return jnp.moveaxis(norms * scale.reshape(norms.shape), 0, axis)
@@ -105,9 +105,9 @@ def state_jacobians(
     """The products of the state Jacobians, `J_t = ds_t/ds_0`, over every span from the start.
 
     `s` is the whole state of the network, every field of every layer in one vector, in the
-    order of `jax.tree.leaves(state)`, without fields of whole numbers; `s_0` is `state` and `s_t`
-    what it is after `t + 1` steps.  For a span that starts later, give the `xs` and the state from
-    there on.
+    order of `jax.tree.leaves(state)`, without fields of whole numbers, and with those of complex
+    ones as two, real parts first; `s_0` is `state` and `s_t` what it is after `t + 1` steps.  For
+    a span that starts later, give the `xs` and the state from there on.
 
     The norm of `J_t` bounds what a small change of the state is worth `t` steps later, and
     `jnp.linalg.svd(J, compute_uv=False)` says in how many directions it is worth anything.
@@ -156,13 +156,11 @@ def flat_step(net: Node, state: State, plan: Plan) -> tuple[Array, State, FlatSt
 
     `step(flat, counted, x, mask, reset) -> (flat, counted)`, of one row.
     """
-    real, counted = partition(state)
-    flat, unravel = ravel_pytree(real)
+    flat, back = vector(state)
 
     def step(flat: Array, counted: State, *at: Array | None) -> tuple[Array, State]:
         x, mask, reset = jax.tree.map(lambda a: a[None], at)
-        _, new = start(Arguments(net, x, combine(unravel(flat), counted), mask, reset), plan)
-        real, counted = partition(new)
-        return ravel_pytree(real)[0], counted
+        _, new = start(Arguments(net, x, back(flat, counted), mask, reset), plan)
+        return vector(new)[0], partition(new)[1]
 
-    return flat, counted, step
+    return flat, partition(state)[1], step

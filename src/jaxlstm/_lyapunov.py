@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from . import _arguments
 from ._apply import Precision
-from ._control import partition
+from ._control import vector
 from ._gradient_flow import flat_step
 from ._node import Node, Plan, State
 from ._options import count as whole_number
@@ -69,9 +69,7 @@ def lyapunov(
     net, inputs, given = args.time_first(0)[:3]
     time, *batch = inputs.shape[:-1]
     rows = math.prod(batch[: len(batch) - net.spatial_axes])
-    real, _ = partition(jax.eval_shape(lambda: net.initial_state(batch)))
-    numbers = sum(a.size for a in jax.tree.leaves(real))
-    numbers //= max(rows, 1)
+    numbers = jax.eval_shape(lambda: vector(net.initial_state(batch))[0]).size // max(rows, 1)
     count = numbers if count is None else whole_number("count", count)
     skip = whole_number("skip", skip, 0)
     if count > numbers:

@@ -39,7 +39,15 @@ def _lower(ctx: "mlir.LoweringRuleContext", d: T, **_: object) -> list[T]:
 
 
 _clip.def_abstract_eval(lambda a, **_: a)
-ad.deflinear2(_clip, lambda ct, _, limit: [jnp.clip(ct, -limit, limit)])
+
+
+def _clipped(ct: PyTree, _: PyTree, limit: float) -> list[Array]:
+    """Of complex numbers both parts."""
+    clip = lambda a: jnp.clip(a, -limit, limit)
+    return [jax.lax.complex(clip(ct.real), clip(ct.imag)) if jnp.iscomplexobj(ct) else clip(ct)]
+
+
+ad.deflinear2(_clip, _clipped)
 batching.primitive_batchers[_clip] = lambda args, axes, **params: (
     _clip.bind(*args, **params),
     axes[0],
