@@ -118,12 +118,13 @@ def second_derivatives(params):
 @over_nonlinear
 @pytest.mark.slow
 def test_hundreds_of_steps_are_solved_in_few_rounds(cell):
-    """From the default initialisation; two of them amplify errors too much, and say so."""
+    """From the default initialisation; three amplify errors too much or settle late, and say so."""
     params = jaxlstm.init(jax.random.key(0), cell, N, H)
     xs = inputs(shape=(300, B, N))
     report = jaxlstm.newton_report(params, xs)
-    assert report.fell_back == (report.rounds == newton.ROUNDS)
-    assert not report.fell_back or cell.name in ("layer_norm_lstm", "slstm")
+    late = report.rounds == newton.ROUNDS
+    assert report.fell_back == (late or report.amplification > newton.AMPLIFIED)
+    assert not report.fell_back or cell.name in ("layer_norm_lstm", "lstm_1997", "slstm")
     agrees(params, xs, None)
 
 
