@@ -74,6 +74,35 @@ def test_it_agrees_with_scan(name, told):
     close(got, expected, rtol=3e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_sixteen_bits_are_computed_in_float32(dtype, mapped):
+    """To the bit: they are converted on their way in and out, and nothing is rounded between."""
+    params = network(jaxlstm.lstm)
+    xs, state = some(params)
+    cast = lambda tree, dtype: jax.tree.map(lambda a: a.astype(dtype), tree)
+    params, xs = cast((params, xs), dtype)
+    options = controls({"mask": True, "reset": True, "reverse": True}, 7, (3,))
+    f = lambda *a: jaxlstm.apply(*a, implementation="native", **options)
+    args = params, xs, state
+    if mapped:
+        args = jax.tree.map(lambda a: jnp.stack([a, -a]), args)
+        f = jax.vmap(f)
+
+    @jax.jit
+    def all_of_it(args, cotangents):
+        out, pull = jax.vjp(f, *args)
+        return out, pull(cotangents)
+
+    dys, dstate = normal_like(jax.eval_shape(f, *args))
+    (ys, last), (dparams, dxs, dfirst) = all_of_it(args, (dys, dstate))
+    assert ys.dtype == dxs.dtype == dparams.w.dtype == dtype
+    assert last.h.dtype == dfirst.h.dtype == F32
+    wide = all_of_it(cast(args, F32), (dys.astype(F32), dstate))
+    got = (ys, last), (dparams, dxs, dfirst)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(a.dtype)), got, wide)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_every_gated_cell_agrees_with_scan_or_says_why_not(name):
@@ -338,7 +367,7 @@ def refused(cell, **options):
 
 def test_it_says_why_it_cannot(monkeypatch):
     assert "gated cell" in refused(jaxlstm.gru_reset_before)
-    assert "float32 alone; this is float64" in refused(jaxlstm.lstm, dtype=jnp.float64)
+    assert "computes in float32; this is float64" in refused(jaxlstm.lstm, dtype=jnp.float64)
     assert "'sin'" in refused(wavy)
     for name in ("layer_norm_lstm", "peephole_lstm", "projected_lstm"):
         assert "further weights" in refused(CELLS[name])

@@ -9,10 +9,11 @@ import pytest
 
 import jaxlstm
 from jaxlstm import wrappers
-from networks import CELLS, B, H, N, T, inputs, network, some_mask, some_reset
+from networks import CELLS, B, H, N, T, compiler_here, inputs, network, some_mask, some_reset
 
 F32 = {jnp.dtype(jnp.float32)}
 SIXTEEN = ("bfloat16", "float16")
+needs_compiler = pytest.mark.skipif(not compiler_here(), reason="this machine has no C++ compiler")
 
 
 def cast(tree, dtype):
@@ -144,6 +145,8 @@ def long_run(cell, way, dtype):
     net = contracting(jaxlstm.init(jax.random.key(0), cell, N, H))
     xs = inputs(shape=(LONG, 2, N)) / 2
     net, xs = cast((net, xs), dtype)
+    if way == "native" and (reason := jaxlstm.implementations(net, xs)["native"]):
+        pytest.skip(reason)
 
     def results(way):
         def both(net, xs):
@@ -161,7 +164,7 @@ def long_run(cell, way, dtype):
 def ways(cell):
     return [
         "scan",
-        *{"Linear": ["associative"], "Gated": ["deferred"]}.get(type(cell).__name__, []),
+        *{"Linear": ["associative"], "Gated": ["deferred", "native"]}.get(type(cell).__name__, []),
         *([] if type(cell).__name__ == "Linear" else ["newton"]),
     ]
 
@@ -169,6 +172,7 @@ def ways(cell):
 OFTEN = [
     ("lstm", "deferred", "bfloat16"),
     ("lstm", "scan", "float16"),
+    ("lstm", "native", "bfloat16"),
     ("mingru", "associative", "bfloat16"),
 ]
 ALL = [
@@ -186,7 +190,7 @@ def test_a_thousand_steps(name, way, dtype):
     assert max(errors) < 2 * float(jnp.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("way", ["deferred", "scan"])
+@pytest.mark.parametrize("way", ["deferred", "scan", pytest.param("native", marks=needs_compiler)])
 @pytest.mark.parametrize("dtype", SIXTEEN)
 def test_a_memory_that_grows_by_little(way, dtype):
     """Each step adds less than half a unit in the last place of 16 bits to the memory of 0.9."""
@@ -205,6 +209,7 @@ def test_a_memory_that_grows_by_little(way, dtype):
     ("cell", "way", "checkpoint"),
     [
         (jaxlstm.gru, "deferred", None),
+        pytest.param(jaxlstm.gru, "native", None, marks=needs_compiler),
         (jaxlstm.cells.peephole_lstm, "scan", 100),
         (jaxlstm.cells.peephole_lstm, "deferred", 100),
         (jaxlstm.cells.brc, "scan", None),

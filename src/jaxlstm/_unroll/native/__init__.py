@@ -23,10 +23,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from ..._cell import Cell, Gated
 from ..._control import Controls, on_each_device, shared, vary_alike
+from ..._dtypes import wide, widened
 from ..._layer import Layer
 from ..._node import Problem, State
 from ..._options import setting
@@ -122,8 +124,8 @@ def _of_its_kind(problem: Problem) -> str | None:
         )
     if node.r.shape[0] != node.r.shape[-1]:
         return f"has no block-diagonal weights; those of {cell} are."
-    if xs.dtype != jnp.float32:
-        return f"runs in float32 alone; this is {xs.dtype}."
+    if wide(xs.dtype) != jnp.float32:
+        return f"computes in float32; this is {xs.dtype}."
     if os.name != "posix":
         return f"runs on Linux and macOS; this is {os.name!r}."
     if (groups := groups_of(problem)) is None:
@@ -199,10 +201,13 @@ def _kernel(
 
 
 def _call(target: str, results: PyTree, *args: PyTree) -> PyTree:
-    call = jax.ffi.ffi_call(target, jax.tree.leaves(results))
+    """In float32: arrays of 16 bits are converted on their way in and out."""
+    leaves, tree = jax.tree.flatten(results)
+    call = jax.ffi.ffi_call(target, [_like(*a.shape) for a in leaves])
+    given = vary_alike([*map(widened, jax.tree.leaves(args))], args)
     # JAX takes the results for such as vary over no mesh axis.
-    made = vary_alike(list(call(*vary_alike(jax.tree.leaves(args), args))), args)
-    return jax.tree.unflatten(jax.tree.structure(results), made)
+    made = vary_alike(list(call(*given)), args)
+    return tree.unflatten([a.astype(like.dtype) for a, like in zip(made, leaves, strict=True)])
 
 
 def _members(args: PyTree) -> int:
@@ -221,8 +226,8 @@ def _flags(controls: Controls, rows: int) -> list[Array]:
     return [none if a is None else a for a in (controls.mask, controls.reset)]
 
 
-def _like(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
+def _like(*shape: int, dtype: DTypeLike = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _at(axis: int, tree: PyTree) -> PyTree:
@@ -244,7 +249,8 @@ def _forward(keep: bool, loop: Loop, target: str, job: Job) -> PyTree:
     p, (_, time, rows, _) = _layer(job), job.xs.shape
     n, groups, hidden = _members(job), loop.groups, p.w.shape[-1]
     of = lambda *shape: p.cell.state(*[_like(n, *shape, rows, hidden)] * len(job.state))
-    results: tuple[PyTree, ...] = (_like(n, time, rows, hidden), of())
+    ys = _like(n, time, rows, hidden, dtype=job.xs.dtype)
+    results: tuple[PyTree, ...] = (ys, of())
     if keep:
         part = lambda gates: _like(n, time, rows, len(gates), hidden) if gates else None
         (v,) = groups.v
@@ -314,7 +320,8 @@ def _call_back(
     p, xs, controls = _layer(kept.job), kept.job.xs, kept.job.controls
     weights = (p.w, p.b, p.r, p.recurrent_bias)
     n = _members((kept, cotangents))
-    like = lambda a, needed=True: _like(n, *(a.shape[1:] if needed else (0, *a.shape[2:])))
+    shape = lambda a, needed: a.shape[1:] if needed else (0, *a.shape[2:])
+    like = lambda a, needed=True: _like(n, *shape(a, needed), dtype=a.dtype)
     states = jax.tree.map(like, (dlast, dlast))
     results = (like(xs, of_inputs), [like(a, of_weights) for a in weights], *states)
     args = (xs, p.w, p.r, kept.before, kept.parts, dys, dlast, _flags(controls, dys.shape[2]))
