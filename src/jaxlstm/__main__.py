@@ -16,7 +16,6 @@ tables, the sample and the pictures of what there was.
 import argparse
 import contextlib
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -125,6 +124,7 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
     from .demo.devices import Devices
     from .demo.text import check_length, entropies, load
     from .demo.train import train
+    from .experiments.shared import to_json
 
     devices = Devices(options.devices)
     count = len(devices.all)
@@ -214,7 +214,7 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
         written.append(f"{name}.safetensors")
     user, system, *children, _ = os.times()  # the compiler of the kernel is a child
     results["cpu_seconds"] = round(user + system + sum(children), 1)  # of this command
-    (options.output / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (options.output / "results.json").write_text(to_json(results, indent=1), encoding="utf-8")
     names = ", ".join([*written, "results.json"])
     print(f"written in {options.output}: {names}; {results['cpu_seconds']:.0f} s of CPU time")
     if not pressed:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..experiments import adding
-from ..experiments.shared import results_of
+from ..experiments.shared import results_of, unfinished
 
 NOTHING = 1 / 24  # the squared error of a network that remembers nothing, and always answers 0.5
 
@@ -34,6 +34,8 @@ def measure(
     results = results_of(runs, seeds, kept, pressed=pressed)
     found = []
     for name, each in results.items():
+        if unfinished(each):
+            continue
         cell, _, length = name.partition(", T = ")
         several = [each[str(seed)] for seed in range(seeds)]
         errors = [round(seed["loss"] / NOTHING, 4) for seed in several]

@@ -1,17 +1,18 @@
 """What the experiments share: training of several seeds at once, results that are kept, pictures.
 
 An experiment is a module with `PAPER`, `CLAIM`, `PUBLISHED`, `runs(short)`, which names its
-networks and how each learns, and `verdict(results)`, whether what came is what the paper says.
+networks and how each learns, and `verdict(results)`, which applies the rule that `RULE` states.
 """
 
 import contextlib
 import json
+import math
 import os
 import signal
 import statistics
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,6 +26,16 @@ from tqdm import tqdm
 import jaxlstm
 
 Results: TypeAlias = dict[str, dict[str, dict[str, Any]]]  # network, seed -> what came
+
+
+class Verdict(NamedTuple):
+    """What the results say of a claim."""
+
+    holds: bool | None  # None: nothing either way
+    ours: str  # the figures that decide it
+
+    def __str__(self) -> str:
+        return {True: "holds", False: "does not hold", None: "undecided"}[self.holds]
 
 
 class Batch(NamedTuple):
@@ -145,12 +156,13 @@ def learning(
         return asked(model, task.draw(jax.random.key(1234), tests))
 
     recipe = (
-        f"{cell}, {hidden} units, batches of {batch}, {steps} steps at {rate:g}, tested every "
-        f"{every} on {tests}, solved at {solved:g} {note} {options or ''}"
+        f"{cell}, {hidden} units, batches of {batch}, {steps:,} steps, learning rate {rate:g}, "
+        f"tested every {every} steps on {tests:,} sequences, solved at a score of {solved:g}"
     )
+    more = [note, *(f"{name} {value}" for name, value in options.items())]
     return Run(
         draw, loss, test, optimizer or adam(steps, rate), steps, every, batch, solved,
-        " ".join(recipe.split()),
+        ", ".join([recipe, *filter(None, more)]),
     )  # fmt: skip
 
 
@@ -186,7 +198,7 @@ def fit(
     """Trains a network from each of these seeds, all of them side by side in one program.
 
     Every minute what there is goes into `path`, from which an interrupted run resumes.  So it does
-    once `pressed` has an entry, and nothing is returned.
+    once `pressed` has an entry, and what is returned says how far it came: `unfinished`.
     """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     first, data = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
@@ -212,6 +224,7 @@ def fit(
     weights, memory, carried = state
     curves: list[list[tuple[int, float, float]]] = saved.get("curves", [[] for _ in seeds])
     done, before = saved.get("done", 0), saved.get("seconds", 0.0)
+    unfinished: dict[str, str] = {}
     began = kept = time.perf_counter()
     with tqdm(total=run.steps, desc=name, mininterval=1.0, initial=done) as bar:
         while done < run.steps:
@@ -227,9 +240,11 @@ def fit(
                 kept = time.perf_counter()
                 now = {"curves": curves, "done": done, "seconds": before + kept - began}
                 keep(path, (weights, memory, carried), about | now)
-            if pressed:
-                return {}
-    path.unlink(missing_ok=True)
+            if pressed and done < run.steps:
+                unfinished["unfinished"] = f"{done:,} of {run.steps:,} steps"
+                break
+    if not unfinished:
+        path.unlink(missing_ok=True)
     seconds = before + time.perf_counter() - began
     extra = {k: rounded(v) for k, v in jax.jit(jax.vmap(run.extra))(weights).items()}
     count = sum(a.size for a in jax.tree.leaves(weights)) // len(seeds)
@@ -242,6 +257,7 @@ def fit(
             "weights": count,
             "seconds": round(seconds / len(seeds), 1),
             "recipe": run.recipe,
+            **unfinished,
             **{k: v[i] for k, v in extra.items()},
         }
         for i, (seed, curve) in enumerate(zip(seeds, curves))
@@ -250,7 +266,7 @@ def fit(
 
 def keep(path: Path, state: Any, about: dict[str, Any]) -> None:
     new = path.with_suffix(".new.npz")
-    np.savez(new, *jax.tree.leaves(state), about=json.dumps(about))
+    np.savez(new, *jax.tree.leaves(state), about=to_json(about))
     new.replace(path)
 
 
@@ -261,7 +277,7 @@ def restored(path: Path, state: Any, about: dict[str, Any]) -> tuple[Any, dict[s
     leaves, tree = jax.tree.flatten(state)
     try:
         with path.open("rb") as f, np.load(f) as found:
-            saved = json.loads(str(found["about"]))
+            saved = from_json(str(found["about"]))
             if any(saved.get(key) != value for key, value in about.items()):
                 return state, {}
             kept = [found[f"arr_{i}"] for i in range(len(leaves))]
@@ -273,6 +289,37 @@ def restored(path: Path, state: Any, about: dict[str, Any]) -> tuple[Any, dict[s
 def rounded(values: Array) -> Any:
     """Lists of numbers of four digits, as they are kept."""
     return jax.tree.map(lambda x: float(f"{x:.4g}"), values.tolist())
+
+
+def to_json(results: Any, indent: int | None = None) -> str:
+    """JSON, which has no NaN and no infinities: NaN is written as null, they as strings.
+
+    A loss that diverged is one of them.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return value
+
+    return json.dumps(plain(results), indent=indent, allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+    """What `to_json` was given; `sequences` alone may be None, for a task that was not solved."""
+
+    def numbers(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: v if k == "sequences" else numbers(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [numbers(v) for v in value]
+        return float(value or "nan") if value in (None, "Infinity", "-Infinity") else value
+
+    return numbers(json.loads(text))
 
 
 class ResultsError(ValueError):
@@ -288,10 +335,11 @@ def results_of(
 ) -> dict[str, Any]:
     """Runs what `path` does not hold yet, and keeps each network's seeds there when it is done.
 
-    Once `pressed` has an entry, the network that is trained is kept as it is, and the others wait.
+    Once `pressed` has an entry, the network that is trained is kept as it is, `unfinished`, and the
+    others wait.
     """
     try:
-        saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"networks": {}}
+        saved = from_json(path.read_text("utf-8")) if path.exists() else {"networks": {}}
         saved["networks"].items()
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ResultsError(
@@ -304,19 +352,25 @@ def results_of(
     for name, run in runs.items():
         if pressed or (networks and name not in networks):
             continue
-        kept = {k: v for k, v in results.get(name, {}).items() if v["recipe"] == run.recipe}
+        kept = {
+            k: v for k, v in results.get(name, {}).items()
+            if v["recipe"] == run.recipe and "unfinished" not in v
+        }  # fmt: skip
         missing = [seed for seed in range(seeds) if str(seed) not in kept]
         if missing:
-            trained = fit(name, run, missing, path.with_suffix(".npz"), pressed)
-            if not trained:
-                break
-            kept |= trained
+            kept |= fit(name, run, missing, path.with_suffix(".npz"), pressed)
         results[name] = {k: kept[k] for k in sorted(kept, key=int)}
         saved = {"jax": jax.__version__, "device": str(jax.devices()[0]), "networks": results}
         new = path.with_suffix(".new.json")  # an end at any instant leaves the old one, or this
-        new.write_text(json.dumps(saved) + "\n", encoding="utf-8")
+        new.write_text(to_json(saved) + "\n", encoding="utf-8")
         new.replace(path)
-    return {name: results[name] for name in runs if name in results}
+    ours = lambda name: all(v["recipe"] == runs[name].recipe for v in results[name].values())
+    return {name: results[name] for name in runs if name in results and ours(name)}
+
+
+def unfinished(seeds: Mapping[str, Mapping[str, Any]]) -> str:
+    """How far a network came that was stopped."""
+    return next((seed["unfinished"] for seed in seeds.values() if "unfinished" in seed), "")
 
 
 def scores(results: Results, name: str, what: str = "score") -> list[float]:
@@ -333,12 +387,33 @@ def solved(results: Results, name: str) -> int:
     return sum(seed["sequences"] is not None for seed in results[name].values())
 
 
-def right(results: Results) -> str:
-    """What each network gets right, and how many of its seeds solved the task."""
+def seeds_of(results: Results, names: Iterable[str]) -> str:
+    """How many seeds of each network solved the task, and its mean score."""
     return ", ".join(
-        f"{name} {100 * mean(results, name):.0f} % ({solved(results, name)} of {len(seeds)} solved)"
-        for name, seeds in results.items()
+        f"{name.partition(', ')[0]}: {solved(results, name)} of {len(results[name])} "
+        f"({100 * mean(results, name):.0f} %)"
+        for name in names
     )
+
+
+RULE = (
+    "It holds if every seed of one of the LSTMs solves the task and no seed of the simple network "
+    "does; it does not hold if a seed of the simple network solves it. It is undecided if neither "
+    "is so: with more steps the LSTM might solve it with every seed."
+)
+
+
+def decided(holds: bool, fails: bool) -> bool | None:
+    """What a rule comes to; where neither is so, nothing is said either way."""
+    return True if holds else False if fails else None
+
+
+def lstm_alone(results: Results, names: Sequence[str]) -> Verdict:
+    """By `RULE`, of these networks."""
+    lstms, simple = ([n for n in names if n.startswith(kind)] for kind in ("lstm", "rnn"))
+    every = any(solved(results, name) == len(results[name]) for name in lstms)
+    fails = any(solved(results, name) for name in simple)
+    return Verdict(decided(every and not fails, fails), seeds_of(results, names))
 
 
 def table(results: Results) -> list[tuple[str, ...]]:
@@ -348,9 +423,10 @@ def table(results: Results) -> list[tuple[str, ...]]:
         after = sorted(seed["sequences"] for seed in seeds.values() if seed["sequences"])
         when = f"{statistics.median(after):,.0f} ({after[0]:,} to {after[-1]:,})" if after else ""
         each, losses = scores(results, name), scores(results, name, "loss")
+        part = unfinished(seeds)
         rows.append(
             (
-                name,
+                f"{name} ({part})" if part else name,
                 f"{next(iter(seeds.values()))['weights']:,}",
                 f"{len(after)} of {len(seeds)}",
                 when,
