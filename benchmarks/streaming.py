@@ -39,10 +39,10 @@ class Made(NamedTuple):
     threads: int | None = None  # where they can be chosen
 
 
-def compiled(f: Any, example: np.ndarray, params: Any) -> Made:
+def compiled(f: Any, example: np.ndarray, params: Any, keep_unused: bool = False) -> Made:
     """`f(params, block, state) -> (ys, state)` compiled ahead of time, with its seconds."""
     state = params.initial_state((1,))
-    lowered = jax.jit(f).lower(params, example, state)
+    lowered = jax.jit(f, keep_unused=keep_unused).lower(params, example, state)
     start = time.perf_counter()
     program = lowered.compile()
     seconds = time.perf_counter() - start
@@ -68,6 +68,16 @@ def block(params: Any, example: np.ndarray) -> Made:
 
 def native(params: Any, example: np.ndarray) -> Made:
     return compiled(functools.partial(jaxlstm.apply, implementation="native"), example, params)
+
+
+def empty(params: Any, example: np.ndarray) -> Made:
+    """What a call costs: these arrays in and out, and no recurrence."""
+
+    def nothing(params: Any, block: Any, state: Any) -> Any:
+        ys = jnp.zeros((*block.shape[:-1], params.w.shape[-1])) + block[..., :1]
+        return ys, jax.tree.map(jnp.negative, state)
+
+    return compiled(nothing, example, params, keep_unused=True)
 
 
 def torch(params: Any, threads: int) -> Call:
@@ -127,6 +137,7 @@ CONTESTANTS: dict[str, Callable[[Any, np.ndarray], Made]] = {
     "step": step,
     "block": block,
     "native": native,
+    "empty": empty,
     "torch": functools.partial(quicker, torch),
     "onnxruntime": functools.partial(quicker, onnxruntime),
 }
@@ -135,7 +146,7 @@ CONTESTANTS: dict[str, Callable[[Any, np.ndarray], Made]] = {
 def same(calls: dict[str, Call], blocks: np.ndarray, at: str) -> None:
     """All are shown the same blocks, and must answer alike; their states move on."""
     for x in blocks:
-        outputs = {name: call(x) for name, call in calls.items()}
+        outputs = {name: call(x) for name, call in calls.items() if name != "empty"}
         first = outputs["block"]
         for name, ys in outputs.items():
             if ys.shape != first.shape or not np.abs(ys - first).max() <= SAME:
@@ -208,9 +219,10 @@ def markdown(found: dict[str, Any]) -> str:
         "Microseconds per block, batch 1, float32, the state carried from block to block; NumPy "
         f"in, NumPy out; p50 / p99 / maximum of interleaved bursts of {BURST} calls.  *step* is "
         "`jaxlstm.step`, *block* `jaxlstm.apply` on a block, both the default call compiled ahead "
-        "of time, *native* a block by that name; the peers run with one thread or two, whichever "
-        "answered sooner in a trial.  In brackets the p50 over the better one of the default's "
-        "two: above 1 the default is faster.",
+        "of time, *native* a block by that name, *empty* a program of JAX with the same arrays "
+        "in and out and no recurrence, which is what a call costs; the peers run with one thread "
+        "or two, whichever answered sooner in a trial.  In brackets the p50 over the better one "
+        "of the default's two: above 1 the default is faster.",
     ]  # fmt: skip
     for cell in dict.fromkeys(x["cell"] for x in lines):
         text += ["", f"## {cell}", ""]
@@ -248,7 +260,7 @@ def main() -> None:
     for cell in options.cells:
         for sizes in options.sizes:
             for steps in options.blocks:
-                names = ["step", "block", "native", *options.peers]
+                names = ["step", "block", "native", "empty", *options.peers]
                 count = options.calls if steps == 1 else -(-options.calls // 2)
                 size, hidden = map(int, sizes.split(","))
                 lines.append(measure(cell, size, hidden, steps, names, count))

@@ -44,7 +44,7 @@ def test_streaming_runs_without_peers(tmp_path):
     assert done.returncode == 0, done.stderr
     results, page = found(output)
     ran = [set(x["latency_us"]) - {"native"} for x in results["lines"]]
-    assert ran == [{"step", "block"}, {"block"}]
+    assert ran == [{"step", "block", "empty"}, {"block", "empty"}]
     assert "| 3, 4 | 2 |" in page
 
 
