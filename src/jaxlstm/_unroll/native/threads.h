@@ -32,6 +32,30 @@ static inline void pause_a_little() {
 #endif
 }
 
+// The processors that a thread may run on.
+struct Processors {
+#ifdef __linux__
+  cpu_set_t set = {};
+  bool known = !sched_getaffinity(0, sizeof set, &set);
+  int count() const { return known ? CPU_COUNT(&set) : 0; }
+  // Lets a thread run on these alone. Where that is refused, it runs where it ran.
+  void give(pthread_t thread) const {
+    if (known) (void)pthread_setaffinity_np(thread, sizeof set, &set);
+  }
+  Processors without_this() const {
+    Processors others = *this;
+    int here = sched_getcpu();
+    if (here >= 0) CPU_CLR(here, &others.set);
+    others.known = known && others.count();
+    return others;
+  }
+#else
+  int count() const { return 0; }
+  void give(pthread_t) const {}
+  Processors without_this() const { return *this; }
+#endif
+};
+
 typedef std::chrono::steady_clock Clock;
 constexpr std::chrono::microseconds PATIENCE{500};  // with a thread that is late with its part
 constexpr std::chrono::milliseconds SOON{1}, AT_MOST{40};  // alone, before others are let in again
@@ -109,6 +133,7 @@ struct Job {
   int inside = 0;     // of them, those that have
   bool open = false;  // to those that have not
   int next = 1;
+  Processors processors;  // of the caller
   std::atomic<bool> alone{true};  // since the processors, or the other threads, have other work
   Clock::time_point again{};      // until then
   std::vector<std::unique_ptr<Chain>> chains;
@@ -122,7 +147,7 @@ class Pool {
   std::mutex lock;
   std::condition_variable bell;
   std::shared_ptr<Job> now;  // the one that has them
-  int threads = 0;
+  std::vector<pthread_t> threads;
   Clock::time_point opened{}, rest{};  // to others last, and alone until then
   int factor = 1;
   const pid_t process = getpid();
@@ -139,6 +164,7 @@ class Pool {
       job->inside++;
       int thread = job->next++;
       hold.unlock();
+      job->processors.give(pthread_self());
 #if defined(__x86_64__)
       __builtin_ia32_ldmxcsr(job->mode);
 #endif
@@ -152,11 +178,11 @@ class Pool {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the threads of others
-    while (threads < wanted) {
+    while ((int)threads.size() < wanted) {
       pthread_t one;
       if (pthread_create(&one, nullptr, member, this)) break;  // the machine may refuse it
       pthread_detach(one);
-      threads++;
+      threads.push_back(one);
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
@@ -184,6 +210,9 @@ class Pool {
       if (now && now != job) return void(job->again = time + SOON);
       if (time < rest) return void(job->again = rest);
       grow(job->others);
+      // Linux likes to wake a thread on its waker's processor, where it waits for milliseconds.
+      auto others = job->processors.without_this();
+      for (pthread_t thread : threads) others.give(thread);
       now = job;
       job->open = true;
       opened = time;
@@ -240,9 +269,8 @@ static inline int quota() {
 // How many threads a process may use: of its processors, by its quota, and by JAXLSTM_THREADS.
 static inline int allowed() {
   int count = std::max(1u, std::thread::hardware_concurrency());
+  if (int found = Processors().count()) count = found;
 #ifdef __linux__
-  cpu_set_t set;
-  if (!sched_getaffinity(0, sizeof set, &set)) count = CPU_COUNT(&set);
   if (int most = quota()) count = std::min(count, most);
 #endif
   const char* text = std::getenv("JAXLSTM_THREADS");
