@@ -13,6 +13,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm import wrappers
+from jaxlstm._named import named
 from networks import CELLS, numbers
 
 
@@ -121,6 +122,75 @@ def test_an_ensemble_has_the_roles_of_one():
     many = jax.tree.map(lambda a: np.stack([a, a]), one)
     assert jaxlstm.weight_roles(many) == jaxlstm.weight_roles(one)
     assert jaxlstm.decay_mask(many) == jaxlstm.decay_mask(one)
+
+
+def in_a_module(params):
+    """A network as a module of Flax or Haiku has it, among other layers."""
+    names = lambda tree: named(tree)[0]
+    dense = {"kernel": np.ones((5, 2)), "bias": np.ones(2)}
+    return {"params": {"Recurrent_0": names(params), "Dense_0": dense}}
+
+
+def roles_of(params):
+    return named(jaxlstm.weight_roles(params))[0]
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("arrangement", ["layer", "bidirectional"])
+def test_weights_that_stand_by_their_names(cell, arrangement):
+    params = numbers(cell, arrangement)
+    tree = in_a_module(params)
+    roles = jaxlstm.weight_roles(tree)["params"]
+    assert roles["Recurrent_0"] == roles_of(params)
+    assert set(roles["Dense_0"].values()) == {"other"}
+    mask = jaxlstm.decay_mask(tree)["params"]
+    assert mask["Recurrent_0"] == named(jaxlstm.decay_mask(params))[0]
+    assert mask["Dense_0"] == {"kernel": True, "bias": False}
+
+
+@pytest.mark.parametrize("name", [*WRAPPED, "convolution", "ensemble"])
+def test_what_is_wrapped_stands_by_its_names(name):
+    params = numbers(jaxlstm.lstm)
+    if name in WRAPPED:
+        params = WRAPPED[name][0](jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 4, 4))
+        params = jaxlstm.Stack((params, params))
+    elif name == "convolution":
+        params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.gru, 2, 3, kernel=(3, 2))
+    else:
+        params = jax.tree.map(lambda a: np.stack([a, a]), params)
+    tree = in_a_module(params)
+    assert jaxlstm.weight_roles(tree)["params"]["Recurrent_0"] == roles_of(params)
+    given = lambda tree: by_path(tree, lambda a: isinstance(a, optax.contrib.MuonDimensionNumbers))
+    said = given(jaxlstm.muon_dimension_numbers(tree)["params"]["Recurrent_0"])
+    expected = given(jaxlstm.muon_dimension_numbers(params))
+    assert said == {k.replace(".", "_"): v for k, v in expected.items()}
+
+
+NO_NETWORK = {
+    "a convolution in time": {"w": np.ones((3, 4, 5)), "b": np.ones(5)},
+    "adapters of low rank": {"lora_a": np.ones((4, 2)), "lora_b": np.ones((2, 4))},
+    "other widths": {"w": np.ones((3, 4, 5)), "b": np.ones((4, 6)), "r": np.ones((5, 4, 5))},
+    "matrices": {"w": np.ones((4, 5)), "r": np.ones((5, 5)), "b": np.ones((2, 5))},
+}
+
+
+@pytest.mark.parametrize("name", NO_NETWORK)
+def test_what_has_the_names_of_a_network_and_is_none(name):
+    assert set(jaxlstm.weight_roles(NO_NETWORK[name]).values()) == {"other"}
+
+
+def test_weight_decay_by_names_where_others_are_masked_already():
+    tree = jax.tree.map(jnp.ones_like, in_a_module(numbers(jaxlstm.gru, "stack")))
+    roles = jaxlstm.weight_roles(tree)
+    for kept in ("bias", "recurrent"):
+        chain = optax.add_decayed_weights(0.5, mask=jaxlstm.decay_mask), optax.scale(-1.0)
+        label = lambda role, kept=kept: "kept" if role == kept else "rest"
+        optimizer = optax.multi_transform(
+            {"kept": optax.chain(*chain), "rest": optax.set_to_zero()}, jax.tree.map(label, roles)
+        )
+        for name, a in by_path(moved(optimizer, tree)).items():
+            decays = kept == by_path(roles)[name] == "recurrent"
+            np.testing.assert_allclose(a, 0.5 if decays else 1.0, err_msg=name)
 
 
 def ones(tree):

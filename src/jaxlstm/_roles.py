@@ -4,16 +4,19 @@ The number of axes does not tell: a bias is `(gates, hidden)`, a matrix `(input,
 and an ensemble has one axis more of each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ._cell import Weight
+from . import cells
+from ._cell import Cell, Weight
 from ._conv import ConvLayer
 from ._layer import CellNode
 from ._node import Node
+from ._types import KeyPath
 
 MATRICES = ("input", "recurrent", "matrix")
 
@@ -28,6 +31,10 @@ def weight_roles(tree: PyTree) -> PyTree:
     - `"initial_state"`: that of `wrappers.learn_initial_state`;
     - `"other"`: arrays outside of networks, and those of a node of your own that does not say
       (see `Node.roles`).
+
+    The modules of `jaxlstm.nnx`, `jaxlstm.linen` and `jaxlstm.haiku` have the weights by their
+    names in a dict, and there they are known by these: a dict of `layers_0_w`, with `layers_0_b`
+    or `layers_0_r` of the same width beside it, is a network.
 
     Args:
         tree: a network, or any tree that holds networks among other arrays.
@@ -46,7 +53,7 @@ def weight_roles(tree: PyTree) -> PyTree:
     assert jaxlstm.weight_roles(params).b == "bias"
     ```
     """
-    return _map(lambda role, a, node: role, tree)
+    return _map(lambda role, a, axes: role, tree)
 
 
 def decay_mask(tree: PyTree) -> PyTree:
@@ -67,7 +74,7 @@ def decay_mask(tree: PyTree) -> PyTree:
     ```
     """
 
-    def of(role: str, a: PyTree, node: Node | None) -> bool:
+    def of(role: str, a: PyTree, axes: int) -> bool:
         return role in MATRICES or (role == "other" and np.ndim(a) > 1)
 
     return _map(of, tree)
@@ -96,10 +103,9 @@ def muon_dimension_numbers(tree: PyTree) -> PyTree:
     """
     from optax.contrib import MuonDimensionNumbers  # of optax alone, which users of it have
 
-    def of(role: str, a: PyTree, layer: Node | None) -> PyTree:
+    def of(role: str, a: PyTree, axes: int) -> PyTree:
         if role in ("input", "recurrent"):
-            first = -np.ndim(a) if isinstance(layer, ConvLayer) else -3
-            return MuonDimensionNumbers((*range(first, -2),), -1)
+            return MuonDimensionNumbers((*range(-axes, -2),), -1)
         if role == "matrix":
             return MuonDimensionNumbers(-2, -1)
         return MuonDimensionNumbers() if role == "other" and np.ndim(a) == 2 else None
@@ -107,26 +113,41 @@ def muon_dimension_numbers(tree: PyTree) -> PyTree:
     return _map(of, tree)
 
 
-def _map(
-    f: Callable[[str, PyTree, Node | None], PyTree],
-    tree: PyTree,
-    role: str = "other",
-    of: Node | None = None,
+def _map(f: Callable[[str, PyTree, int], PyTree], tree: PyTree) -> PyTree:
+    """`f(role, array, axes)` of every leaf of a tree; so many axes has a matrix of its layer."""
+    of = lambda a: isinstance(a, Node) or _is_masked(a)
+    found, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=of)
+    known = _by_name(found)
+    made: list[PyTree] = []
+    for number, (_, a) in enumerate(found):
+        if isinstance(a, Node):
+            made.append(_of_node(f, a))
+        else:
+            made.append(a if _is_masked(a) else f(*known.get(number, ("other", a, 3))))
+    return jax.tree.unflatten(structure, made)
+
+
+def _is_masked(a: object) -> bool:
+    """Whether optax has put `MaskedNode` in the place of an array."""
+    return type(a).__name__ == "MaskedNode"
+
+
+def _of_node(
+    f: Callable[[str, PyTree, int], PyTree], tree: PyTree, role: str = "other", axes: int = 3
 ) -> PyTree:
-    """`f(role, array, the node that has it)` of every leaf of a tree."""
-    is_node = lambda a: isinstance(a, Node)
-    if not is_node(tree):
-        inner = lambda a: _map(f, a) if is_node(a) else f(role, a, of)
-        return jax.tree.map(inner, tree, is_leaf=is_node)
+    if not isinstance(tree, Node):
+        inner = lambda a: _of_node(f, a) if isinstance(a, Node) else f(role, a, axes)
+        return jax.tree.map(inner, tree, is_leaf=lambda a: isinstance(a, Node))
     parts, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda a: a is not tree)
     made: list[PyTree] = []
     for (key,), part in parts:
         name = jax.tree_util.keystr((key,), simple=True)
         if name == "weights" and isinstance(tree, CellNode) and isinstance(part, dict):
-            known = dict(tree.cell.weights)
-            made.append({k: _map(f, a, _role(known.get(k)), tree) for k, a in part.items()})
+            own = dict(tree.cell.weights)
+            made.append({k: _of_node(f, a, _role(own.get(k))) for k, a in part.items()})
         else:
-            made.append(_map(f, part, tree.roles.get(name, "other"), tree))
+            axes = np.ndim(part) if isinstance(tree, ConvLayer) else 3
+            made.append(_of_node(f, part, tree.roles.get(name, "other"), axes))
     return jax.tree.unflatten(structure, made)
 
 
@@ -135,3 +156,75 @@ def _role(weight: Weight | None) -> str:
     words = weight.shape.split() if weight else []
     sizes = [word for word in words[-2:] if not word.isdigit() and word != "gates"]
     return "matrix" if len(sizes) == 2 and "..." not in words else "vector"
+
+
+Named: TypeAlias = dict[str, tuple[int, PyTree]]  # where each stands among all leaves
+
+
+def _by_name(found: Sequence[tuple[KeyPath, PyTree]]) -> dict[int, tuple[str, PyTree, int]]:
+    """The weights of networks that stand in a dict by their key paths, as in a module of Flax."""
+    dicts: dict[tuple[str, ...], Named] = {}
+    for number, (path, a) in enumerate(found):
+        *above, name = [jax.tree_util.keystr((key,), simple=True) for key in path] or [""]
+        if name == "value" and above:  # of a variable of nnx
+            *above, name = above
+        if not isinstance(a, Node):
+            dicts.setdefault(tuple(above), {})[name] = number, a
+    known: dict[int, tuple[str, PyTree, int]] = {}
+    for one in dicts.values():
+        layers = {name[:-1]: axes for name in one if (axes := _layer(name, one))}
+        if not layers:
+            continue
+        for name, (number, a) in one.items():
+            at = max((p for p in layers if name.startswith(p)), key=len, default="")
+            role = _role_by_name(name.removeprefix(at), at in layers)
+            known[number] = role, a, layers.get(at, 3)
+    return known
+
+
+def _layer(name: str, among: Named) -> int:
+    """How many axes `w` of a layer has, those of an ensemble left out; 0 if it is none.
+
+    What stands beside it tells: `r` of the same width, `b` of the same gates and width, or other
+    weights of a cell.
+    """
+    if name != "w" and not name.endswith("_w"):
+        return 0
+    arrays = {role: among[at][1] for role in "wrb" if (at := name[:-1] + role) in among}
+    w, r, b = (None if _is_masked(a := arrays.get(role)) else a for role in "wrb")
+    if len(arrays) < 2 and not any(at.startswith(f"{name[:-1]}weights_") for at in among):
+        return 0
+    if w is None:
+        return 3
+    axes, shape = np.ndim(w), np.shape(w)
+    fits = axes >= 3
+    if r is not None:
+        fits = fits and np.ndim(r) == axes and np.shape(r)[-1] == shape[-1]
+    if b is None:
+        return 3 if fits else 0
+    axes += 2 - np.ndim(b)
+    return axes if fits and axes >= 3 and np.ndim(b) >= 2 and np.shape(b)[-2:] == shape[-2:] else 0
+
+
+def _role_by_name(name: str, of_a_layer: bool) -> str:
+    """What a weight is for by its name; after that of its layer, if it is of one."""
+    if of_a_layer:
+        if name in CellNode.roles:
+            return CellNode.roles[name]
+        if name.startswith("weights_"):
+            kinds = {_role(dict(cell.weights).get(name[8:])) for cell in _cells_with(name[8:])}
+            return kinds.pop() if len(kinds) == 1 else "other"
+    words = name.split("_")
+    said = {role for kind in _kinds(Node) for k, role in kind.roles.items() if k in words}
+    return said.pop() if len(said) == 1 else "other"
+
+
+def _cells_with(weight: str) -> list[Cell]:
+    return [c for c in vars(cells).values() if isinstance(c, Cell) and weight in dict(c.weights)]
+
+
+def _kinds(of: type[Node]) -> Iterator[type[Node]]:
+    for kind in of.__subclasses__():
+        if not issubclass(kind, CellNode):
+            yield kind
+            yield from _kinds(kind)
