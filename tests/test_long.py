@@ -104,7 +104,7 @@ def test_times_must_be_one():
     params = network(jaxlstm.rnn)
     tree = {**sequence(6), "targets": jnp.ones((5, B))}
     for f in (jaxlstm.segmented_loss, jaxlstm.truncated_value_and_grad):
-        with pytest.raises(ValueError, match=r"one time first; got times \[5, 6\]"):
+        with pytest.raises(ValueError, match=r"one time first, .*; got times \[5, 6\]"):
             f(loss, STEPS)(params, some_state(params), tree)
         with pytest.raises(ValueError, match="`steps` must be a whole number, 1 or more"):
             f(loss, 0)
@@ -180,7 +180,87 @@ BAD = {
     ),
     "whole numbers": (lambda p, s, x: (1, s), sequence(6), ValueError, "dtype int64"),
     "a number": (loss, {**sequence(6), "weight": 0}, TypeError, "one time first; got an int in it"),
+    "no axes": (loss, {**sequence(6), "weight": jnp.ones(())}, ValueError, r"times \[6, none\]"),
+    "nothing": (loss, {}, ValueError, r"got times \[\]"),
+    "a part of the state": (
+        lambda p, s, x: (jaxlstm.apply(p, x["xs"], s)[0].sum(), s.h), sequence(6), TypeError,
+        r"a state like the one that it is given, HiddenState\(h=.*; got float64\[3, 5\]",
+    ),
+    "another state": (
+        lambda p, s, x: (s.h.sum(), jax.tree.map(lambda a: a[:1], s)), sequence(2), TypeError,
+        r"HiddenState\(h=float64\[3, 5\]\); got HiddenState\(h=float64\[1, 5\]\)",
+    ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("f", [jaxlstm.segmented_loss, jaxlstm.truncated_value_and_grad])
+def test_a_key_in_the_state_draws_anew_in_every_part(f):
+    """And a counter beside it counts, under all of them."""
+    params = network(jaxlstm.lstm, "stack", dropout=0.5)
+
+    def noisy(params, state, xs):
+        rnn, key, count = state
+        key, now = jax.random.split(key)
+        ys, rnn = jaxlstm.apply(params, xs, rnn, key=now)
+        return (ys**2).sum(), (rnn, key, count + 1)
+
+    xs = inputs(shape=(8, B, N))
+    state = params.initial_state((B,)), jax.random.key(3), jnp.zeros((), int)
+    made = f(noisy, STEPS)
+    whole = made if f is jaxlstm.truncated_value_and_grad else lambda *a: (made(*a), None)
+    (value, (last, key, count)), _ = jax.jit(whole)(params, state, xs)
+    total, expected = 0.0, state
+    for start in range(0, 8, STEPS):
+        one, expected = noisy(params, expected, xs[start : start + STEPS])
+        total = total + one
+    close((value, last), (total, expected[0]))
+    assert (jax.random.key_data(key) == jax.random.key_data(expected[1])).all()
+    assert count == 3
+
+
+@pytest.mark.parametrize("time", [0, 1, STEPS, STEPS + 1])
+def test_times_of_no_step_one_and_a_whole_part(time):
+    params, tree = network(jaxlstm.gru), sequence(time)
+    state = some_state(params)
+    for f in (
+        jax.value_and_grad(jaxlstm.segmented_loss(loss, STEPS), has_aux=True),
+        jaxlstm.truncated_value_and_grad(loss, 10**9),
+    ):
+        close(jax.jit(f)(params, state, tree), jax.value_and_grad(loss, has_aux=True)(
+            params, state, tree))  # fmt: skip
+
+
+@pytest.mark.parametrize("f", [jaxlstm.segmented_loss, jaxlstm.truncated_value_and_grad])
+def test_a_time_that_is_known_when_a_program_runs_is_refused(f, as_users_call_it):
+    from jax import export
+
+    params = network(jaxlstm.gru)
+    (time,) = export.symbolic_shape("t")
+    tree = {"xs": (time, B, N), "targets": (time, B)}
+    tree = {k: jax.ShapeDtypeStruct(shape, float) for k, shape in tree.items()}
+    with pytest.raises(ValueError, match=r"known when the program is traced; got times \[t\]"):
+        export.export(jax.jit(f(loss, STEPS)))(params, params.initial_state((B,)), tree)
+
+
+BURN_INS = {
+    "a tree": (lambda p, xs: ({"rnn": p}, xs), TypeError, "`params` must be what"),
+    "a word": (lambda p, xs: ("rnn", xs), TypeError, "`params` must be what .*; got a str"),
+    "no array": (lambda p, xs: (p, None), TypeError, "`xs` must be one array"),
+    "another state": (lambda p, xs: (p, xs, xs[0]), ValueError, "the state of another network"),
+}
+
+
+@pytest.mark.parametrize("name", BURN_INS)
+def test_what_cannot_be_burned_in(name, as_users_call_it):
+    made, kind, said = BURN_INS[name]
+    with pytest.raises(kind, match=said):
+        jaxlstm.burn_in(*made(network(jaxlstm.gru), inputs()))
+
+
+def test_burn_in_of_no_steps_is_the_state():
+    params = network(jaxlstm.lstm)
+    state = some_state(params)
+    close(jaxlstm.burn_in(params, inputs()[:0], state), state)
 
 
 @pytest.mark.parametrize("name", BAD)

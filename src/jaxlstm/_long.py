@@ -14,7 +14,7 @@ from ._apply import apply
 from ._control import vary_alike
 from ._dtypes import widened
 from ._node import State
-from ._types import Tree
+from ._types import Shape, Tree, TreeDef
 from ._unroll.checkpoint import segments
 
 # (params, state, part) -> (value, state)
@@ -37,7 +37,8 @@ def segmented_loss(loss: Loss, steps: int) -> Loss:
 
     Returns:
         `(params, state, sequence) -> (value, state)`, for a tree of arrays with time first.  A
-        state of None goes to the first segment as it is: the initial state, to `apply`.
+        state of None goes to the first segment as it is: the initial state, to `apply`.  For noise
+        put a key into the state, which the loss splits.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -65,7 +66,7 @@ def segmented_loss(loss: Loss, steps: int) -> Loss:
             return state, value
 
         state = vary_alike(state, (params, sequence))
-        state, values = _over_parts(step, state, sequence, steps)
+        state, values = _over_parts(step, state, sequence, steps, _lacks_a_part(state))
         return _sum(values), state
 
     return whole
@@ -87,7 +88,9 @@ def truncated_value_and_grad(
     Returns:
         `(params, state, sequence) -> ((value, state), gradients)`, sums over the chunks, for a
         tree of arrays with time first.  With one chunk a call, it is a step of training.  A state
-        of None goes to the first chunk as it is: the initial state, to `apply`.
+        of None goes to the first chunk as it is: the initial state, to `apply`.  For noise put a
+        key into the state, which the loss splits: one that it closes over draws the same in every
+        chunk.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -114,7 +117,7 @@ def truncated_value_and_grad(
 
         zeros = jax.tree.map(lambda a: jnp.zeros_like(_wide(a)), params)
         start = jax.lax.stop_gradient(vary_alike(state, (params, sequence))), zeros
-        (state, total), values = _over_parts(step, start, sequence, steps)
+        (state, total), values = _over_parts(step, start, sequence, steps, _lacks_a_part(state))
         total = jax.tree.map(_as, total, params)
         return (_sum(values), jax.lax.stop_gradient(state)), total
 
@@ -146,7 +149,8 @@ def burn_in(
     ys, state = jaxlstm.apply(params, xs[20:], state)
     ```
     """
-    return jax.lax.stop_gradient(apply(jax.lax.stop_gradient(params), xs, state, **options)[1])
+    fixed = jax.lax.stop_gradient(_arguments.params_node(params))
+    return jax.lax.stop_gradient(apply(fixed, xs, state, **options)[1])
 
 
 def bucket_length(time: int, *, shortest: int = 16, growth: float | int = 1.5) -> int:
@@ -187,9 +191,23 @@ def _checked(loss: Loss) -> Loss:
         if not isinstance(outs, tuple) or len(outs) != 2:
             actual = f"{len(outs)} values" if isinstance(outs, tuple) else _arguments.describe(outs)
             raise TypeError(f"`loss` must return `(value, state)`; got {actual}.")
+        if not (_lacks_a_part(state) or _form(state) == _form(outs[1])):
+            raise TypeError(
+                "`loss` must return a state like the one that it is given, "
+                f"{_arguments.outline(state)}; got {_arguments.outline(outs[1])}."
+            )
         return _arguments.number("the value of `loss`", outs[0]), outs[1]
 
     return checked
+
+
+def _lacks_a_part(state: State) -> bool:
+    """Whether a part of a state is None, which a loss turns into an initial state."""
+    return any(a is None for a in jax.tree.leaves(state, is_leaf=lambda a: a is None))
+
+
+def _form(state: State) -> tuple[TreeDef, list[Shape]]:
+    return jax.tree.structure(state), [jnp.shape(a) for a in jax.tree.leaves(state)]
 
 
 def _wide(a: ArrayLike) -> Array:
@@ -210,8 +228,13 @@ def _over_parts(
     carry: Tree,
     sequence: PyTree,
     steps: int,
+    first: bool,
 ) -> tuple[Tree, list[ArrayLike]]:
-    """`body(carry, part, shaped) -> (carry, value)` over parts of time; the last may be shorter."""
+    """`body(carry, part, shaped) -> (carry, value)` over parts of time; the last may be shorter.
+
+    The `first` part stands by itself where it turns None into a state: what goes round a loop has
+    one structure.
+    """
     arrays = jax.tree.leaves(sequence)
     for a in arrays:
         if not hasattr(a, "ndim"):
@@ -219,18 +242,18 @@ def _over_parts(
                 "`sequence` must be a tree of arrays with one time first; got "
                 f"{_arguments.describe(a)} in it."
             )
-    times = {a.shape[0] for a in arrays if a.ndim}
-    if len(times) != 1 or not all(a.ndim for a in arrays):
+    times: list[object] = [*{a.shape[0] if a.ndim else "none" for a in arrays}]
+    time = times[0] if len(times) == 1 else None
+    if not isinstance(time, int):
         raise ValueError(
-            f"`sequence` must be a tree of arrays with one time first; got times {sorted(times)}."
+            "`sequence` must be a tree of arrays with one time first, known when the program is "
+            f"traced; got times [{', '.join(sorted(map(str, times)))}]."
         )
-    (time,) = times
     plain: Shaped = lambda part: part
     part = lambda start, end: jax.tree.map(lambda a: a[start:end], sequence)
     begun = 0
     values: list[ArrayLike] = []
-    if any(a is None for a in jax.tree.leaves(carry, is_leaf=lambda a: a is None)):
-        # What goes round a loop has one structure: the first part turns None into a state.
+    if first:
         begun = min(steps, time)
         carry, one = body(carry, part(0, begun), plain)
         values.append(one)
