@@ -6,7 +6,7 @@ Nothing here computes, except that masked inputs are zeroed first.
 import contextlib
 import functools
 import math
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -213,12 +213,18 @@ def _seen(mask: Array, xs: Array) -> Array:
     return jax.lax.select(*alike(seen, xs, jnp.zeros_like(xs)))
 
 
-def _params(params: PyTree) -> tuple[Node, DType]:
+def params_node(params: PyTree) -> Node:
+    """A network, which is a node."""
     if not isinstance(params, Node):
         raise TypeError(
             "`params` must be what `jaxlstm.init` returns, or be built of `Layer`, `Stack`, "
             f"`Bidirectional` and nodes of your own; got {describe(params)}."
         )
+    return params
+
+
+def _params(params: PyTree) -> tuple[Node, DType]:
+    params = params_node(params)
     for path, a in jax.tree_util.tree_leaves_with_path(params):
         if not hasattr(a, "dtype"):
             raise TypeError(
@@ -342,12 +348,10 @@ def _weights(path: str, node: CellNode) -> None:
             )
 
 
-def _xs(
-    given: object, dtype: DType, size: int | None, axis: int, mask: PyTree, space: int, single: bool
-) -> Array:
-    name = "x" if single else "xs"
+def inputs(name: str, given: object, read: Callable[[object], PyTree] = array) -> PyTree:
+    """Inputs as one array."""
     try:
-        xs = array(given)
+        return read(given)
     except TypeError as e:
         ragged = (
             " Sequences of different lengths are padded to one array, and "
@@ -358,6 +362,13 @@ def _xs(
             f"`{name}` must be one array of inputs; got {describe(given)}."
             + (ragged if isinstance(given, list | tuple) else ""),
         ) from None
+
+
+def _xs(
+    given: object, dtype: DType, size: int | None, axis: int, mask: PyTree, space: int, single: bool
+) -> Array:
+    name = "x" if single else "xs"
+    xs = inputs(name, given)
     if isinstance(given, list | tuple):
         cast = f"np.asarray({name}, '{dtype}')"
     else:

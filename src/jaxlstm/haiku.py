@@ -9,10 +9,10 @@ from typing import Any
 
 import haiku  # pyright: ignore[reportMissingImports]
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ._apply import apply, step
-from ._named import named
+from ._named import features, maker, named
 from ._node import Node, State
 from ._types import Key
 
@@ -36,20 +36,22 @@ class Recurrent(hk.Module):
 
     def network(self, input_size: int) -> Node:
         """The network, as `jaxlstm.apply` takes it and `jaxlstm.convert.save` writes it."""
-        make = lambda key: named(self.make(key, input_size))[0]
-        shapes, structure = named(
-            jax.eval_shape(lambda key: self.make(key, input_size), jax.random.key(0))
-        )
-        drawn = functools.cache(lambda: make(hk.next_rng_key()))
+        make = maker(self.make, input_size)
+        shapes, structure = named(jax.eval_shape(make, jax.random.key(0)))
+        drawn = functools.cache(lambda: named(make(hk.next_rng_key()))[0])
         found = [
             hk.get_parameter(name, a.shape, a.dtype, init=lambda *_, name=name: drawn()[name])
             for name, a in shapes.items()
         ]
         return jax.tree.unflatten(structure, found)
 
-    def __call__(self, xs: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
-        return apply(self.network(xs.shape[-1]), xs, state, **options)
+    def __call__(
+        self, xs: Float[ArrayLike, "time *batch input"], state: State = None, **options: PyTree
+    ) -> tuple[Array, State]:
+        return apply(self.network(features(xs)), xs, state, **options)
 
-    def step(self, x: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
+    def step(
+        self, x: Float[ArrayLike, "*batch input"], state: State = None, **options: PyTree
+    ) -> tuple[Array, State]:
         """One time step: `jaxlstm.step`."""
-        return step(self.network(x.shape[-1]), x, state, **options)
+        return step(self.network(features(x, single=True)), x, state, **options)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn  # pyright: ignore[reportMissingImports]
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from . import _flax
 from ._apply import apply, step
-from ._named import named
+from ._named import features, maker, named
 from ._node import Node, State
 from ._types import Key
 
@@ -40,17 +40,20 @@ class Recurrent(nn.Module):
     @nn.compact
     def network(self, input_size: int) -> Node:
         """The network, as `jaxlstm.apply` takes it and `jaxlstm.convert.save` writes it."""
-        make = lambda key: self.make(key, input_size)
+        make = maker(self.make, input_size)
         weights, structure = named(jax.eval_shape(make, jax.random.key(0)))
         missing = any(not self.has_variable("params", name) for name in weights)
         if missing and self.is_mutable_collection("params"):
             weights, _ = named(make(self.make_rng("params")))
-        found = [self.param(name, _initializer, a) for name, a in weights.items()]
-        return jax.tree.unflatten(structure, found)
+        return structure.unflatten(self.param(name, _initializer, a) for name, a in weights.items())
 
-    def __call__(self, xs: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
-        return apply(self.network(xs.shape[-1]), xs, state, **options)
+    def __call__(
+        self, xs: Float[ArrayLike, "time *batch input"], state: State = None, **options: PyTree
+    ) -> tuple[Array, State]:
+        return apply(self.network(features(xs)), xs, state, **options)
 
-    def step(self, x: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
+    def step(
+        self, x: Float[ArrayLike, "*batch input"], state: State = None, **options: PyTree
+    ) -> tuple[Array, State]:
         """One time step: `jaxlstm.step`."""
-        return step(self.network(x.shape[-1]), x, state, **options)
+        return step(self.network(features(x, single=True)), x, state, **options)

@@ -5,9 +5,9 @@
 
 import jax
 from flax import nnx  # pyright: ignore[reportMissingImports]
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from . import _flax
+from . import _arguments, _flax
 from ._apply import apply, step
 from ._named import named
 from ._node import State
@@ -26,7 +26,7 @@ class Recurrent(nnx.Module):
     """
 
     def __init__(self, params: PyTree) -> None:
-        weights, self.structure = named(params)
+        weights, self.structure = named(_arguments.params_node(params))
         self.names = tuple(weights)
         taken = [name for name in weights if name in vars(self) or hasattr(type(self), name)]
         if taken:
@@ -40,9 +40,13 @@ class Recurrent(nnx.Module):
         weights = [getattr(self, name)[...] for name in self.names]
         return jax.tree.unflatten(self.structure, weights)
 
-    def __call__(self, xs: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
+    def __call__(
+        self, xs: Float[ArrayLike, "time *batch input"], state: State = None, **options: PyTree
+    ) -> tuple[Array, State]:
         return apply(self.params, xs, state, **options)
 
-    def step(self, x: Array, state: State = None, **options: PyTree) -> tuple[Array, State]:
+    def step(
+        self, x: Float[ArrayLike, "*batch input"], state: State = None, **options: PyTree
+    ) -> tuple[Array, State]:
         """One time step: `jaxlstm.step`."""
         return step(self.params, x, state, **options)
