@@ -55,30 +55,30 @@ def apply(
     Args:
         params: what `init` returns, or any tree of `Layer`, `Stack`, `Bidirectional` and your
             own nodes.
-        xs: the inputs, time first unless `axis` says otherwise; any number of batch axes,
-            none included.  The dtype must be that of `params`.
+        xs: the inputs, time first unless `axis` says otherwise, with any number of batch axes
+            or none.  The dtype must be that of `params`.
         state: the state returned by an earlier call; `None` is the initial state.
         mask: where False, the state is unchanged, `ys` is zero, and the values of `xs`
             (NaN included) affect no output and no gradient.
         reset: where True, an episode starts: the state becomes the initial one *before* this
-            step.  Nothing crosses this boundary in either direction: run backwards, the state
-            becomes the initial one before the step that precedes this one in time, and the
+            step.  Nothing crosses this boundary in either direction.  When running backwards, the
+            state becomes the initial one before the step that precedes this one in time, and the
             last state is that of the first episode.  The reset is applied before the mask.
         key: a `jax.random.key` for dropout and other noise; without a key there is no noise.
-        reverse: time runs from the end; `ys[t]` still belongs to `xs[t]`.
+        reverse: run from the last step to the first; `ys[t]` still belongs to `xs[t]`.
         axis: the axis of time in `xs`, `mask`, `reset` and `ys`; 1 for batch-first arrays.
         checkpoint: recompute in the backward pass instead of storing.  With True, memory grows
             with the square root of time; a number is the length of a segment.
         precision: of the matrix products, a value for `jax.default_matmul_precision`.  `None` is
             JAX's default: full float32 on CPU, TF32 or bfloat16 passes on GPU and TPU.
-        implementation: what runs the layers, or several to try in order.  If none of them can
-            run, raises `NotImplementedError` with the reason for one, an
-            `ExceptionGroup` for several.  `None` works everywhere: on one CPU device with a C++
-            compiler it runs a kernel that is compiled once per cell, otherwise loops compiled by
-            XLA.  `"associative"` (linear cells) and `"newton"` (the others) run in parallel over
-            time.  The environment variable `JAXLSTM_KERNEL=off` disables the kernel, and
-            `JAXLSTM_THREADS` limits its threads, of which there are at most as many as the process
-            may use.
+        implementation: the name of the implementation that runs the layers, or several names to
+            try in order.  If none of them can run, raises `NotImplementedError` with the reason
+            for one, an `ExceptionGroup` for several.  `None` works everywhere: on one CPU device
+            with a C++ compiler it runs a kernel that is compiled once per cell, otherwise loops
+            compiled by XLA.  `"associative"` (linear cells) and `"newton"` (the others) run in
+            parallel over time.  The environment variable `JAXLSTM_KERNEL=off` disables the kernel,
+            and `JAXLSTM_THREADS` limits the number of its threads, by default as many as the
+            process may use.
 
     Returns:
         `(ys, state)`: the outputs of the last layer (forward and backward joined, if
@@ -145,8 +145,8 @@ def implementations(
     """Which implementations can run `apply(params, xs, state, **options)`, and why others cannot.
 
     Returns a dict from the name of every implementation to `None`, if it can run this call,
-    or to the reason why not.  Nothing is computed: an array may be a `jax.ShapeDtypeStruct`.  By
-    default the first is chosen that can run and agrees with `scan` to rounding.
+    or to the reason why not.  Nothing is computed: an array may be a `jax.ShapeDtypeStruct`.
+    By default, `apply` chooses among `native`, `deferred` and `scan`.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.minlstm, input_size=3, hidden_size=5)

@@ -65,9 +65,9 @@ class Weight(NamedTuple):
 
     The words are `input`, `hidden`, `output` (the width of the output), `gates`, `head` (the
     width of one of the `heads`), numbers, and names of the cell's options, where an option of
-    `None` stands for `hidden`.  The equations take the weight as a keyword argument of its name;
-    `...` marks the position of its batch axes there, so that `Weight("3 ... hidden", zeros)` is
-    three vectors to multiply a state with.
+    `None` means `hidden`.  The equations take the weight as a keyword argument with its name.
+    There, `...` marks the position of the batch axes: `Weight("3 ... hidden", zeros)` is three
+    vectors, each of which can multiply a state.
     """
 
     shape: str
@@ -430,7 +430,7 @@ def linear_cell(
 
     `gates` names the rows of `u`, one letter each.  `bias` maps gates to initial biases that are
     not zero, or is False for a cell without biases; `weights` declares additional weights, which
-    the equations take by keyword; `sizes` is the shapes of the state's fields, in words.
+    the equations take by keyword; `sizes` gives the shapes of the state's fields, in words.
 
     If the output is a function of the memories, the equations return `(a, b, read)`: the
     memories are the fields of the state after its first, `c' = a * c + b`, and the first is

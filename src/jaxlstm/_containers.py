@@ -118,8 +118,10 @@ class _Bidirectional(NamedTuple):
 class Bidirectional(_Bidirectional, Node):
     """Two nodes, one run backwards in time; their outputs are concatenated, forward first.
 
-    Its state is that of both directions: the forward one after the last step, the backward
-    one after the first.  Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+    The state holds that of both directions: the forward one after the last step, the backward
+    one after the first.  Passed to `apply`, it is where each of them starts: forward at the
+    first step, backward at the last.  Schuster and Paliwal 1997, "Bidirectional recurrent
+    neural networks".
     """
 
     __slots__ = ()

@@ -32,8 +32,8 @@ class _ConvLayer(NamedTuple):
 class ConvLayer(_ConvLayer, CellNode):
     """The weights of one convolutional recurrent layer, and the cell that they are for.
 
-    `xs (time, *batch, *space, input)`, with one to three axes of space, which the states and
-    outputs have too; `mask` and `reset` are `(time, *batch)`.  Zeros stand around the edges.
+    `xs` is `(time, *batch, *space, input)` with one to three spatial axes, which states and
+    outputs have too; `mask` and `reset` are `(time, *batch)`.  Edges are padded with zeros.
     """
 
     __slots__ = ()
@@ -78,10 +78,10 @@ def init_conv(
 ) -> ConvLayer:
     """Initializes the weights of a convolutional recurrent layer: a ConvLSTM, a ConvGRU.
 
-    `kernel` has one to three sizes, one for each axis of space; `input_size` and
-    `hidden_size` count channels.  Shi et al. 2015, "Convolutional LSTM network: a machine
-    learning approach for precipitation nowcasting", arXiv:1506.04214, without its peepholes,
-    whose weights differ from place to place; `peephole_lstm` has one for each channel.
+    `kernel` has one to three sizes, one for each spatial axis; `input_size` and `hidden_size`
+    count channels.  Shi et al. 2015, "Convolutional LSTM network: a machine learning approach
+    for precipitation nowcasting", arXiv:1506.04214, without its peepholes, whose weights differ
+    from place to place; `peephole_lstm` has one weight for each channel instead.
 
     ```python
     params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.lstm, 3, 5, kernel=(3, 3))

@@ -33,20 +33,20 @@ def gradient_flow(
 ) -> PyTree:
     """The norms of `dL/dh_t`, `dL/dc_t` and of every other state, over time.
 
-    `L = loss(ys)`.  `dL/dh_t` is the total derivative: what a small push to `h` after step `t`
-    does to the loss through everything that follows, the layers above among it.  The other
-    arguments are those of `apply`.
+    Here `L = loss(ys)`, and `dL/dh_t` is the total derivative: the effect on the loss of a small
+    change of `h` after step `t`, through everything that follows, including the layers above.
+    The other arguments are those of `apply`.
 
     Returns:
-        The tree of `params`, and where each layer stands its state with the Euclidean norm of
-        the gradient for each step and row, `(time, *batch)`: `flow.c` for one layer of an
-        LSTM, `flow.layers[1].h` in a stack.  Gradients that vanish or explode are these norms
-        falling or growing as `t` goes back; None for a field of whole numbers, such as a counter,
-        which has no gradient.  Hochreiter 1991; Bengio, Simard and Frasconi 1994,
+        The tree of `params`, with a state in place of each layer.  Its fields are the Euclidean
+        norms of the gradients for each step and row, `(time, *batch)`: `flow.c` for a single
+        LSTM layer, `flow.layers[1].h` in a stack.  If these norms fall or grow exponentially as
+        `t` goes back, gradients vanish or explode.  A field of whole numbers, such as a counter,
+        has no gradient and is None.  Hochreiter 1991; Bengio, Simard and Frasconi 1994,
         "Learning long-term dependencies with gradient descent is difficult".
 
     Raises:
-        TypeError, ValueError: as `apply`; or the loss is no real number.
+        TypeError, ValueError: as for `apply`; or the loss is not a real number.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -105,14 +105,14 @@ def state_jacobians(
     """The products of the state Jacobians, `J_t = ds_t/ds_0`, over every span from the start.
 
     `s` is the whole state of the network, every field of every layer in one vector, in the
-    order of `jax.tree.leaves(state)`, without fields of whole numbers, and with those of complex
-    ones as two, real parts first; `s_0` is `state` and `s_t` what it is after `t + 1` steps.  For
-    a span that starts later, give the `xs` and the state from there on.
+    order of `jax.tree.leaves(state)`, without fields of whole numbers, and with a complex field as
+    two, real parts first; `s_0` is `state` and `s_t` the state after `t + 1` steps.  For a span
+    that starts later, pass the `xs` and the state from there on.
 
-    The norm of `J_t` bounds what a small change of the state is worth `t` steps later, and
-    `jnp.linalg.svd(J, compute_uv=False)` says in how many directions it is worth anything.
+    The norm of `J_t` bounds the effect of a small change of the state on later states, and
+    `jnp.linalg.svd(J, compute_uv=False)` says in how many directions there is any effect.
     Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural
-    networks".  A bidirectional network has no one direction of time and raises `ValueError`.
+    networks".  A bidirectional network has no single direction of time and raises `ValueError`.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)

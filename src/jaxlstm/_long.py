@@ -25,20 +25,21 @@ Shaped: TypeAlias = Callable[[PyTree], PyTree]  # of a part, see `segments`
 def segmented_loss(loss: Loss, steps: int) -> Loss:
     """The sum of a loss over segments of time, whose gradient keeps one segment in memory.
 
-    `loss(params, state, part) -> (value, state)` is computed segment by segment and once more on
-    the way back, so that of a sequence only the states between segments are kept, and outputs,
-    logits and whatever else the loss makes of them never exist for all of time.  With as many
-    steps in a segment as there are segments, memory grows with the square root of time.  The
-    gradient is that of the whole sequence.
+    `loss(params, state, part) -> (value, state)` is computed segment by segment, and again in
+    the backward pass.  Only the states between segments are stored, and outputs, logits and
+    other intermediate values never exist for all of time.  With as many steps in a segment as
+    there are segments, memory grows with the square root of time.  The gradient is that of the
+    whole sequence.
 
     Args:
-        loss: a sum over the time of a part, and the state after it.
-        steps: of time in a segment; the last one may be shorter.
+        loss: returns a sum over the steps of a part, and the state after it.
+        steps: the number of steps in a segment; the last segment may be shorter.
 
     Returns:
-        `(params, state, sequence) -> (value, state)`, for a tree of arrays with time first.  A
-        state of None goes to the first segment as it is: the initial state, to `apply`.  For noise
-        put a key into the state, which the loss splits.
+        A function `(params, state, sequence) -> (value, state)`, where `sequence` is a tree of
+        arrays with time first.  A state of None is passed on to the first segment, where `apply`
+        takes it for the initial state.  For noise, put a key into the state and split it in the
+        loss.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -82,15 +83,16 @@ def truncated_value_and_grad(
     "An efficient gradient-based algorithm for on-line training of recurrent network trajectories".
 
     Args:
-        loss: a sum over the time of a part, and the state after it.
-        steps: of time in a chunk; the last one may be shorter.
+        loss: returns a sum over the steps of a part, and the state after it.
+        steps: the number of steps in a chunk; the last chunk may be shorter.
 
     Returns:
-        `(params, state, sequence) -> ((value, state), gradients)`, sums over the chunks, for a
-        tree of arrays with time first.  With one chunk a call, it is a step of training.  A state
-        of None goes to the first chunk as it is: the initial state, to `apply`.  For noise put a
-        key into the state, which the loss splits: one that it closes over draws the same in every
-        chunk.
+        A function `(params, state, sequence) -> ((value, state), gradients)`, where `sequence` is
+        a tree of arrays with time first; value and gradients are sums over the chunks.  To update
+        the weights after every chunk, call it with one chunk at a time.  A state of None is passed
+        on to the first chunk, where `apply` takes it for the initial state.  For noise, put a key
+        into the state and split it in the loss: a key that the loss closes over would give the
+        same noise in every chunk.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -130,16 +132,16 @@ def burn_in(
     state: State = None,
     **options: PyTree,
 ) -> State:
-    """The state after some steps, without gradient: from which a replayed episode continues.
+    """The state after some steps, without gradients, from which a replayed episode continues.
 
-    A state that was stored with older weights is run over the first steps of what is replayed,
-    and the rest is learned from.  Kapturowski et al. 2019, "Recurrent experience replay in
-    distributed reinforcement learning".
+    Use it where a stored state was computed with older weights: run the first steps of the
+    replayed sequence from this state, and learn from the rest.  Kapturowski et al. 2019,
+    "Recurrent experience replay in distributed reinforcement learning".
 
     Args:
         params: the network.
         xs: the first steps, `(time, *batch, input)`.
-        state: what was stored; the initial one unless given.
+        state: the stored state; by default the initial state.
         options: those of `apply`.
 
     ```python
@@ -154,13 +156,14 @@ def burn_in(
 
 
 def bucket_length(time: int, *, shortest: int = 16, growth: float | int = 1.5) -> int:
-    """One of few lengths to pad sequences to, since a program is compiled for every length.
+    """One of a few lengths to pad sequences to, since JAX compiles a program for every length.
 
-    The smallest of `shortest` and of what grows from it by a factor: 30 lengths up to 1000 make
-    at most 12 programs, and no sequence is padded by more than a half.
+    Returns the smallest bucket that is long enough; the buckets are `shortest` and what grows
+    from it by a factor.  Lengths up to 1000 need at most 12 programs, and no sequence longer
+    than `shortest` is padded by more than a half of its length.
 
     Args:
-        time: the longest of the sequences in a batch.
+        time: the length of the longest sequence in a batch.
         shortest: the length of the first bucket.
         growth: how much longer each bucket is than the one before.
 

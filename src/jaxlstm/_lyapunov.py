@@ -15,7 +15,7 @@ from ._gradient_flow import flat_step
 from ._node import Node, Plan, State
 from ._options import count as whole_number
 
-Carried: TypeAlias = tuple[Array, State, Array]  # the state, what of it only counts, directions
+Carried: TypeAlias = tuple[Array, State, Array]  # the state, its integer fields, directions
 
 
 def lyapunov(
@@ -36,26 +36,28 @@ def lyapunov(
     space models", arXiv:2509.21716.  The state is that of the whole network, as in
     `state_jacobians`.
 
-    The Jacobian of each step is applied to orthonormal directions, which QR makes orthonormal
-    again; the exponents are the means of the logarithms of what it takes out.  Benettin et al.
-    1980, "Lyapunov characteristic exponents for smooth dynamical systems"; Engelken, Wolf and
-    Abbott 2023, "Lyapunov spectra of chaotic recurrent neural networks", arXiv:2006.02427.
+    The Jacobian of each step is applied to orthonormal directions, which a QR decomposition makes
+    orthonormal again; the exponents are the means of the logarithms of the diagonal of R.
+    Benettin et al. 1980, "Lyapunov characteristic exponents for smooth dynamical systems";
+    Engelken, Wolf and Abbott 2023, "Lyapunov spectra of chaotic recurrent neural networks",
+    arXiv:2006.02427.
 
     Args:
         params: a network whose layers all run forward in time.
         xs: the inputs, time first, with any number of batch axes.
         state: the state to start from; `None` is the initial state.
-        count: how many exponents, the largest; `None` is all, as many as the state has numbers.
-        skip: how many steps at the start are not counted, while the directions turn to where
-            they grow.
+        count: how many exponents to return, the largest ones; `None` is all, as many as the
+            state has numbers.
+        skip: how many steps at the start to leave out, while the directions align with those
+            that grow fastest.
         precision: as in `apply`.
 
     Returns:
-        For each row its exponents, in natural logarithms per step.  A direction that a step
+        The exponents of each row, in natural logarithms per step.  A direction that a step
         maps to zero has minus infinity.
 
     Raises:
-        TypeError, ValueError: as `apply`; `count` or `skip` does not fit; the network is
+        TypeError, ValueError: as for `apply`; `count` or `skip` does not fit; the network is
             bidirectional.
 
     ```python

@@ -3,7 +3,7 @@
 A network is a tree of nodes.  Every node is a `Node`: it knows its input size and its initial
 state, and it runs a sequence.  A `StepNode` is defined by a single time step; an
 implementation (`_unroll/`) runs it, given one `Problem`.  Other nodes hold nodes, and run them
-by `run`.
+with `run`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,9 +55,9 @@ class Context(NamedTuple):
 class Node:
     """A part of a network: a pytree with the methods that every node must have.
 
-    Your own node inherits from it, or from `StepNode`, and from a class that makes it a pytree,
-    such as a NamedTuple of its fields.  Required: `input_size`, `initial_state` and `run`, which
-    runs the nodes inside by `jaxlstm.run`.
+    A node of your own inherits from this class, or from `StepNode`, and from a class that makes it
+    a pytree, such as a NamedTuple of its fields.  It must define `input_size`, `initial_state` and
+    `run`, which calls `jaxlstm.run` for the nodes inside.
 
     ```python
     from typing import NamedTuple
@@ -129,7 +129,7 @@ class Node:
 class StepNode(Node, abstract=True):
     """A node that is defined by one time step.
 
-    Required: `input_size`, `initial_state` and `step`.  Everything else has a default, to be
+    It must define `input_size`, `initial_state` and `step`.  Everything else has a default, to be
     overridden by a node that multiplies its inputs or its state by weights, or has noise.
     Masks, resets, streaming, both directions and all implementations follow from the step.
 
@@ -178,8 +178,9 @@ class StepNode(Node, abstract=True):
     def step(self, s: State, u: PyTree, recur: Recur, noise: PyTree) -> State:
         """One time step.
 
-        `recur` is the method of the node or a replacement for it: a step multiplies by recurrent
-        weights only through it.  `noise` is what `noise` sampled for this step, None without a key.
+        `recur` is the node's method of this name, or a replacement for it: a step must multiply by
+        recurrent weights only through it.  `noise` is what the method `noise` sampled for this
+        step, or None without a key.
         """
         raise NotImplementedError
 
@@ -192,7 +193,7 @@ class StepNode(Node, abstract=True):
         return self
 
     def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
-        """Samples the noise, and has the steps unrolled."""
+        """Samples the noise, and unrolls the steps."""
         time, batch = xs.shape[0], xs.shape[1:-1]
         once = noise = None
         if context.key is not None:
@@ -216,7 +217,7 @@ def run(node: Node, xs: Array, state: State, context: Context) -> tuple[Array, S
     """Runs a node inside another node, as in the example of `Node`.
 
     Raises:
-        ValueError: the node takes another number of features than `xs` has.
+        ValueError: the node does not take as many features as `xs` has.
     """
     if node.input_size != xs.shape[-1]:
         raise ValueError(

@@ -23,9 +23,9 @@ class Record(NamedTuple):
     """The states and gates of one layer over time; every array is `(time, *batch, ...)`.
 
     `states` holds the state after each step, with the fields of the cell, such as `states.c`;
-    `gates` the values tagged by the equations, such as `gates["f"]`; `u` and `v` are by letter
-    too.  `u = x w + b` is the contribution of the input to each gate and `v = h r` that of the
-    state, with its bias if there is one; in most cells a gate is a function of `u + v`.
+    `gates` holds the values tagged by the equations, such as `gates["f"]`; `u` and `v` are also
+    dicts by letter.  `u = x w + b` is the contribution of the input to each gate and `v = h r`
+    that of the state, with its bias if there is one; in most cells a gate is a function of `u + v`.
     """
 
     states: State  # the state after each step, a NamedTuple as the cell has it

@@ -1,7 +1,7 @@
-"""What each weight is for, as optimisers ask: which are matrices, and of which axes.
+"""What each weight is for, for optimizers: which are matrices, and along which axes.
 
-The number of axes does not tell: a bias is `(gates, hidden)`, a matrix `(input, gates, hidden)`,
-and an ensemble has one axis more of each.
+The number of axes does not say: a bias is `(gates, hidden)`, a matrix `(input, gates, hidden)`,
+and in an ensemble both have one more axis.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +22,14 @@ MATRICES = ("input", "recurrent", "matrix")
 
 
 def weight_roles(tree: PyTree) -> PyTree:
-    """The role of every weight: a tree of strings, as labels of `optax.multi_transform`.
+    """The role of every weight, as a tree of strings: labels for `optax.multi_transform`.
 
     - `"input"`, `"recurrent"`: the matrices `w` and `r` of a layer;
     - `"matrix"`: another matrix of a cell or of a wrapper, such as a highway's gate;
     - `"bias"`: the biases of a layer or of a wrapper;
     - `"vector"`: other weights that multiply or add unit by unit: peepholes, gains, decays;
     - `"initial_state"`: that of `wrappers.learn_initial_state`;
-    - `"other"`: arrays outside of networks, and those of a node of your own that does not say
+    - `"other"`: arrays outside of networks, and those of your own nodes that do not declare it
       (see `Node.roles`).
 
     The modules of `jaxlstm.nnx`, `jaxlstm.linen` and `jaxlstm.haiku` have the weights by their
@@ -57,9 +57,10 @@ def weight_roles(tree: PyTree) -> PyTree:
 
 
 def decay_mask(tree: PyTree) -> PyTree:
-    """True for the weights to decay, the matrices: a `mask` for optax, of arrays or of gradients.
+    """True for the weights to decay, which are the matrices: a `mask` for optax.
 
-    Of arrays outside of networks, those with two axes or more are matrices.
+    It works on trees of weights and of gradients.  Arrays outside of networks count as matrices if
+    they have at least two axes.
 
     Args:
         tree: a network, or any tree that holds networks among other arrays.
@@ -81,11 +82,11 @@ def decay_mask(tree: PyTree) -> PyTree:
 
 
 def muon_dimension_numbers(tree: PyTree) -> PyTree:
-    """The axes of every matrix for `optax.contrib.muon`, which takes each gate by itself.
+    """The axes of every matrix for `optax.contrib.muon`, which treats each gate separately.
 
-    A tree with `optax.contrib.MuonDimensionNumbers` at the matrices and None, which is Adam's
-    part, at all else.  Of arrays outside of networks, those with two axes are matrices, as in
-    optax; an embedding or a readout that is Adam's part is None in the tree that is given on.
+    Returns a tree with `optax.contrib.MuonDimensionNumbers` for matrices, and None for all other
+    arrays, which muon leaves to Adam.  Arrays outside of networks count as matrices if they have
+    two axes, as in optax; to leave an embedding or a readout to Adam, set it to None in the result.
 
     Args:
         tree: a network, or any tree that holds networks among other arrays.

@@ -1,6 +1,6 @@
 """A network as a module of Haiku, whose weights are parameters of Haiku.
 
-`pip install "jaxlstm[haiku]"`, and `import jaxlstm.haiku`, which the library itself does not.
+It needs Haiku, `pip install "jaxlstm[haiku]"`, and is imported by name: `import jaxlstm.haiku`.
 """
 
 import functools
@@ -20,9 +20,10 @@ hk: Any = haiku  # which a type checker takes for this very file
 
 
 class Recurrent(hk.Module):
-    """A network whose every weight is a parameter, by its key path.
+    """A network in which every weight is a parameter of Haiku, named by its key path.
 
-    `make(key, input_size)` makes the network.  A call is `jaxlstm.apply`, with its options.
+    `make(key, input_size)` creates the network.  Calling the module is `jaxlstm.apply`, with its
+    options.
 
         def f(xs):
             rnn = jaxlstm.haiku.Recurrent(lambda key, n: jaxlstm.init(key, jaxlstm.lstm, n, 64))

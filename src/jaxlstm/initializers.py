@@ -1,8 +1,8 @@
-"""Initializers by role: what a weight is for decides how it starts.
+"""Initializers by role: what a weight is for decides how it is initialized.
 
 An initializer takes `(key, shape, dtype)`, as those of `jax.nn.initializers` do, with shapes
-`(input, gates, hidden)`, `(output, gates, hidden)` and `(gates, hidden)`.  A `Scheme` names
-one for each role.  Change one with `_replace`:
+`(input, gates, hidden)`, `(output, gates, hidden)` and `(gates, hidden)`.  A `Scheme` has
+one for each role.  Change one of them with `_replace`:
 
 ```python
 irnn = jaxlstm.initializers.default._replace(r=jaxlstm.initializers.identity)
@@ -24,7 +24,7 @@ from ._types import Key, Shape
 
 
 class Scheme(NamedTuple):
-    """How the weights of a layer start, by role."""
+    """The initializers of the weights of a layer, by role."""
 
     w: Initializer  # input weights
     r: Initializer  # recurrent weights
@@ -135,7 +135,7 @@ def constant(value: float) -> Initializer:
 
 
 def by_gate(*values: float) -> Initializer:
-    """One value for each gate, of all its units."""
+    """One value for each gate, the same for all of its units."""
 
     def values_of(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
         return jnp.broadcast_to(jnp.array(values, dtype)[:, None], shape)
@@ -144,7 +144,7 @@ def by_gate(*values: float) -> Initializer:
 
 
 def orthogonal_stack(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
-    """A random orthogonal matrix in the last two axes, one for each place in the others."""
+    """Random orthogonal matrices in the last two axes, one for each index of the others."""
     if len(shape) == 2:
         return jax.nn.initializers.orthogonal()(key, shape, dtype)
     each = jax.vmap(lambda k: orthogonal_stack(k, shape[1:], dtype))
@@ -164,19 +164,20 @@ def antisymmetric_normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
 default = Scheme(glorot, orthogonal, zeros, zeros, gate_biases=True)
 """Glorot uniform input weights, orthogonal recurrent ones, a forget bias of 1.
 
-Orthogonal for each gate: a product of orthogonal matrices neither grows nor shrinks what it
-carries (Saxe et al. 2014; Le et al. 2015), so a simple network starts without the decay that
-`1 / sqrt(hidden)` uniforms have (their spectral radius is near 0.58).  The forget bias of 1
-lets the cell state be kept at first (Gers et al. 2000; Jozefowicz et al. 2015).
+The recurrent weights of each gate are orthogonal: a product of orthogonal matrices neither
+lengthens nor shortens a vector (Saxe et al. 2014; Le et al. 2015), so a simple network starts
+without the decay that uniform weights within `1 / sqrt(hidden)` have (their spectral radius is
+near 0.58).  With a forget bias of 1 most of the cell state is kept at first (Gers et al. 2000;
+Jozefowicz et al. 2015).
 """
 
 torch = Scheme(
     hidden_uniform, hidden_uniform, hidden_uniform_sum, hidden_uniform, gate_biases=False
 )
-"""Exactly PyTorch's distributions, of its two biases summed where the cell has one."""
+"""Exactly PyTorch's distributions; a single bias has that of the sum of PyTorch's two."""
 
 keras = Scheme(glorot_joined, orthogonal_joined, zeros, zeros, gate_biases=True)
-"""Exactly Keras's: Glorot uniform, orthogonal, zero biases, a forget bias of 1."""
+"""Exactly Keras's distributions: Glorot uniform, orthogonal, zero biases, a forget bias of 1."""
 
 irnn = Scheme(small_normal, identity, zeros, zeros, gate_biases=False)
 """For `rnn_relu`: identity recurrent weights, small input weights, no bias (Le, Jaitly and
@@ -189,13 +190,13 @@ SCHEMES = {"default": default, "torch": torch, "keras": keras, "irnn": irnn}
 def chrono(
     key: ArrayLike, params: PyTree, longest: float | int, *, keep: str = "f", write: str = "i"
 ) -> PyTree:
-    """A network whose gates start with memories of up to `longest` steps, each unit its own.
+    """Sets biases so that the units start with memories of different lengths, up to `longest`.
 
         b_keep = log(t),   b_write = -log(t),   t uniform between 1 and longest - 1
 
-    for the gates that keep and that write, in every layer; the two share `t`.  A cell that
-    has only one of them has the other empty: `keep="z", write=""` for the GRU,
-    `keep="", write="z"` for the minimal GRU, whose gate has the other sense.  Tallec and
+    for the gates that keep and those that write, in every layer; the two share `t`.  For a cell
+    that has only one of them, leave the other empty: `keep="z", write=""` for the GRU,
+    `keep="", write="z"` for the minimal GRU, whose gate has the opposite sense.  Tallec and
     Ollivier 2018, "Can recurrent neural networks warp time?", arXiv:1804.11188.
 
     ```python

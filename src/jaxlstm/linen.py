@@ -1,6 +1,6 @@
 """A network as a module of Flax linen, whose weights are parameters of linen.
 
-`pip install "jaxlstm[flax]"`, and `import jaxlstm.linen`, which the library itself does not.
+It needs Flax, `pip install "jaxlstm[flax]"`, and is imported by name: `import jaxlstm.linen`.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,15 @@ _flax.register()
 
 
 def _initializer(key: Key, a: Array | jax.ShapeDtypeStruct) -> Array:
-    """A weight that is drawn already; of one that is there, linen asks for the shape alone."""
+    """A weight that is sampled already; if it exists in linen, only its shape is asked for."""
     return jnp.zeros(a.shape, a.dtype) if isinstance(a, jax.ShapeDtypeStruct) else jnp.asarray(a)
 
 
 class Recurrent(nn.Module):
-    """A network whose every weight is a parameter, by its key path.
+    """A network in which every weight is a parameter of linen, named by its key path.
 
-    `make(key, input_size)` makes the network.  A call is `jaxlstm.apply`, with its options.
+    `make(key, input_size)` creates the network.  Calling the module is `jaxlstm.apply`, with its
+    options.
 
         rnn = jaxlstm.linen.Recurrent(lambda key, n: jaxlstm.init(key, jaxlstm.lstm, n, 64))
         variables = rnn.init(key, xs)

@@ -1,6 +1,6 @@
 """A network as a module of Flax nnx, whose weights are parameters of nnx.
 
-`pip install "jaxlstm[flax]"`, and `import jaxlstm.nnx`, which nothing else of the library imports.
+It needs Flax, `pip install "jaxlstm[flax]"`, and is imported by name: `import jaxlstm.nnx`.
 """
 
 import jax
@@ -16,10 +16,10 @@ _flax.register()
 
 
 class Recurrent(nnx.Module):
-    """A network whose every weight is an `nnx.Param`, by its key path.
+    """A network in which every weight is an `nnx.Param`, named by its key path.
 
-    Optimisers, `nnx.jit`, `nnx.grad`, `nnx.split` and checkpoints see the weights as those of any
-    other layer.  A call is `jaxlstm.apply`, with its options.
+    Optimizers, `nnx.jit`, `nnx.grad`, `nnx.split` and checkpoints treat the weights like those of
+    any other layer.  Calling the module is `jaxlstm.apply`, with its options.
 
         rnn = jaxlstm.nnx.Recurrent(jaxlstm.init(key, jaxlstm.lstm, 28, 64))
         ys, state = rnn(xs, mask=mask)

@@ -1,8 +1,8 @@
 """Plots of what `record` and `gradient_flow` return: `pip install 'jaxlstm[plot]'`.
 
-Every function takes values and a matplotlib `Axes` (a new figure if none is given), draws,
-and returns the `Axes`.  Colours are those of Okabe and Ito 2008 and the map `cividis`, which
-colour-blind readers tell apart; lines differ in their strokes too, so that they do in grey print.
+Every function takes values and a matplotlib `Axes` (by default that of a new figure), draws into it
+and returns it.  The colours are those of Okabe and Ito 2008 and the colour map `cividis`, which
+colour-blind readers can tell apart; lines also differ in their strokes, for print without colour.
 """
 
 import itertools
@@ -39,10 +39,10 @@ NAMES |= {"z": "update", "n": "candidate", "c": "memory cell", "h": "hidden stat
 def gates(
     record: Record, ax: Axes | None = None, *, row: Row = (), mask: ArrayLike | None = None
 ) -> Axes:
-    """The gates over time: the mean over the units, and between which values half of them lie.
+    """The gates over time: the mean over the units, and a band that holds half of them.
 
-    `row` picks one of a batch, as `record.gates["f"][:, row]` would.  Steps that `mask`, as it
-    was given to `record`, excludes are not drawn.
+    `row` selects one sequence of a batch, as in `record.gates["f"][:, row]`.  `mask` is the mask
+    that `record` was given: the steps that it excludes are not drawn.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -77,11 +77,11 @@ def heatmap(
     label: str = "c",
     limit: float | None = None,
 ) -> Axes:
-    """Every unit over time, such as the memory cell `record.states.c`, with a scale beside it.
+    """Every unit over time, such as the memory cell `record.states.c`, with a colour bar.
 
-    Without a `limit` the colours reach from the least to the largest value.  With one they reach
-    from `-limit` to `limit`, and diverge from zero: several pictures share a scale, and signs are
-    seen.  Where values lie beyond it, the scale ends in a point.
+    Without a `limit` the colours range from the smallest to the largest value.  With one they
+    range from `-limit` to `limit` and diverge from zero, so that signs are visible and several
+    pictures can share a scale.  If values lie beyond the limit, the colour bar ends in a point.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -110,7 +110,7 @@ def heatmap(
 
 
 def flow(norms: State, ax: Axes | None = None, *, row: Row = (), label: str = "") -> Axes:
-    """What `gradient_flow` gives for a layer: the norms of `dL/ds_t`, on a log scale.
+    """What `gradient_flow` returns for a layer: the norms of `dL/ds_t`, on a log scale.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -140,9 +140,9 @@ def saturation(
 ) -> Axes:
     """For each gate, the share of its values that are nearly shut or nearly open.
 
-    Nearly is `within` that share of the gate's range, from 0 to 1, or from -1 to 1 if any of
-    its values are negative.  Steps that `mask`, as it was given to `record`, leaves out are
-    not counted; without it, the zeros that stand there would be.
+    "Nearly" means `within` this fraction of the gate's range, which is 0 to 1, or -1 to 1 if any
+    of its values are negative.  `mask` is the mask that `record` was given: the steps that it
+    excludes are not counted.  Without it, the zeros at these steps would be.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -177,9 +177,9 @@ def compare(
     xlabel: str = "step",
     ylabel: str = "loss",
 ) -> Axes:
-    """Curves of several cells beside each other; of runs `(seeds, time)`, mean and range.
+    """The curves of several cells; for runs `(seeds, time)`, their mean and range.
 
-    `steps` is the positions of the values along the axis, by default 0, 1, 2, ...
+    `steps` are the positions of the values along the axis, by default 0, 1, 2, ...
 
     ```python
     ax = jaxlstm.plot.compare({"lstm": [[3, 2, 1], [3, 1, 1]], "gru": [[3, 2, 2], [2, 2, 1]]})

@@ -47,7 +47,7 @@ def root(x: Array) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, jnp.ones_like(x))), 0 * x)
 
 
-def normalised(x: Array, axes: int | tuple[int, ...], epsilon: float) -> Array:
+def normalized(x: Array, axes: int | tuple[int, ...], epsilon: float) -> Array:
     """`x` with mean 0 and variance 1 over some axes."""
     for _ in range(2):  # once more: rounding a large mean may leave more than epsilon forgives
         x = x - x.mean(axes, keepdims=True)

@@ -15,7 +15,7 @@ from . import activations
     "h", HiddenState, recurrent="", weights={"r": Weight("... hidden", symmetric_uniform)}
 )
 def indrnn(s, u, recur, *, r, activation="relu"):
-    """Independently recurrent network: each unit sees of the state only itself.
+    """Independently recurrent network: each unit sees only its own state.
 
         h' = activation(W x + r * h + b)
 
@@ -86,7 +86,7 @@ def cornn(s, u, recur, *, step=0.042, frequency=2.7, damping=4.7):
 
 @general_cell("abzy", Oscillator)
 def lem(s, u, recur, *, step=1.0):
-    """Long expressive memory: two states, each with its own learned pace.
+    """Long expressive memory: two states, each with its own learned time scale.
 
         a  = step * sigmoid(W_a x + R_a y + b_a)
         b  = step * sigmoid(W_b x + R_b y + b_b)
@@ -119,7 +119,7 @@ class Context(NamedTuple):
     weights={name: Weight("hidden hidden", orthogonal_stack) for name in ("p", "q_h", "q_c")},
 )
 def scrn(s, u, recur, *, p, q_h, q_c, alpha=0.95):
-    """Structurally constrained network: a slow context beside the hidden vector.
+    """Structurally constrained network: a slowly changing context next to the hidden vector.
 
         c' = (1 - alpha) W_c x + alpha c
         h' = sigmoid(P c' + W_h x + R_h h)
@@ -135,7 +135,7 @@ def scrn(s, u, recur, *, p, q_h, q_c, alpha=0.95):
 
 @general_cell("mh", HiddenState)
 def multiplicative_rnn(s, u, recur):
-    """Multiplicative network: the input chooses the recurrent matrix, in factors.
+    """Multiplicative network: the input selects the recurrent matrix, in factors.
 
         m  = (W_m x + b_m) * (R_m h)
         h' = tanh(W_h x + R_h m + b_h)
@@ -153,7 +153,7 @@ def ctrnn(s, u, v, *, alpha=0.2, activation="softplus"):
 
         h' = (1 - alpha) h + alpha * activation(W x + R h + b)
 
-    a step of Euler's along `tau dh/dt = -h + activation(W x + R h + b)`, with
+    a step of Euler's method for `tau dh/dt = -h + activation(W x + R h + b)`, with
     `alpha = dt / tau`.  Its private noise is `jaxlstm.wrappers.recurrent_noise`, within the
     activation, of standard deviation `sqrt(2 / alpha) sigma`.  Options: `alpha`;
     `activation`, by name.  Gates: `h`.  State: `h`.  Yang, Joglekar, Song, Newsome and Wang

@@ -89,7 +89,7 @@ def cfn(s, u, v):
     weights={"a": Weight("... 1", constant(-3.0)), "k": Weight("... 1", constant(3.0))},
 )
 def fastrnn(s, u, v, *, a, k):
-    """Fast recurrent network: a leaky state, the leak learned.
+    """Fast recurrent network: a leaky state with a learned leak.
 
         n  = tanh(W x + R h + b)               candidate
         h' = sigmoid(a) * n + sigmoid(k) * h
@@ -151,7 +151,7 @@ def star(s, u, v):
     weights={"r_a": Weight("... hidden", ones), "r_c": Weight("... hidden", ones)},
 )
 def brc(s, u, recur, *, r_a, r_c):
-    """Bistable recurrent cell: each unit sees of the state only itself.
+    """Bistable recurrent cell: each unit sees only its own state.
 
         a  = 1 + tanh(W_a x + r_a * h + b_a)         above 1 the unit has two rests
         c  = sigmoid(W_c x + r_c * h + b_c)          update gate

@@ -109,7 +109,7 @@ def ligru(s, u, v):
         n  = max(0, W_n x + R_n h + b_n)
         h' = z * h + (1 - z) * n
 
-    The paper normalises `W x` over the batch in place of the bias.  Gates: `z n`.  State:
+    The paper normalizes `W x` over the batch in place of the bias.  Gates: `z n`.  State:
     `h`.  Ravanelli et al. 2018, "Light gated recurrent units for speech recognition",
     arXiv:1803.10225.
     """
@@ -171,7 +171,7 @@ class Delayed(NamedTuple):
 
 @general_cell("unga", Delayed, recurrent="unga", sizes=("hidden", "delay hidden"))
 def tau_gru(s, u, recur, *, delay=5, alpha=1.0, beta=1.0):
-    """GRU with feedback from the past, which a gate weighs.
+    """GRU with feedback from the past, weighted by a gate.
 
         u  = tanh(W_u x + R_u h + b_u)              candidate
         n  = tanh(W_n x + R_n h_past + b_n)         candidate from `delay` steps before
@@ -180,7 +180,7 @@ def tau_gru(s, u, recur, *, delay=5, alpha=1.0, beta=1.0):
         h' = (1 - g) * h + g * (beta u + alpha a * n)
 
     where `h_past` is the hidden vector `delay` steps before `h`, zero before the start.  It is
-    the discretised solution of a delay differential equation.  Options: `delay`, the paper's
+    the discretized solution of a delay differential equation.  Options: `delay`, the paper's
     tau; `alpha`, `beta`.  Gates: `u n g a`.  State: `h past`.  Erichson, Lim and Mahoney 2022,
     "Gated recurrent neural networks with weighted time-delay feedback", arXiv:2212.00228.
     """

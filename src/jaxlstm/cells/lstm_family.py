@@ -5,12 +5,12 @@ from jax.numpy import tanh
 
 from .._cell import LSTMState, Weight, gated_cell, general_cell, tag
 from ..initializers import by_gate, hidden_uniform, ones, orthogonal_stack, zeros
-from .activations import normalised
+from .activations import normalized
 
 
 @gated_cell("igo", LSTMState)
 def lstm_1997(s, u, v):
-    """The LSTM of 1997, which has no forget gate: its memory cell adds up and keeps all.
+    """The LSTM of 1997, which has no forget gate: its memory cell only accumulates.
 
         i  = sigmoid(W_i x + R_i h + b_i)          input gate
         g  = 2 tanh((W_g x + R_g h + b_g) / 2)     what goes into the cell, between -2 and 2
@@ -19,8 +19,8 @@ def lstm_1997(s, u, v):
         h' = o * tanh(c' / 2)                      hidden state, the output
 
     The paper writes `2 tanh(a / 2)` as `4 sigmoid(a) - 2`, and `tanh(a / 2)` as
-    `2 sigmoid(a) - 1`; it starts the gates closed, with biases below zero, and cuts the
-    gradients that leave a memory cell other than through itself, which here are whole.
+    `2 sigmoid(a) - 1`.  It starts the gates closed, with negative biases, and truncates all
+    gradients that leave a memory cell except along the cell itself; here nothing is truncated.
     Gates: `i g o`.  State: `h c`.  Hochreiter and Schmidhuber 1997, "Long short-term memory".
     """
     i, g, o = u + v
@@ -40,7 +40,7 @@ def lstm_1997(s, u, v):
     },
 )
 def residual_lstm(s, u, v, *, pi, pf, po, q):
-    """Residual LSTM: past the memory cell the input goes straight to the output gate.
+    """Residual LSTM: the input bypasses the memory cell to the output gate.
 
         i  = sigmoid(W_i x + R_i h + p_i * c + b_i)
         f  = sigmoid(W_f x + R_f h + p_f * c + b_f)
@@ -62,7 +62,7 @@ def residual_lstm(s, u, v, *, pi, pf, po, q):
 
 @gated_cell("fn", LSTMState, bias={"f": 1.0})
 def janet(s, u, v, *, beta=1.0):
-    """Just another network: an LSTM that has only its forget gate.
+    """Just another network: an LSTM with only a forget gate.
 
         f  = W_f x + R_f h + b_f
         n  = tanh(W_n x + R_n h + b_n)
@@ -93,7 +93,7 @@ def janet(s, u, v, *, beta=1.0):
     },
 )
 def layer_norm_lstm(s, u, v, *, a_u, a_v, a_c, b_c, b_z, epsilon=1e-5):
-    """LSTM with layer normalisation, of Ba, Kiros and Hinton, as in Haste.
+    """LSTM with layer normalization, of Ba, Kiros and Hinton, as in Haste.
 
         i, f, g, o  =  LN(R h) * a_v + LN(W x) * a_u + b_z
         c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
@@ -105,16 +105,16 @@ def layer_norm_lstm(s, u, v, *, a_u, a_v, a_c, b_c, b_z, epsilon=1e-5):
     State: `h c`.  Ba, Kiros and Hinton 2016, "Layer normalization", arXiv:1607.06450,
     supplement, equations 20 to 22.  That of TFLite is `gate_norm_lstm`.
     """
-    u, v = (normalised(z, (0, -1), epsilon) for z in (u, v))
+    u, v = (normalized(z, (0, -1), epsilon) for z in (u, v))
     i, f, g, o = v * a_v + u * a_u + b_z
     i, f, g, o = tag(i=sigmoid(i), f=sigmoid(f), g=tanh(g), o=sigmoid(o))
     c = f * s.c + i * g
-    return o * tanh(normalised(c, -1, epsilon) * a_c + b_c), c
+    return o * tanh(normalized(c, -1, epsilon) * a_c + b_c), c
 
 
 @general_cell("mifgo", LSTMState, bias={"f": 1.0})
 def multiplicative_lstm(s, u, recur):
-    """Multiplicative LSTM: the input chooses the recurrent matrix, in factors.
+    """Multiplicative LSTM: the input selects the recurrent matrix, in factors.
 
         m  = (W_m x + b_m) * (R_m h)           stands for h in the LSTM:
         i, f, g, o  =  W x + R m + b

@@ -5,7 +5,7 @@ from jax.numpy import tanh
 
 from .._cell import LSTMState, Weight, gated_cell, tag
 from ..initializers import by_gate, hidden_uniform, ones, orthogonal_stack
-from .activations import activation, clipped, normalised
+from .activations import activation, clipped, normalized
 
 PEEPHOLES = {name: Weight("... hidden", hidden_uniform) for name in ("pi", "pf", "po")}
 OPTIONAL = {name: weight._replace(when="peephole") for name, weight in PEEPHOLES.items()}
@@ -80,7 +80,7 @@ def coupled_input_lstm(
     s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
     clip=None, cell_clip=None, **weights,
 ):  # fmt: skip
-    """LSTM with coupled gates, of which the input gate is kept: `f = 1 - i`, as ONNX Runtime.
+    """LSTM with coupled gates that keeps the input gate: `f = 1 - i`, as ONNX Runtime.
 
         i  = sigmoid(W_i x + R_i h + b_i)
         g  = tanh(W_g x + R_g h + b_g)
@@ -106,7 +106,7 @@ def coupled_forget_lstm(
     s, u, v, *, peephole=False, gate="sigmoid", candidate="tanh", output="tanh",
     clip=None, cell_clip=None, **weights,
 ):  # fmt: skip
-    """LSTM with coupled gates, of which the forget gate is kept: `i = 1 - f`, as TFLite.
+    """LSTM with coupled gates that keeps the forget gate: `i = 1 - f`, as TFLite.
 
         f  = sigmoid(W_f x + R_f h + b_f)
         g  = tanh(W_g x + R_g h + b_g)
@@ -115,8 +115,8 @@ def coupled_forget_lstm(
         h' = o * tanh(c')
 
     Options: those of `lstm_variant`.  Gates: `f g o`.  State: `h c`.  Greff et al. 2015,
-    "LSTM: a search space odyssey", arXiv:1503.04069; `coupled_input_lstm` is the same with
-    the sign of that gate turned.
+    "LSTM: a search space odyssey", arXiv:1503.04069.  It equals `coupled_input_lstm` with the
+    sign of that gate's weights changed.
     """
     f, g, o = u + v
     options = {"gate": gate, "candidate": candidate, "output": output}
@@ -187,6 +187,6 @@ def gate_norm_lstm(
     operator `UNIDIRECTIONAL_SEQUENCE_LSTM`.
     """
     at = "ifgo".index
-    norm = lambda gate, z: normalised(z, -1, epsilon) * a[at(gate)] + b_z[at(gate)]
+    norm = lambda gate, z: normalized(z, -1, epsilon) * a[at(gate)] + b_z[at(gate)]
     h, c = _step(s.c, *(u + v), norm=norm, cell_clip=cell_clip, **weights)
     return h if q is None else clipped(h @ q, projection_clip), c

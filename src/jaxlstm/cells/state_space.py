@@ -20,7 +20,7 @@ from .activations import root
     sizes=("hidden", "complex hidden"),
 )
 def lru(u, *, ring, c_re, c_im):
-    """Linear recurrent unit: a complex diagonal recurrence, its eigenvalues within the unit disk.
+    """Linear recurrent unit: a complex diagonal recurrence, with eigenvalues within the unit disk.
 
         l  = exp(-exp(nu) + i exp(theta))            eigenvalues
         c' = l * c + exp(gamma) * (W_a x + i W_b x)  memory, complex
@@ -45,13 +45,13 @@ def rg_lru(u, *, decay, c=8.0):
 
         r  = sigmoid(W_r x + b_r)                    recurrence gate
         i  = sigmoid(W_i x + b_i)                    input gate
-        n  = W_n x + b_n                             what the block gives it
+        n  = W_n x + b_n                             the input of the recurrence
         a  = sigmoid(decay) ** (c r)
         h' = a * h + sqrt(1 - a^2) * (i * n)
 
     Options: `c`.  Gates: `r i n`.  State: `h`.  De et al. 2024, "Griffin: mixing gated linear
     recurrences with local attention for efficient language models", arXiv:2402.19427, where
-    `n` is what the unit is given, the gates' input too.
+    `n` is the input of the unit, and the gates read it too.
     """
     r, i, n = tag(r=sigmoid(u[0]), i=sigmoid(u[1]), n=u[2])
     log_a = -c * r * softplus(-decay)
@@ -71,7 +71,7 @@ def rg_lru(u, *, decay, c=8.0):
     sizes=("hidden", "hidden order"),
 )
 def damped_average(u, *, alpha, delta, beta, eta, order=2):
-    """Damped exponential average in several rates for each unit, of Mega.
+    """Damped exponential averages at several rates for each unit, of Mega.
 
         n   = W_n x + b_n
         c'j = (1 - sigmoid(alpha_j) sigmoid(delta_j)) * c_j + sigmoid(alpha_j) * beta_j * n

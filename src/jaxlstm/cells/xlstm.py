@@ -11,7 +11,7 @@ from .._cell import gated_cell, linear_cell, tag
 
 
 class Scalar(NamedTuple):
-    """State of the sLSTM: output, memory, normaliser, stabiliser."""
+    """State of the sLSTM: output, memory, normalizer, stabilizer."""
 
     h: Float[Array, "*batch hidden"]
     c: Float[Array, "*batch hidden"]
@@ -20,7 +20,7 @@ class Scalar(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """State of the mLSTM: output, memory, normaliser."""
+    """State of the mLSTM: output, memory, normalizer."""
 
     h: Float[Array, "*batch hidden"]
     c: Float[Array, "*batch heads value key"]
@@ -32,17 +32,17 @@ def slstm(s, u, v, *, heads=1):
     """Scalar LSTM with exponential gates.
 
         i, f, g, o  =  W x + R h + b
-        m' = max(log sigmoid(f) + m, i)              stabiliser
+        m' = max(log sigmoid(f) + m, i)              stabilizer
         i' = exp(i - m')                             input gate
         f' = exp(log sigmoid(f) + m - m')            forget gate
         c' = f' * c + i' * tanh(g)                   memory
-        n' = f' * n + i'                             normaliser
+        n' = f' * n + i'                             normalizer
         h' = sigmoid(o) * c' / n'
 
     Options: `heads`; `R` is block diagonal with a block for each.  Gates: `i f g o`.  State:
     `h c n m`.  Beck et al. 2024, "xLSTM: extended long short-term memory", arXiv:2405.04517,
     with the sigmoid forget gate.  Where nothing is remembered yet, `i` stands for
-    `log sigmoid(f) + m`, so that the normaliser is 1 however closed the first input gate is.
+    `log sigmoid(f) + m`, so that the normalizer is 1 however closed the first input gate is.
     """
     i, f, g, o = u + v
     decayed = jnp.where(s.n == 0, i, log_sigmoid(f) + s.m)
@@ -61,10 +61,10 @@ def mlstm(u, *, heads=1, cap=15.0):
         i  = exp(cap tanh(i / cap))                  input gate
         f  = sigmoid(cap tanh(f / cap))              forget gate
         C' = f C + i v k^T                           memory
-        n' = f n + i k                               normaliser
+        n' = f n + i k                               normalizer
         h' = sigmoid(o) * C' q / max(|n'^T q|, 1)
 
-    Options: `heads`; `cap`, the soft bound on the gates that stands in for a stabiliser, as
+    Options: `heads`; `cap`, the soft bound on the gates that stands in for a stabilizer, as
     in Beck et al. 2025, "xLSTM 7B", arXiv:2503.13427.  Gates: `i f q k v o`.  State: `h c n`.
     Beck et al. 2024, "xLSTM: extended long short-term memory", arXiv:2405.04517.
     """

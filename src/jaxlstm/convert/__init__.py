@@ -1,7 +1,7 @@
 """Weights of other frameworks, ONNX models, and files of the library's own format.
 
-Nothing here imports another framework: weights come and go as plain mappings of names to
-NumPy arrays, as that framework stores them.
+Nothing here imports another framework: weights are passed and returned as plain mappings of
+names to arrays, in the form in which that framework stores them.
 """
 
 from ._files.file import load as load, save as save

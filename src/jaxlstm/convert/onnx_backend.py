@@ -54,7 +54,7 @@ def _run(proto: onnx.NodeProto, values: Mapping[str, ArrayLike]) -> tuple[ArrayL
 
 
 class Backend(base.Backend):
-    """Runs models of RNN, GRU and LSTM, and of what shapes arrays between them.
+    """Runs models that consist of RNN, GRU, LSTM, and operators that rearrange arrays.
 
     ```
     import onnx.backend.test

@@ -1,7 +1,7 @@
 """Wrappers: noise inside a step, and transformations of the inputs and outputs of a node.
 
 Each function takes a network, or a part of one, and returns it wrapped.  Rates are static values
-of the tree.  Noise is active only when `apply` is given a key; without one, the network
+in the tree.  Noise is active only when `apply` is given a key; without one, the network
 computes the expectation over the noise, as in each paper.
 """
 

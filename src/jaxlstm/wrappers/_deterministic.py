@@ -85,7 +85,7 @@ class ClipGradient(_ClipGradient, StepWrapper):
 def clip_gradient(params: PyTree, limit: float | int) -> PyTree:
     """Bounds the gradient of every unit of the state, at each step back in time.
 
-    A bound is not linear, so it is for reverse mode alone: `jax.jvp` raises `TypeError`.
+    A bound is not linear, so this works in reverse mode only: `jax.jvp` raises `TypeError`.
     Wraps every layer.  Graves 2013, "Generating sequences with recurrent neural networks",
     arXiv:1308.0850.
 
@@ -124,8 +124,8 @@ class InitialState(_InitialState, StepWrapper):
 def learn_initial_state(params: PyTree) -> PyTree:
     """Makes the initial state of every layer a weight, zero at first.
 
-    It is the state at the start of a sequence, if `apply` is given none, and after a reset.  A
-    field of whole numbers, which have no gradient, starts as it did.
+    It is the state at the start of a sequence, if `apply` is not given one, and after a reset.
+    A field of whole numbers has no gradient, and starts as without the wrapper.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)

@@ -64,10 +64,10 @@ def zoneout(params: PyTree, hidden: float, memory: float | None = None) -> PyTre
 
         s' = d * s + (1 - d) * cell(s, x),   d = 1 with probability `rate`, else 0
 
-    Without a key, `d` is its rate.  `hidden` is the rate of the output, `memory` that of the
-    rest of the state, by default the same; a field of whole numbers is always new.  Wraps every
-    layer.  Krueger et al. 2016,
-    "Zoneout: regularizing RNNs by randomly preserving hidden activations", arXiv:1606.01305.
+    Without a key, `d` is its expectation, `rate`.  `hidden` is the rate for the output, `memory`
+    that for the rest of the state, by default the same; a field of whole numbers is always
+    updated.  Wraps every layer.  Krueger et al. 2016, "Zoneout: regularizing RNNs by randomly
+    preserving hidden activations", arXiv:1606.01305.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -125,9 +125,9 @@ def recurrent_dropout(params: PyTree, rate: float, gate: str | None = None) -> P
 
         c' = f * c + i * d(g),   d(g) = g / (1 - rate) with probability 1 - rate, else 0
 
-    anew at every step; the same for the candidate of any cell.  `gate` is its letter: `n`,
-    `g` or `h`, by default whichever the cell has.  Wraps every layer.  Semeniuta, Severyn
-    and Barth 2016, "Recurrent dropout without memory loss", arXiv:1603.05118.
+    sampled anew at every step, and likewise for the candidate of any other cell.  `gate` is its
+    letter: `n`, `g` or `h`, by default whichever the cell has.  Wraps every layer.  Semeniuta,
+    Severyn and Barth 2016, "Recurrent dropout without memory loss", arXiv:1603.05118.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, input_size=3, hidden_size=5)
@@ -204,7 +204,7 @@ class WeightDrop(_WeightDrop, StepWrapper):
 
 
 def weight_drop(params: PyTree, rate: float) -> PyTree:
-    """DropConnect on the recurrent weights: one sample for all time and for the whole batch.
+    """DropConnect on the recurrent weights: one sample for all steps and for the whole batch.
 
         R~ = R * m / (1 - rate),   m = 1 with probability 1 - rate, else 0
 
@@ -261,7 +261,7 @@ def recurrent_noise(params: PyTree, std: float | int) -> PyTree:
 
         u~ = W x + b + std * N(0, 1)
 
-    of each gate.  With `ctrnn`, `std = sqrt(2 / alpha) sigma`.  Wraps every layer.  Song, Yang
+    for each gate.  With `ctrnn`, `std = sqrt(2 / alpha) sigma`.  Wraps every layer.  Song, Yang
     and Wang 2016, "Training excitatory-inhibitory recurrent neural networks for cognitive
     tasks: a simple and flexible framework", PLOS Computational Biology 12(2).
 

@@ -15,7 +15,7 @@ from .._dtypes import wide, widened
 from .._layer import biased, bilinear
 from .._node import Context, Node, State, StepNode, run
 from .._types import Key
-from ..cells.activations import normalised
+from ..cells.activations import normalized
 from ._noise import StateDropout
 from ._step import dtype_of, each_layer, has_products, keep, times
 
@@ -64,10 +64,10 @@ def _dropped(key: Key, rate: float, xs: Array) -> Array:
 def variational_dropout(
     params: PyTree, inputs: float = 0.0, states: float = 0.0, outputs: float = 0.0
 ) -> PyTree:
-    """Dropout with one mask for all time: of inputs, of outputs, and of states.
+    """Dropout with one mask for all steps: of inputs, of outputs, and of states.
 
-    The mask of states applies to the operand of recurrent products, not to the stored state.
-    Inputs and outputs are those of the network that is given, states those of every layer in
+    The mask for states is applied to the operand of recurrent products, not to the stored state.
+    Inputs and outputs are those of the network as a whole; states are those of every layer in
     it.  Units are scaled by `1 / (1 - rate)`.  Gal and Ghahramani 2016, "A theoretically
     grounded application of dropout in recurrent neural networks", arXiv:1512.05287.
 
@@ -132,7 +132,7 @@ class Dense(_Dense, SequenceWrapper):
 
 
 def dense(params: PyTree) -> Dense:
-    """Joins the inputs to the outputs: the next layer sees both, and is as wide as both.
+    """Concatenates the inputs with the outputs, so that the next layer sees both.
 
     Ding et al. 2018, "Densely connected bidirectional LSTM with applications to sentence
     classification", arXiv:1802.00889.
@@ -202,7 +202,7 @@ class _LayerNorm(NamedTuple):
 
 
 class LayerNorm(_LayerNorm, SequenceWrapper):
-    """A node with a layer norm before or behind it; see `layer_norm`."""
+    """A node with a layer norm before or after it; see `layer_norm`."""
 
     __slots__ = ()
     roles: ClassVar = {"gain": "vector", "shift": "bias"}
@@ -216,15 +216,16 @@ class LayerNorm(_LayerNorm, SequenceWrapper):
         return norm(ys), state
 
     def norm(self, x: Array) -> Array:
-        y = normalised(widened(x), -1, self.epsilon.value)
+        y = normalized(widened(x), -1, self.epsilon.value)
         return biased(y * over_rows(widened(self.gain), y), self.shift).astype(x.dtype)
 
 
 def layer_norm(params: PyTree, of: str = "outputs") -> LayerNorm:
     """A layer norm of the inputs or of the outputs of a node, with a learned gain and shift.
 
-    Each step by itself: mean 0 and variance 1 over the features.  Ba, Kiros and Hinton 2016,
-    "Layer normalization", arXiv:1607.06450.  A norm inside the cell is `layer_norm_lstm`.
+    Each step is normalized by itself, to mean 0 and variance 1 over the features.  Ba, Kiros and
+    Hinton 2016, "Layer normalization", arXiv:1607.06450.  For a norm inside the cell, see
+    `layer_norm_lstm`.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, input_size=3, hidden_size=5)

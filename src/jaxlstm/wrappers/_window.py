@@ -19,7 +19,7 @@ class _Delay(NamedTuple):
 
 
 class Delay(_Delay, StepNode):
-    """A node that gives, at each step, the newest inputs side by side; see `window`."""
+    """A node that outputs, at each step, the newest inputs side by side; see `window`."""
 
     __slots__ = ()
     roles: ClassVar = {"of": "vector"}
@@ -38,7 +38,7 @@ class Delay(_Delay, StepNode):
 
 
 def window(params: PyTree, size: int) -> Stack:
-    """The network with the newest `size` inputs at each step, the newest first, then older.
+    """Gives the network the newest `size` inputs at each step, starting with the newest.
 
     A causal convolution of width `size` over the inputs, as in the QRNN: the rows of `w` are
     its kernel.  The network must be initialized with `size` times as many features.

@@ -52,29 +52,29 @@ def save(
 ) -> None:
     """Writes a network, or a tree around networks, into one safetensors file.
 
-    The architecture is in it as data.  Around networks stand dicts, lists and tuples of arrays,
-    keys of `jax.random`, numbers, strings and None: an embedding and a readout, the step that
-    training has come to.  NumPy's arrays of 64 bits are kept as they are.
+    The architecture is stored as data.  The tree around networks may contain dicts, lists and
+    tuples of arrays, keys of `jax.random`, numbers, strings and None: an embedding and a readout,
+    or the current training step.  64-bit arrays of NumPy are kept as they are.
 
-    The file is written beside its place and then moved there, so that a kill at any instant
-    leaves the old file or the new one.  What a kill leaves beside it, `*.tmp`, the next `save` to
-    this path removes.  Weights are named by key path, as in `to_dict`, and any reader of
-    safetensors can read them.
+    The file is written under a temporary name and then renamed, so that if the process is killed,
+    either the old file or the new one is there.  The next `save` to this path removes temporary
+    files, `*.tmp`, that were left behind.  Weights are named by key path, as in `to_dict`, and any
+    reader of safetensors can read them.
 
     Args:
-        path: of the file; a file that stands there is replaced, and the new one has its mode.
-            Where a link leads to it, the link stays.
-        params: what `init` returns, built of the library's own nodes; or a tree that holds such
-            networks.
-        cells: names for cells of your own, which `load` must be given again.
-        architecture: False writes the leaves of any tree at all, for `load(path, like=...)`:
-            a tree with the state of an optimiser, or with classes of your own.
+        path: the file; an existing file is replaced, and the new one has its mode.  If the path
+            is a link, the link stays.
+        params: what `init` returns, built from nodes of this library; or a tree that contains
+            such networks.
+        cells: names for cells of your own, which must be passed to `load` again.
+        architecture: False stores only the leaves, of any tree, for `load(path, like=...)`: a
+            tree with the state of an optimizer, or with classes of your own.
 
     Raises:
-        ValueError: a cell or a node that a file cannot describe; a network that `load` would
-            refuse; or, as a `FileError`, a path where something else than a file stands.
-        TypeError: a leaf that is no array, key, number or string.
-        OSError: what the system says of the path or of the disk.
+        ValueError: a file cannot describe a cell or a node, or `load` would refuse the network;
+            as a `FileError`, there is something other than a file at the path.
+        TypeError: a leaf is not an array, key, number or string.
+        OSError: the file cannot be written.
         ImportError: safetensors is missing: `pip install 'jaxlstm[safetensors]'`.
 
     ```python
@@ -240,28 +240,26 @@ def load(
 ) -> PyTree:
     """Reads what `save` wrote.
 
-    Nothing in the file is run: it names cells of this library, or of `cells`, and its options
-    are plain data.  It is read once, and time and memory are bounded by its size: what its
-    header says is compared with the tensors before anything is made of it.
+    Nothing in the file is executed: it names cells of this library, or of `cells`, and their
+    options are plain data.  It is read once, and time and memory are bounded by its size: its
+    header is compared with the tensors before anything is created.
 
     Args:
-        path: of the file.
-        like: a tree of the same key paths, shapes and dtypes, which the leaves are put into;
-            a number or a string stands where the file has one of its type.  The architecture
-            in the file is not looked at then, so that cells, nodes and other classes may be of
-            your own.
-        cells: names to cells of your own, as they were given to `save`.
+        path: the file.
+        like: a tree with the same key paths, shapes and dtypes, into which the leaves are put;
+            it must have a number or a string where the file has one.  The architecture in the
+            file is then ignored, so that cells, nodes and other classes may be your own.
+        cells: cells of your own by name, as they were passed to `save`.
 
     Returns:
-        The network, or the tree.  Its arrays are JAX's; around networks those of 64 bits are
-        NumPy's while `jax_enable_x64` is off, with every bit that was saved.
+        The network, or the tree.  Its arrays are JAX arrays; outside of networks, 64-bit arrays
+        are NumPy arrays while `jax_enable_x64` is off, with every bit that was saved.
 
     Raises:
-        FileError: the file is not what `save` writes: which file, which tensor, what was
-            expected and what came.  It is a `ValueError`.
-        TypeError: weights are of a dtype that JAX would truncate, or `like` or `cells` is not what
-            it must be.
-        OSError: what the system says of the path, such as `FileNotFoundError`.
+        FileError: `save` did not write this file; the message says which file, which tensor,
+            what was expected and what was found.  It is a `ValueError`.
+        TypeError: weights have a dtype that JAX would truncate, or `like` or `cells` is invalid.
+        OSError: the file cannot be read, such as `FileNotFoundError`.
         ImportError: safetensors is missing: `pip install 'jaxlstm[safetensors]'`.
     """
     deserialize = extra("safetensors", "safetensors").deserialize

@@ -42,7 +42,7 @@ Json: TypeAlias = PyTree  # dicts, lists, strings and numbers
 
 
 class FileError(ValueError):
-    """A file that cannot be loaded: which file, which tensor, what was expected, what came."""
+    """A file that cannot be loaded: which file, which tensor, what was expected and found."""
 
     def __init__(self, file: str, tensor: str | None, expected: str, found: str) -> None:
         self.file, self.tensor, self.expected, self.found = file, tensor, expected, found

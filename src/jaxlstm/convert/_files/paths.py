@@ -62,12 +62,12 @@ def to_dict(params: PyTree) -> dict[str, np.ndarray]:
 def from_dict(arrays: Mapping[str, ArrayLike], like: Tree) -> Tree:
     """The tree `like` with the arrays of `to_dict`.
 
-    Every leaf must be there, of the shape and dtype that it has in `like`, and nothing else.
+    `arrays` must have exactly the leaves of `like`, with the same shapes and dtypes.
 
     Raises:
-        ValueError: a leaf is missing, or one too many, or of another shape or dtype.
-        TypeError: `arrays` is no mapping, a leaf is no array, or a weight is of a dtype that JAX
-            would truncate.
+        ValueError: a leaf is missing or unexpected, or has another shape or dtype.
+        TypeError: `arrays` is not a mapping, a leaf is not an array, or a weight has a dtype that
+            JAX would truncate.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)

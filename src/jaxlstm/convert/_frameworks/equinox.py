@@ -99,21 +99,22 @@ def from_equinox(
     """The network of Equinox's `LSTMCell` or `GRUCell`, of a list of them, or of a module.
 
     Args:
-        cell_or_weights: names to arrays, as the cell's attributes are named, or the cell; a
+        cell_or_weights: a mapping of the cell's attribute names to arrays, or the cell itself; a
             list of cells becomes a `Stack`.
-        prefix: of the names that are meant, such as `"encoder/cell"`: whole components. A list of
-            them, in the order in which the modules feed each other, makes a `Stack`; without it
-            several modules are refused, since no name says that order.
-        cell: to insist on one of `lstm` and `gru`, which these are.
-        bidirectional: that forward and backward cells alternate.
+        prefix: the prefix of the names to convert, such as `"encoder/cell"`, in whole components. A
+            list of prefixes, in the order in which the modules feed each other, gives a `Stack`.
+            Without a prefix several modules are refused, since their names do not say that order.
+        cell: `lstm` or `gru`, to require this one.
+        bidirectional: whether forward and backward cells alternate.
 
     Returns:
         A `Layer`, a `Bidirectional` or a `Stack`.
 
     Raises:
-        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
-            floating, not that of the others, or one that JAX would truncate.
-        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
+        TypeError: the argument is not a mapping but, for example, a module or a file; a name is
+            not a string; or the dtype of an array is not floating, not that of the others, or one
+            that JAX would truncate.
+        ValueError: the names, shapes or arrangement are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
@@ -128,14 +129,14 @@ def from_equinox(
 def to_equinox(params: PyTree, *, prefix: str | Sequence[str] = "", like: PyTree = None) -> PyTree:
     """The arrays of the Equinox cell that computes `params`, by attribute.
 
-    A `Stack` becomes a mapping from the number of a layer, a `Bidirectional` one from
-    `forward` and `backward`.  Put them into a cell by `equinox.tree_at`.  With `like`, a cell
-    or what holds cells, its fields come back as mappings, those below `prefix` replaced.
-    Equinox has no second bias for the gates `r` and `z`: theirs are summed.
+    A `Stack` becomes a mapping from the number of each layer, a `Bidirectional` one from
+    `forward` and `backward`.  Put the arrays into a cell with `equinox.tree_at`.  With `like`, a
+    cell or something that holds cells, returns its fields as mappings, with those below `prefix`
+    replaced.  Equinox has no second bias for the gates `r` and `z`, so their two are summed.
 
     Raises:
-        TypeError: `params` holds what other frameworks do not have, or several dtypes.
-        ValueError: Equinox has no such cell, or `like` is of another shape.
+        TypeError: `params` has several dtypes, or nodes that other frameworks do not have.
+        ValueError: Equinox has no such cell, or `like` has other names or shapes.
     """
     if like is not None:
         return filled(EQUINOX, params, _tree(like), prefix)

@@ -118,24 +118,26 @@ def from_flax(
     """The network of Flax's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `MGUCell` or `SimpleCell`.
 
     Args:
-        params: of linen, what `module.init` returns; of nnx, `nnx.to_pure_dict(nnx.state(module))`.
-            Of a module `RNN` or `Bidirectional`, of several, or of a cell alone.
-        prefix: of the names that are meant, such as `"params/encoder"`: whole components. A list of
-            them, in the order in which the modules feed each other, makes a `Stack`; without it
-            several modules are refused, since no name says that order. The
-            members of a `Sequential`, `layers_0` and so on, are in order.
-        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation_fn=relu`, or
-            such as `jaxlstm.cells.gru_variant(candidate="softsign")` for other activations.
-        bidirectional: that forward and backward cells alternate, where names such as
-            `SimpleCell_0`, `SimpleCell_1` do not say so.  `forward_rnn` says so itself.
+        params: in linen, what `module.init` returns; in nnx, `nnx.to_pure_dict(nnx.state(module))`.
+            These may be of a module `RNN` or `Bidirectional`, of several, or of a single cell.
+        prefix: the prefix of the names to convert, such as `"params/encoder"`, in whole components.
+            A list of prefixes, in the order in which the modules feed each other, gives a `Stack`.
+            Without a prefix several modules are refused, since their names do not say that order;
+            the members of a `Sequential`, `layers_0` and so on, do.
+        cell: the cell, where the weights do not say it: `jaxlstm.rnn_relu` for
+            `activation_fn=relu`; a variant such as
+            `jaxlstm.cells.gru_variant(candidate="softsign")` for other activations.
+        bidirectional: whether forward and backward cells alternate, where the names do not say it
+            (`SimpleCell_0`, `SimpleCell_1`, but not `forward_rnn`).
 
     Returns:
         A `Layer`, a `Bidirectional` or a `Stack`.
 
     Raises:
-        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
-            floating, not that of the others, or one that JAX would truncate.
-        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
+        TypeError: the argument is not a mapping but, for example, a module or a file; a name is
+            not a string; or the dtype of an array is not floating, not that of the others, or one
+            that JAX would truncate.
+        ValueError: the names, shapes or arrangement are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5)
@@ -155,17 +157,17 @@ def to_flax(
 ) -> PyTree:
     """The parameters of the Flax module that computes `params`.
 
-    A layer becomes the tree of its cell; a stack that of a `Sequential` of `RNN` modules.
-    `api="nnx"` gives the names of `OptimizedLSTMCell` to an LSTM.  With `like`, parameters or
-    a state of either, a copy of it comes back with the arrays below `prefix` replaced,
-    whatever its modules are called.
+    A layer becomes the tree of its cell, and a stack that of a `Sequential` of `RNN` modules.
+    With `api="nnx"` an LSTM has the names of `OptimizedLSTMCell`.  With `like`, parameters or
+    a state of either, returns a copy of it with the arrays below `prefix` replaced, whatever
+    its modules are called.
 
-    The biases of PyTorch's kind have a home in linen's GRU, but none in nnx's, which lacks
-    the bias of the recurrent candidate: there, one that is not zero is refused.
+    The GRU of linen has a bias in the recurrent part of the candidate, as PyTorch's has.  That of
+    nnx has none, so a bias there that is not zero is refused.
 
     Raises:
-        TypeError: `params` holds what other frameworks do not have, or several dtypes.
-        ValueError: Flax has no such cell, or `like` is of another shape.
+        TypeError: `params` has several dtypes, or nodes that other frameworks do not have.
+        ValueError: Flax has no such cell, or `like` has other names or shapes.
     """
     if like is not None:
         return filled(FLAX, params, like, prefix)

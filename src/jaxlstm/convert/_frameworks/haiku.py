@@ -54,23 +54,24 @@ def from_haiku(
     """The network of Haiku's `LSTM`, `GRU` or `VanillaRNN`, alone or in a `DeepRNN`.
 
     Args:
-        params: module names to names to arrays, as `transform(f).init` returns them.
-        prefix: of the names that are meant, such as `"encoder/lstm"`: whole components. A list of
-            them, in the order in which the modules feed each other, makes a `Stack`; without it
-            several modules are refused, since no name says that order.
-        cell: to insist on one of `lstm`, `gru_reset_before` and `rnn_relu`, which these are.
-        bidirectional: that forward and backward cores alternate, `lstm` and `lstm_1`.
+        params: the arrays by module name and name, as `transform(f).init` returns them.
+        prefix: the prefix of the names to convert, such as `"encoder/lstm"`, in whole components. A
+            list of prefixes, in the order in which the modules feed each other, gives a `Stack`.
+            Without a prefix several modules are refused, since their names do not say that order.
+        cell: one of `lstm`, `gru_reset_before` and `rnn_relu`, to require this one.
+        bidirectional: whether forward and backward cores alternate, as `lstm` and `lstm_1`.
         sum_biases: Haiku's LSTM adds 1 to the forget gate when it runs.  True adds it to the
-            bias, which rounds a small bias once; False keeps it apart as `recurrent_bias`, so
-            that `to_haiku` gives back every bit.
+            bias, which rounds a small bias once; False keeps it separate, in `recurrent_bias`,
+            so that `to_haiku` returns every bit.
 
     Returns:
         A `Layer`, a `Bidirectional` or a `Stack`.
 
     Raises:
-        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
-            floating, not that of the others, or one that JAX would truncate.
-        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
+        TypeError: the argument is not a mapping but, for example, a module or a file; a name is
+            not a string; or the dtype of an array is not floating, not that of the others, or one
+            that JAX would truncate.
+        ValueError: the names, shapes or arrangement are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5)
@@ -88,14 +89,14 @@ def to_haiku(
 ) -> PyTree:
     """The parameters of the Haiku core that computes `params`.
 
-    Names are those of a core alone or in a `DeepRNN`: `lstm/linear`, `lstm_1/linear`.  With
-    `like`, parameters of a larger function, a copy of it comes back with the arrays below
+    Names are those of a single core or of a `DeepRNN`: `lstm/linear`, `lstm_1/linear`.  With
+    `like`, the parameters of a larger function, returns a copy of it with the arrays below
     `prefix` replaced.
 
     Raises:
-        TypeError: `params` holds what other frameworks do not have, or several dtypes.
-        ValueError: Haiku has no such core (its GRU resets before the product, its
-            simple RNN has a rectifier), or `like` is of another shape.
+        TypeError: `params` has several dtypes, or nodes that other frameworks do not have.
+        ValueError: Haiku has no such core (its GRU resets before the product, and its
+            simple RNN uses a ReLU), or `like` has other names or shapes.
     """
     if like is not None:
         return filled(HAIKU, params, like, prefix)

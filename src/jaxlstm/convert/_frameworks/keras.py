@@ -87,27 +87,29 @@ def from_keras(
     Args:
         weights: the list of `layer.get_weights()`, or a mapping of weight names to arrays,
             `{w.path: w.numpy() for w in layer.weights}`, both in Keras's order; or an HDF5 file
-            of Keras 2 or 3 as h5py opens it.  The states of its seeds and of an optimiser are not
-            read.
-        prefix: of the names that are meant, such as `"sequential/lstm"`: whole components. A list
-            of them, in the order in which the layers feed each other, makes a `Stack`; without it
-            several layers are refused, since no name says that order.
-        cell: what the weights do not say: `jaxlstm.rnn_relu` for `activation="relu"`, such as
-            `jaxlstm.cells.lstm_variant(candidate="softsign", output="softsign")` for other
-            activations (Keras 3 calls `("hard_sigmoid", 1 / 6, 0.5)` by the name
-            `hard_sigmoid`), and for a GRU without biases `jaxlstm.gru_reset_before` if
-            `reset_after=False`.
-        bidirectional: of a list, that forward and backward layers alternate in it.  Names say
-            so themselves.  `Bidirectional` must join its outputs (`merge_mode="concat"`).  Where
-            a list may be either, a stack must be told by False.
+            of Keras 2 or 3 as h5py opens it.  The states of seeds and of an optimizer are
+            ignored.
+        prefix: the prefix of the names to convert, such as `"sequential/lstm"`, in whole
+            components. A list of prefixes, in the order in which the layers feed each other, gives
+            a `Stack`. Without a prefix several layers are refused, since their names do not say
+            that order.
+        cell: the cell, where the weights do not say it: `jaxlstm.rnn_relu` for
+            `activation="relu"`; a variant for other activations, such as
+            `jaxlstm.cells.lstm_variant(candidate="softsign", output="softsign")` (the
+            `hard_sigmoid` of Keras 3 is `("hard_sigmoid", 1 / 6, 0.5)`); and
+            `jaxlstm.gru_reset_before` for a GRU without biases if `reset_after=False`.
+        bidirectional: for a list, whether forward and backward layers alternate in it; pass False
+            for a stack where a list could be either.  In a mapping, the names say it.
+            `Bidirectional` must concatenate its outputs (`merge_mode="concat"`).
 
     Returns:
         A `Layer`, a `Bidirectional` or a `Stack`.
 
     Raises:
-        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
-            floating, not that of the others, or one that JAX would truncate.
-        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
+        TypeError: the argument is not a mapping but, for example, a module or a file; a name is
+            not a string; or the dtype of an array is not floating, not that of the others, or one
+            that JAX would truncate.
+        ValueError: the names, shapes or arrangement are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.gru, 3, 5)
@@ -168,12 +170,12 @@ def to_keras(
 ) -> list[np.ndarray] | dict[str, PyTree]:
     """The weights as Keras has them: a list for `layer.set_weights(to_keras(params))`.
 
-    With `like`, a mapping of weight names such as `{w.path: w for w in layer.weights}`, a
-    copy of it comes back with the weights below `prefix` replaced.
+    With `like`, a mapping of weight names such as `{w.path: w for w in layer.weights}`, returns
+    a copy of it with the weights below `prefix` replaced.
 
     Raises:
-        TypeError: `params` holds what other frameworks do not have, or several dtypes.
-        ValueError: Keras has no such layer, or `like` is of another shape.
+        TypeError: `params` has several dtypes, or nodes that other frameworks do not have.
+        ValueError: Keras has no such layer, or `like` has other names or shapes.
     """
     if like is not None:
         return filled(KERAS, params, like, prefix)

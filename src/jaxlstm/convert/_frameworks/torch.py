@@ -128,24 +128,25 @@ def from_torch(
     """The network of a `torch.nn.LSTM`, `GRU` or `RNN`, or of one of their cells.
 
     Args:
-        state_dict: names to arrays, as `module.state_dict()` has them; tensors will do, of
-            bfloat16 and with gradients too.
-        prefix: of the names that are meant, such as `"encoder.rnn."`: whole components. A list of
-            them, in the order in which the modules feed each other, makes a `Stack`; without it
-            several modules are refused, since no name says that order.
-        cell: what the weights do not say: `jaxlstm.rnn_relu` for `nonlinearity="relu"`.
-            Without it, one gate is `rnn`, three are `gru` and four `lstm`.
-        sum_biases: PyTorch has two biases for every gate, of which the sum is all that counts
-            except in the candidate of a GRU.  False keeps both: the second is `recurrent_bias`.
+        state_dict: a mapping of names to arrays, such as `module.state_dict()`; the values may be
+            tensors, including those of bfloat16 and those that require gradients.
+        prefix: the prefix of the names to convert, such as `"encoder.rnn."`, in whole components. A
+            list of prefixes, in the order in which the modules feed each other, gives a `Stack`.
+            Without a prefix several modules are refused, since their names do not say that order.
+        cell: the cell, where the weights do not say it: `jaxlstm.rnn_relu` for
+            `nonlinearity="relu"`.  By default one gate is `rnn`, three are `gru` and four `lstm`.
+        sum_biases: PyTorch has two biases for every gate, of which only the sum matters, except
+            in the candidate of a GRU.  False keeps both: the second is `recurrent_bias`.
 
     Returns:
-        A `Layer`, a `Bidirectional` or a `Stack`.  Dropout is no weight: it is
-        `params._replace(dropout=Static(p))` on a `Stack`.
+        A `Layer`, a `Bidirectional` or a `Stack`.  The rate of dropout is not among the weights:
+        set it with `params._replace(dropout=Static(p))` on a `Stack`.
 
     Raises:
-        TypeError: no mapping (a module, a file), a name that is no string, or a dtype that is not
-            floating, not that of the others, or one that JAX would truncate.
-        ValueError: names, shapes or an arrangement that are not those of recurrent layers.
+        TypeError: the argument is not a mapping but, for example, a module or a file; a name is
+            not a string; or the dtype of an array is not floating, not that of the others, or one
+            that JAX would truncate.
+        ValueError: the names, shapes or arrangement are not those of recurrent layers.
 
     ```python
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 3, 5, layers=2, bidirectional=True)
@@ -163,19 +164,18 @@ def to_torch(
 ) -> PyTree:
     """The `state_dict` of the PyTorch module that computes `params`, as NumPy arrays.
 
-    `module.load_state_dict({k: torch.from_numpy(a) for k, a in to_torch(params).items()})`.
-    `prefix` is put before every name.  With `like`, a state dict of a larger module, a copy
-    of it comes back with the arrays below `prefix` replaced, by tensors where it holds tensors, so
-    that `load_state_dict` takes it; they keep the dtype of `params`.  A bias of a layer that has
-    only one becomes `bias_ih`, with a `bias_hh` of zeros.  PyTorch reads no NumPy array of
-    bfloat16: without `like`, give it `a.astype("float32")`, which `load_state_dict` casts back and
-    loses nothing.
+    To load what it returns: `module.load_state_dict({k: torch.tensor(a) for k, a in
+    arrays.items()})`.  `prefix` is put before every name.  With `like`, the state dict of a larger
+    module, returns a copy of it with the arrays below `prefix` replaced, by tensors where it holds
+    tensors, so that `load_state_dict` takes it; they keep the dtype of `params`.  If a layer has
+    only one bias, it becomes `bias_ih`, and `bias_hh` is zero.  PyTorch cannot read NumPy arrays of
+    bfloat16: without `like`, pass it `a.astype("float32")`, which `load_state_dict` casts back
+    without loss.
 
     Raises:
-        TypeError: `params` holds what other frameworks do not have, or several dtypes.
-        ValueError: PyTorch has no such layer: a GRU that resets before the product,
-            a layer of its own width in the midst of a stack, directions that are stacks of
-            their own, a wrapper.
+        TypeError: `params` has several dtypes, or nodes that other frameworks do not have.
+        ValueError: PyTorch has no such layer: a GRU that resets before the product, layers of
+            different widths in a stack, directions that are stacks of their own, a wrapper.
     """
     if like is not None:
         return filled(TORCH, params, like, prefix, _like_tensor)

@@ -160,32 +160,32 @@ def from_onnx(
 ) -> PyTree:
     """The network of the nodes RNN, GRU and LSTM of an ONNX model.
 
-    Nodes that feed each other become a `Stack`; `direction="reverse"` a `Reverse`.  Options
-    become those of the cell: peepholes, clip, activations with alpha and beta,
-    `input_forget`, `linear_before_reset`.  What belongs to a call stays there: the layout is
-    `axis`; sequence lengths that are an input of the model are a `mask`, and an initial state
-    that is one is `state`.
+    Nodes that feed each other become a `Stack`; `direction="reverse"` becomes a `Reverse`.
+    Attributes become options of the cell: peepholes, clip, activations with alpha and beta,
+    `input_forget`, `linear_before_reset`.  What belongs to a call is passed to `apply`: the layout
+    as `axis`, sequence lengths that are an input of the model as `mask`, and an initial state that
+    is an input as `state`.
 
-    Weights may be computed from constants, in functions of the model too.  Between two nodes of
-    a stack nothing may stand but what makes the outputs of one, all directions side by side,
-    the inputs of the next, and dropout, which does nothing when a model is used and is not read.
+    Weights may be computed from constants, also in functions of the model.  Between two nodes of a
+    stack there may only be operators that rearrange the outputs of one, all directions side by
+    side, into the inputs of the next, and dropout, which is inactive in inference and is ignored.
 
     Args:
         source: a path, the bytes of a model, or an `onnx.ModelProto`.
         node: the name of a node, or the names of several in the order in which they feed each
-            other; without it, all that there are, if they are a chain.  A node without a name
-            has that of its first output; nodes of subgraphs (`If`, `Loop`) and of functions
-            count, with a number behind names that several nodes have.
-        state: whether to return `(params, state)`, with the initial state that the model
-            computes from constants, of one row where every row of a batch has the same; None
-            where it is zero or an input of the model.
+            other; by default all of them, if they form a chain.  A node without a name has that
+            of its first output.  Nodes in subgraphs (`If`, `Loop`) and in functions are included;
+            if several nodes have the same name, a number is appended to it.
+        state: whether to return `(params, state)`, with the initial state that the model computes
+            from constants.  It has one row if all rows of a batch are the same, and is None if the
+            initial state is zero or an input of the model.
         sum_biases: as for `from_torch`.
 
     Raises:
-        ValueError, TypeError: no model of ONNX; no such node, or nodes that are no chain;
-            weights that depend on what the model is given when it runs; an attribute, an
-            activation or an operator that no cell computes; a state or lengths that would be
-            lost.  These two are all that a model can raise.
+        ValueError, TypeError: this is not an ONNX model; there is no such node, or the nodes are
+            not a chain; weights depend on inputs of the model; no cell computes an attribute, an
+            activation or an operator; a state or lengths would be lost.  A model raises no other
+            errors than these two.
         OSError: the file cannot be opened.
         ImportError: onnx is missing: `pip install 'jaxlstm[onnx]'`.
     """

@@ -38,31 +38,31 @@ def to_onnx(
     """The ONNX model that computes `params`, with a node RNN, GRU or LSTM for every layer.
 
     Its input `xs (time, batch, input)` and output `ys (time, batch, output)` are those of
-    `apply`, time and batch of any size.  Its further outputs are the last states of every
+    `apply`, with time and batch of any size.  Further outputs are the last states of every
     layer, `state.0.h (directions, batch, hidden)` and for an LSTM `state.0.c`.  It computes what
-    `apply` computes without a key: the dropout of a `Stack` is no part of it.
+    `apply` computes without a key, so it does not include the dropout of a `Stack`.
 
-    A whole model is one file: with `embedding` the input is `tokens (time, batch)` of int64, and
-    what `pooling` and `readout` make of `ys` is the first output, `logits`.
+    It can also be a whole model: with `embedding` the input is `tokens (time, batch)` of int64, and
+    with `pooling` or `readout` the first output is `logits`, computed from `ys`.
 
     Args:
         params: what `init` returns.
-        path: of a file to write, whole or not at all.
+        path: a file to write; it is written completely or not at all.
         lengths: whether the model has an input `lengths (batch,)` of int32.
         state: whether the model has the inputs `initial.0.h`, `initial.0.c`, and so on.
         embedding: a table `(tokens, input)`: the network runs over `embedding[tokens]`.
-        pooling: what stands for a sequence in place of its steps: `"mean"`, of the outputs of its
-            steps (zero for one without any), or `"last"`, the last hidden states of the last
-            layer, forward first.
-        readout: `(w, b)` with `w (output, logits)` and `b (logits,)`, or `w` alone, for
+        pooling: how a sequence becomes one vector: `"mean"` is the mean of the outputs over its
+            steps (zero for an empty sequence), `"last"` the last hidden states of the last layer,
+            forward first.  Without it there is an output for every step.
+        readout: `(w, b)` with `w (output, logits)` and `b (logits,)`, or only `w`, for
             `ys @ w + b`.
 
     Returns:
         The `onnx.ModelProto`.
 
     Raises:
-        ValueError, TypeError: ONNX has no operator for a cell or a node, no place for a number
-            or a dtype, or `params` are no weights of a network.
+        ValueError, TypeError: ONNX has no operator for a cell or a node, or cannot represent a
+            number or a dtype; or `params` are not the weights of a network.
         ImportError: onnx is missing: `pip install 'jaxlstm[onnx]'`.
 
     ```python
