@@ -225,7 +225,7 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
     (file,) = folder.iterdir()
     capsys.readouterr()
     again = run(folder)
-    assert "lstm goes on at step 19 of 30" in capsys.readouterr().err
+    assert "lstm resumes at step 19 of 30" in capsys.readouterr().err
     assert not again.interrupted
     assert (again.train_bits, again.held_out) == (whole.train_bits, whole.held_out)
     jax.tree.map(np.testing.assert_array_equal, again.model, whole.model)
@@ -263,7 +263,7 @@ def test_killed_it_ends_with_the_same_weights(small_text, tmp_path, monkeypatch)
         assert process.returncode == -signal.SIGKILL
     command += [tmp_path / "killed"]
     done = subprocess.run(command, check=True, capture_output=True, timeout=400)
-    assert b"goes on at step" in done.stderr
+    assert b"resumes at step" in done.stderr
     one, other = (read(tmp_path / way / "lstm.safetensors") for way in ("whole", "killed"))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert not times()  # done, they are removed
@@ -360,7 +360,7 @@ def test_ctrl_c_in_the_adding_problem_shows_what_there_is(tmp_path, monkeypatch,
     assert stopped["runs"] == []
     assert (tmp_path / "stopped" / "adding.png").exists()
     assert not (tmp_path / "stopped" / "demo.png").exists()
-    assert "Ctrl-C: the step that runs ends, and is kept" in capfd.readouterr().err
+    assert "Ctrl-C: finishing and saving the current step" in capfd.readouterr().err
     code, resumed = run("stopped")
     assert code == 0
     assert resumed["adding"] == whole["adding"]
@@ -442,5 +442,5 @@ def test_ctrl_c_ends_it_cleanly(small_text, tmp_path):
     assert process.returncode == 130, err
     assert b"Traceback" not in err
     assert b"(interrupted)" in out
-    assert b"Ctrl-C: the step that runs ends, and is kept" in err
+    assert b"Ctrl-C: finishing and saving the current step" in err
     assert (tmp_path / "out" / "demo.png").exists()

@@ -3,13 +3,13 @@
 First on the adding problem over growing distances, to see where each stops learning; then on text,
 with a sample of what the LSTM writes.
 
-`python -m jaxlstm info` tells what this installation can do, and `python -m jaxlstm build lstm gru`
-makes the kernels of cells ahead of their first use.
+`python -m jaxlstm info` shows what this installation can do, and `python -m jaxlstm build lstm gru`
+compiles the kernels of cells ahead of their first use.
 
-Stopped at any moment, even killed, the same command resumes from its checkpoint, and ends with
-the same weights.
+If it is stopped or killed at any moment, the same command resumes from its checkpoint, and ends
+with the same weights.
 
-Exit codes: 0 done; 2 the arguments or the text are no good; 130 ended by Ctrl-C, with the
+Exit codes: 0 done; 2 the arguments or the text are invalid; 130 ended by Ctrl-C, with the
 tables, the sample and the pictures of what there was.
 """
 
@@ -43,36 +43,38 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m jaxlstm",
         description="Trains an RNN, a GRU and an LSTM of equal parameter count, first on the "
         "adding problem over growing distances, then as language models of characters, and writes "
-        "tables, a sample and pictures. Ctrl-C ends it with what it has.",
-        epilog="`python -m jaxlstm info` tells what this installation can do; "
-        "`python -m jaxlstm build CELL ...` makes the kernels of cells ahead of their first use.",
+        "tables, a sample and pictures. Ctrl-C stops the training and shows what there is so far.",
+        epilog="`python -m jaxlstm info` shows what this installation can do; "
+        "`python -m jaxlstm build CELL ...` compiles kernels of cells ahead of their first use.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--distances", nargs="*", type=_least(int, 12), default=[25, 50, 100, 200], metavar="T",
-        help="steps in a sequence of the adding problem; none leaves the problem out")  # fmt: skip
-    add("--adding-steps", type=whole, default=500, help="training steps over each of them, at most")
-    add("--adding-seeds", type=whole, default=3, help="networks trained over each of them")
-    add("--text", metavar="FILE", help="a UTF-8 text; else Python's own language reference")
+        help="lengths of the sequences of the adding problem; pass none to skip it")  # fmt: skip
+    add("--adding-steps", type=whole, default=500, help="most training steps for each length")
+    add("--adding-seeds", type=whole, default=3, help="networks trained for each length")
+    add("--text", metavar="FILE", help="a UTF-8 text; by default Python's own language reference")
     add("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="which cells to train")
-    add("--hidden", type=whole, default=192, help="its width as LSTM; the others follow its size")
+    add("--hidden", type=whole, default=192, help="units of the LSTM; other cells have its weights")
     add("--layers", type=whole, default=1, help="layers of each language model")
     add("--steps", type=whole, default=900, help="training steps of each language model")
-    add("--batch", type=whole, default=32, help="streams that are read side by side, or the next "
-        "multiple of the devices")  # fmt: skip
+    add("--batch", type=whole, default=32, help="streams that are read side by side, rounded up to "
+        "a multiple of the devices")  # fmt: skip
     add("--chunk", type=whole, default=64, help="characters a step; gradients reach that far")
     add("--rate", type=_least(float, 1e-9), default=3e-3, help="highest learning rate")
     add("--sample", type=whole, default=400, help="characters that the LSTM writes")
     add("--temperature", type=_least(float, 1e-3), default=0.7, help="of the sample")
     add("--seed", type=_least(int, 0), default=0, help="of the language models and the sample")
-    add("--output", type=Path, default=Path("demo-output"), help="folder for what is written")
-    add("--checkpoint", type=Path, metavar="FOLDER", help="for checkpoints; else in the output")
+    add("--output", type=Path, default=Path("demo-output"), help="folder for the results")
+    add("--checkpoint", type=Path, metavar="FOLDER", help="folder for checkpoints; by default in "
+        "the folder for the results")  # fmt: skip
     add("--save", type=_least(float, 0), default=10.0, metavar="SECONDS",
-        help="between two checkpoints")  # fmt: skip
-    add("--devices", type=whole, metavar="N", help="how many share the batch (default: all)")
+        help="time between two checkpoints")  # fmt: skip
+    add("--devices", type=whole, metavar="N", help="how many devices share the batch; by default "
+        "all of them")  # fmt: skip
     add("--coordinator", metavar="HOST:PORT", help="of a cluster that JAX does not detect")
-    add("--processes", type=whole, metavar="N", help="in such a cluster")
-    add("--process", type=_least(int, 0), metavar="I", help="which of them this is")
+    add("--processes", type=whole, metavar="N", help="number of processes in such a cluster")
+    add("--process", type=_least(int, 0), metavar="I", help="which of these processes this is")
     return parser
 
 
@@ -106,8 +108,8 @@ def demo(options: argparse.Namespace) -> int:
         with contextlib.redirect_stdout(shown):
             return _demo(options, ())
     then = (
-        "the step that runs ends, and is kept; then come the tables, the sample and the pictures "
-        "of what there is."
+        "finishing and saving the current step; then come the tables, the sample and the pictures "
+        "of what there is so far."
     )
     with ctrl_c(then) as pressed:
         return _demo(options, pressed)
@@ -134,7 +136,7 @@ def _demo(options: argparse.Namespace, pressed: Sequence[int]) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(options.checkpoint or options.output / "checkpoint", options.save)
     print(f"JAX {jax.__version__} on {devices}")
-    print(f"stopped at any moment, the same command resumes from {checkpoint.folder}")
+    print(f"if this is stopped, the same command resumes from {checkpoint.folder}")
     cells = [name for name in CELLS if name in options.cells]
     written: list[str] = []
 

@@ -48,7 +48,7 @@ def train(
 ) -> Run:
     """Trains until the steps are done, or the step in which `pressed` gets an entry.
 
-    With a checkpoint it resumes where an earlier run of the same was stopped, to the same weights.
+    With a checkpoint, it resumes where an earlier run was stopped, and ends with the same weights.
     Of several processes the first writes it, and all read it.
     """
     devices = devices or Devices(1)
@@ -80,7 +80,7 @@ def train(
         bits, seconds, held_out = curve
         done = len(bits)
         if first:
-            print(f"{name:>5} goes on at step {done:,} of {steps:,}", file=sys.stderr)
+            print(f"{name:>5} resumes at step {done:,} of {steps:,}", file=sys.stderr)
     devices.check_alike(done, "All processes must see the same folder of checkpoints.")
     model, opt_state = devices.copied((model, opt_state))
     zeros, state = devices.shared_out((zeros, state), 0)
