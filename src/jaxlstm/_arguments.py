@@ -206,10 +206,10 @@ def segment(checkpoint: object) -> int | Literal["sqrt"] | None:
 def _seen(mask: Array, xs: Array) -> Array:
     """Inputs with zeros under the mask: NaN there must not reach even a product with zero.
 
-    First of all, for `jax_debug_nans` stops at any operation that a NaN goes through.
+    This comes first, since `jax_debug_nans` stops at any operation on a NaN.
     """
     seen = jnp.broadcast_to(of_rows(mask, xs), xs.shape)
-    # Not `jnp.where`, which first converts what it chooses from.
+    # Not `jnp.where`, which would first convert its operands.
     return jax.lax.select(*alike(seen, xs, jnp.zeros_like(xs)))
 
 

@@ -102,13 +102,14 @@ def init_conv(
     bias = _arguments.flag("bias", bias)
     inner, outer = jax.random.split(start)
     places = math.prod(sides)
-    # What a unit sees, all places of the kernel together, is what its start depends on.
+    # Initial weights depend on the number of inputs that a unit sees, over the whole kernel.
     p = init_layer(inner, cell, places * input_size, hidden_size, of, made, bias)
     w = p.w.reshape(*sides, input_size, *p.w.shape[1:])
     r = p.r
     if r is not None:
         r = made.r(outer, (places * r.shape[0], *r.shape[1:]), wide(of)).astype(of)
         r = r.reshape(*sides, -1, *r.shape[1:])
-        # What the identity puts at the first place belongs in the middle; others are alike there.
+        # An identity matrix stands at the first place of the kernel and belongs in the middle;
+        # to other initializers all places are alike.
         r = jnp.roll(r, [(size - 1) // 2 for size in sides], range(len(sides)))
     return ConvLayer(cell, w, r, p.b, p.recurrent_bias, p.weights)

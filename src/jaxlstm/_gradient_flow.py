@@ -71,8 +71,8 @@ def gradient_flow(
 
     def norm(a: Array) -> Array:
         units = tuple(range(rows, a.ndim))
-        # The square of what vanishes is zero, and of what explodes infinite: in float32 the norm
-        # would be so beyond 1e-23 and 1e19.
+        # Without a scale, squares would underflow or overflow: in float32, norms below 1e-23 would
+        # be zero, and those above 1e19 infinite.
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a), units, keepdims=True, initial=0))
         some = (largest > 0) & (largest < jnp.inf)  # not NaN
         scale = jnp.where(some, largest, 1)

@@ -103,7 +103,7 @@ def _exponents(net: Node, xs: Array, state: State, count: int, skip: int) -> Arr
             directions, r = jnp.linalg.qr(jax.vmap(along, 1, 1)(directions))
             return (flat, counted, directions), jnp.log(jnp.abs(jnp.diagonal(r)))
 
-        # Of any direction, so that none is one in which nothing grows.
+        # Random, since a fixed direction could be one in which nothing grows.
         directions = jax.random.normal(jax.random.key(0), (flat.size, count), flat.dtype)
         carry = flat, counted, jnp.linalg.qr(directions)[0]
         _, logarithms = jax.lax.scan(body, carry, xs)

@@ -229,5 +229,5 @@ def run(node: Node, xs: Array, state: State, context: Context) -> tuple[Array, S
     mask = context.mask
     if mask is None or isinstance(node, StepNode) or ys.shape[: mask.ndim] != mask.shape:
         return ys, state
-    # What a node of one's own makes of the zeros there, such as a bias, is not an output.
+    # A user's node may turn the zeros there into something else, such as its bias.
     return where(mask, ys, jnp.zeros_like(ys)), state

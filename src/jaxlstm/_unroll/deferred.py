@@ -61,7 +61,7 @@ def run(problem: Problem) -> tuple[Array, State]:
     node, xs = problem.node, problem.xs
     batch, cpu = xs.shape[1:-1], jax.default_backend() == "cpu"
     rows = math.prod(batch)
-    # One row and weights that stay in the cache: a step is so little that calls count.
+    # With one row, and weights that stay in the cache, a step is so short that calls matter.
     small = isinstance(node, Layer) and all(a is None or a.size < 2**16 for a in (node.w, node.r))
     light = cpu and rows == 1 and small
     if light and batch:

@@ -208,7 +208,7 @@ class LayerNorm(_LayerNorm, SequenceWrapper):
     roles: ClassVar = {"gain": "vector", "shift": "bias"}
 
     def run(self, xs: Array, state: State, context: Context) -> tuple[Array, State]:
-        # The shift must not stand under the mask, where a skip would hand it on.
+        # No shift under the mask, where a skip connection would pass it on.
         norm = lambda x: where(context.mask, self.norm(x), jnp.zeros_like(x))
         if self.before.value:
             return run(self.node, norm(xs), state, context)

@@ -316,7 +316,7 @@ class Reader:
                 if not isinstance(value, _containers.Static) or not allowed(value.value):
                     raise self.wrong(at, f"{words} as `{name}`", value)
         if isinstance(node, wrappers.RecurrentDropout):
-            # Of a gate that there is not, nothing would be dropped.
+            # A gate that does not exist would drop nothing.
             gates = getattr(getattr(innermost(node), "cell", None), "gates", "")
             gate = node._asdict()["gate"].value
             if gate not in list(gates):

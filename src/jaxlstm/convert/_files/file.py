@@ -153,7 +153,7 @@ def replace(file: str | bytes | os.PathLike[str] | os.PathLike[bytes], content: 
     """Writes a file of the same folder to the disk, then moves it to its place in one step."""
     path, old = _place(os.fsdecode(file))
     folder, name = os.path.split(path)
-    # Room for the rest of a name; what is cut off may be shared, and then the locks tell.
+    # Leaves room for a suffix.  Two long names may then begin alike; locks tell them apart.
     stem = os.path.join(folder, os.fsencode(name)[:100].decode("utf-8", "ignore"))
     _clean(folder, os.path.basename(stem))
     f = _temporary(stem, 0o666 if old is None else 0o600)

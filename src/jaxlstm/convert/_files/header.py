@@ -121,7 +121,7 @@ def _head(file: str, f: BinaryIO, size: int) -> bytes:
     length, most = int.from_bytes(start, "little"), min(size - 8, LIMIT)
     text = f.read(length) if len(start) == 8 and length <= most else b""
     if not text.startswith(b"{"):
-        # Only now: a length is any eight bytes, those that a pickle starts with among them.
+        # Only now, since any eight bytes are a length, including those that start a pickle.
         for beginning, kind in STARTS.items():
             if start.startswith(beginning):
                 raise FileError(file, None, "a safetensors file", kind)
