@@ -117,8 +117,10 @@ linkcheck_ignore = [r"https://(doi\.org|www\.jstor\.org)/.*"]
 
 
 def markdown(app, what, name, obj, options, lines):
-    """Turns fences into code blocks, and indented equations into literal ones."""
+    """Fences become code blocks, indented equations literal ones, and numbers of papers links."""
     text = "\n".join(lines)
+    paper = r"`arXiv:\1 <https://arxiv.org/abs/\1>`__"
+    text = re.sub(r"\barXiv:(\d{4}\.\d{4,5})", paper, text)
     text = re.sub(
         r"```(\w*)\n(.*?)\n```",
         lambda m: (

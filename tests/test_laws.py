@@ -141,6 +141,15 @@ def test_bidirectional_is_two_runs(cell):
     close((ys, forward, backward), (jnp.concatenate([yf, yb], -1), sf, sb))
 
 
+def test_each_direction_continues_from_its_own_state():
+    params = network(jaxlstm.lstm, "bidirectional").layers[0]
+    _, state = jaxlstm.apply(params, XS)
+    ys, (forward, backward) = jaxlstm.apply(params, XS, state)
+    yf, sf = jaxlstm.apply(params.forward, XS, state.forward)
+    yb, sb = jaxlstm.apply(params.backward, XS, state.backward, reverse=True)
+    close((ys, forward, backward), (jnp.concatenate([yf, yb], -1), sf, sb))
+
+
 @over_cells
 @pytest.mark.parametrize(
     ("arrangement", "length"),
