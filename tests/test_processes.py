@@ -24,12 +24,15 @@ def free_port():
         return s.getsockname()[1]
 
 
-def ran(commands, devices):
-    """What processes that run at once have printed."""
+def ran(commands, devices, told=None):
+    """What processes that run at once have printed; `told` is more of the environment of each."""
     flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    pipes = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    started = [subprocess.Popen([sys.executable, *command], **pipes) for command in commands]
+    common = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [
+        subprocess.Popen([sys.executable, *command], env={**common, **more}, **pipes)
+        for command, more in zip(commands, told or [{}] * len(commands), strict=True)
+    ]
     try:
         ends = [process.communicate(timeout=400) for process in started]
     finally:
@@ -63,20 +66,31 @@ def test_as_on_one_device(processes, devices, alone):
     assert alone["losses"][-1] < alone["losses"][0] - 0.5  # it learns
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (2, 1)])
-def test_the_demo_trains_on_all_devices_and_joins_a_cluster(processes, devices, tmp_path):
+def slurm(port, processes):
+    """What SLURM says to each process of a step."""
+    step = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(processes)}
+    each = [{"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)} for n in range(processes)]
+    return [{**step, **one, "JAX_COORDINATOR_PORT": str(port)} for one in each]
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "detected"), [(1, 4, False), (2, 1, False), (2, 1, True)]
+)
+def test_the_demo_trains_on_all_devices_and_joins_a_cluster(processes, devices, detected, tmp_path):
     """To the losses of one device; the first process alone writes and prints."""
     text = tmp_path / "text.txt"
     text.write_text("one two three. " * 120, encoding="utf-8")
     small = ["--hidden", "8", "--steps", "30", "--batch", "4", "--chunk", "8", "--sample", "20"]
     small += ["--distances"]
     command = ["-m", "jaxlstm", "--text", str(text), *small, "--cells", "gru", "lstm", "--output"]
-    cluster = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(processes)]
     ran([[*command, str(tmp_path / "alone")]], 1)
-    folder = str(tmp_path / "together")
-    first, *others = ran(
-        [[*command, folder, *cluster, "--process", str(n)] for n in range(processes)], devices
-    )
+    together, port = [*command, str(tmp_path / "together")], free_port()
+    cluster = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(processes)]
+    if detected:
+        first, *others = ran([together] * processes, devices, slurm(port, processes))
+    else:
+        named = [[*together, *cluster, "--process", str(n)] for n in range(processes)]
+        first, *others = ran(named, devices)
     assert f"{processes * devices} devices" in first
     assert not any("bits" in out for out in others)
     one, several = (

@@ -9,8 +9,8 @@ compiles the kernels of cells ahead of their first use.
 If it is stopped or killed at any moment, the same command resumes from its checkpoint, and ends
 with the same weights.
 
-Exit codes: 0 done; 2 the arguments or the text are invalid; 130 ended by Ctrl-C, with the
-tables, the sample and the pictures of what there was.
+Exit codes: 0 done; 2 the arguments, the text or the cluster are invalid; 130 ended by Ctrl-C,
+with the tables, the sample and the pictures of what there was.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 CELLS = ("rnn", "gru", "lstm")
-WHERE = ("devices", "coordinator", "processes", "process")  # options that say where it runs
+WHERE = ("devices", "coordinator", "processes", "process", "wait")  # options that say where it runs
 
 
 def _least(kind: Callable[[str], Any], low: float) -> Callable[[str], Any]:
@@ -35,6 +35,13 @@ def _least(kind: Callable[[str], Any], low: float) -> Callable[[str], Any]:
 
     read.__name__ = kind.__name__
     return read
+
+
+def _address(word: str) -> str:
+    host, _, port = word.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT, such as node1:1234, got {word}")
+    return word
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,9 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         help="time between two checkpoints")  # fmt: skip
     add("--devices", type=whole, metavar="N", help="how many devices share the batch; by default "
         "all of them")  # fmt: skip
-    add("--coordinator", metavar="HOST:PORT", help="of a cluster that JAX does not detect")
+    add("--coordinator", type=_address, metavar="HOST:PORT",
+        help="of a cluster that JAX does not detect")  # fmt: skip
     add("--processes", type=whole, metavar="N", help="number of processes in such a cluster")
     add("--process", type=_least(int, 0), metavar="I", help="which of these processes this is")
+    add("--wait", type=whole, default=300, metavar="SECONDS", help="for the other processes")
     return parser
 
 
@@ -240,9 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--process must be below {options.processes}; got {options.process}")
     try:
         if command or options.coordinator:
-            from .demo.devices import join
+            from .demo.cluster import join
 
-            join(*cluster)
+            join(*cluster, options.wait)
         return demo(options)
     except KeyboardInterrupt:
         print("ended by Ctrl-C.", file=sys.stderr)
@@ -259,10 +268,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (ValueError, OSError) as e:
         from .convert import FileError
+        from .demo.cluster import ClusterError
         from .demo.text import TextError
         from .experiments.shared import ResultsError
 
-        if not isinstance(e, TextError | OSError | FileError | ResultsError):
+        if not isinstance(e, TextError | OSError | FileError | ResultsError | ClusterError):
             raise
         print(f"python -m jaxlstm: error: {e}", file=sys.stderr)
         return 2

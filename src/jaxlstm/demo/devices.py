@@ -1,32 +1,27 @@
 """All devices that JAX sees, of one process or of several, with the batch shared out over them."""
 
-import sys
-
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from .._types import Tree
-
-
-def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the cluster that the arguments name, or else the one that JAX detects."""
-    if (coordinator, processes, process) != (None, None, None):
-        return jax.distributed.initialize(coordinator, processes, process)
-    try:
-        jax.distributed.initialize()
-    except ValueError:  # there is none
-        pass
-    except Exception as e:
-        print(f"runs alone, in no cluster: {type(e).__name__}: {e}", file=sys.stderr)
+from .cluster import ClusterError
 
 
 class Devices:
     """So many devices, or all; each has all of the weights, and some rows of the batch."""
 
     def __init__(self, count: int | None = None) -> None:
-        self.all = jax.devices()[:count]
+        there = jax.devices()
+        if count is not None and count > len(there):
+            raise ClusterError(f"JAX sees {len(there)} devices; got --devices {count}.")
+        self.all = there[:count]
+        if {d.process_index for d in self.all} != {d.process_index for d in there}:
+            raise ClusterError(
+                f"--devices {count} leaves a process without any: the cluster has {len(there)}, of "
+                f"{jax.process_count()} processes."
+            )
         self.mesh = jax.make_mesh((len(self.all),), ("batch",), (AxisType.Auto,), devices=self.all)
         self.alone = jax.process_count() == 1
         self._whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, P()))
@@ -55,6 +50,9 @@ class Devices:
         return jax.tree.map(np.asarray, self._whole(tree))
 
     def check_alike(self, value: int, said: str) -> None:
-        """Raises where a number is not the same in every process."""
-        if not self.alone:
-            multihost_utils.assert_equal(np.int32(value), said)
+        """Raises, in every process, where a number is not the same in all of them."""
+        if self.alone:
+            return
+        found = multihost_utils.process_allgather(np.int32(value))
+        if (found != value).any():
+            raise ClusterError(f"the processes are at the steps {found.tolist()}. {said}")
