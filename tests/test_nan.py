@@ -15,26 +15,22 @@ MASK = jnp.ones((T, B), bool).at[:2, 0].set(False).at[5, :].set(False).at[:, 2].
 RESET = jnp.zeros((T, B), bool).at[2, 0].set(True).at[0, 1].set(True).at[4, 2].set(True)
 
 
-def results(params, xs, state, **options):
-    def f(*args):
-        return jaxlstm.apply(*args, **options)
-
+def results(**options):
     @jax.jit
     def both(params, xs, state):
-        out, pull = jax.vjp(f, params, xs, state)
+        out, pull = jax.vjp(lambda *a: jaxlstm.apply(*a, **options), params, xs, state)
         return out, pull(normal_like(out))
 
-    return both(params, xs, state)
+    return both
 
 
-@pytest.mark.parametrize("junk", [jnp.nan, pytest.param(jnp.inf, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
     "implementation",
     ["associative", "deferred", "native", pytest.param("newton", marks=pytest.mark.slow), "scan"],
 )
 @functools.partial(over_cells, cells=CELLS)
-def test_a_state_that_was_reset_away_changes_nothing(cell, implementation, reverse, junk):
+def test_a_state_that_was_reset_away_changes_nothing(cell, implementation, reverse):
     dtype = jnp.float32 if implementation == "native" else jnp.float64
     params = network(cell, dtype=dtype)
     xs = inputs(dtype=dtype)
@@ -43,13 +39,12 @@ def test_a_state_that_was_reset_away_changes_nothing(cell, implementation, rever
     state = some_state(params)
     mask, reset = (MASK[::-1], jnp.roll(RESET[::-1], 1, 0)) if reverse else (MASK, RESET)
     gone = jnp.array([True, not reverse, True])
-    rows = lambda a: gone.reshape(B, *[1] * (a.ndim - 1))
-    bad = jax.tree.map(lambda a: jnp.where(jnp.broadcast_to(rows(a), a.shape), junk, a), state)
-    run = functools.partial(
-        results, mask=mask, reset=reset, reverse=reverse, implementation=implementation
-    )
+    rows = lambda a: jnp.broadcast_to(gone.reshape(B, *[1] * (a.ndim - 1)), a.shape)
+    run = results(mask=mask, reset=reset, reverse=reverse, implementation=implementation)
+    expected = run(params, xs, state)
     tight = {"rtol": 1e-5, "atol": 1e-6} if dtype == jnp.float32 else {}
-    got, expected = run(params, xs, bad), run(params, xs, state)
-    close(got, expected, **tight)
-    dstate = got[1][2]
-    assert all(not d[gone].any() for d in jax.tree.leaves(dstate))
+    for junk in (jnp.nan, jnp.inf):
+        bad = jax.tree.map(lambda a, junk=junk: jnp.where(rows(a), junk, a), state)
+        got = run(params, xs, bad)
+        close(got, expected, **tight)
+        assert all(not d[gone].any() for d in jax.tree.leaves(got[1][2]))
