@@ -20,7 +20,11 @@ from .train import Run
 # Okabe and Ito's colours, told apart by everyone, and strokes that print in grey.
 STYLES = {"rnn": ("#E69F00", ":"), "gru": ("#0072B2", "--"), "lstm": ("#D55E00", "-")}
 UNITS = 24
-STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False}
+# Narrow, so that words are as large as those around them, on a phone too.
+STYLE: Any = {
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium",
+    "figure.dpi": 130, "savefig.dpi": "figure", "font.size": 9,
+}  # fmt: skip
 
 
 def draw(
@@ -28,20 +32,20 @@ def draw(
 ) -> None:
     """Writes the picture; the gates are left out where no LSTM was trained."""
     lstm = runs.get("lstm")
-    with matplotlib.rc_context({"font.size": 9, **STYLE}):
-        figure = Figure(figsize=(11, 4.6) if lstm else (5.5, 4.6), layout="constrained", dpi=110)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.4, 6.6) if lstm else (4.4, 2.8), layout="constrained")
         FigureCanvasAgg(figure)
-        columns: Any = figure.subfigures(1, 2, width_ratios=(1, 1.35)) if lstm else [figure]
-        _curves(columns[0].subplots(), runs, entropies, per_step)
+        parts: Any = figure.subfigures(2, 1, height_ratios=(1, 1.3)) if lstm else [figure]
+        _curves(parts[0].subplots(), runs, entropies, per_step)
         if lstm:
-            _gates(columns[1], lstm, text)
+            _gates(parts[1], lstm, text)
         figure.savefig(path)
 
 
 def draw_distances(path: Path, found: Sequence[Learned]) -> None:
-    """Writes the picture of who learns over which distance, legible on a phone."""
-    with matplotlib.rc_context({"font.size": 11, **STYLE}):
-        figure = Figure(figsize=(5, 3.5), layout="constrained", dpi=120)
+    """Writes the picture of who learns over which distance."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.8, 2.7), layout="constrained")
         FigureCanvasAgg(figure)
         _distances(figure.subplots(), found)
         figure.savefig(path)
@@ -55,9 +59,9 @@ def _distances(ax: Any, found: Sequence[Learned]) -> None:
         own = sorted((each for each in found if each.cell == cell), key=lambda e: e.distance)
         at = [each.distance * 1.025**shift for each in own]
         means = [np.mean(each.errors) for each in own]
-        ax.plot(at, means, stroke, color=colour, linewidth=2.5, label=cell)
+        ax.plot(at, means, stroke, color=colour, linewidth=2, label=cell)
         for x, each in zip(at, own):
-            ax.plot([x] * len(each.errors), each.errors, "o", color=colour, ms=5, alpha=0.5)
+            ax.plot([x] * len(each.errors), each.errors, "o", color=colour, ms=4, alpha=0.5)
     ax.axhline(1, color="0.4", linewidth=1, linestyle=(0, (1, 1)))
     ax.annotate("remembers nothing", (0, 1), (4, 4), textcoords="offset points", color="0.3",
                 xycoords=("axes fraction", "data"))  # fmt: skip
@@ -66,7 +70,7 @@ def _distances(ax: Any, found: Sequence[Learned]) -> None:
     ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     ax.set(
         xlabel="steps in the sequence", ylabel="error of the answer", ylim=(-0.05, None),
-        title="Adding two numbers of a long sequence",
+        title="Adding two marked numbers",
     )  # fmt: skip
     ax.legend(frameon=False, loc="center right")
 
@@ -98,10 +102,10 @@ def _curves(
         title="Learning curves at equal parameter count\n(thin: training, smoothed)",
     )  # fmt: skip
     ax.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
-    ax.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.88))
+    ax.legend(frameon=False, loc="upper right", borderaxespad=0)
 
 
-def sentence(text: Text, length: int = 60) -> np.ndarray:
+def sentence(text: Text, length: int = 44) -> np.ndarray:
     """The first `length` characters after a full stop in the held-out text."""
     whole = text.decode(text.held_out)
     found = whole.find(". ", 0, max(0, len(whole) - length - 2))
@@ -149,5 +153,5 @@ def _gates(part: Any, run: Run, text: Text) -> None:
     axes[-1].set_xticks(range(len(shown)), shown, family="monospace", fontsize=8)
     axes[-1].set_xlabel("the character that is read")
     part.suptitle(
-        f"The LSTM along a held-out sentence: the {len(units)} units that vary most", fontsize=10
+        f"The LSTM along a held-out sentence:\nthe {len(units)} units that vary most", fontsize=9
     )
