@@ -231,12 +231,10 @@ def sources(app, env):
 
 
 def read(app, name, content):
-    """The pages of `docs`, whose links lead out of it on a code host."""
-    content[0] = (
-        re.sub(r"\]\(\.\./benchmarks/(results/)?", "](benchmarks/", content[0])
-        if "/" not in name
-        else content[0]
-    )
+    """The pages of `docs`, whose links lead out of it on a code host; commands are no output."""
+    if "/" not in name:
+        content[0] = re.sub(r"\]\(\.\./benchmarks/(results/)?", "](benchmarks/", content[0])
+    content[0] = content[0].replace("```console\n", "```sh\n")
 
 
 def setup(app):

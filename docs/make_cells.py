@@ -170,8 +170,7 @@ def section(name, cell):
         f"```text\n{textwrap.dedent(part)}\n```" if part.startswith("    ") else part
         for part in parts
     ]
-    text = "\n\n".join([f"### {name}", first, *done])
-    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+    return "\n\n".join([f"### {name}", first, *done])
 
 
 def page():
@@ -191,7 +190,8 @@ def page():
     for title, members in families.items():
         lines += [f"\n## Equations: {title}\n"]
         lines += ["\n\n".join(section(name, cell) for name, cell in sorted(members))]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
 
 
 if __name__ == "__main__":

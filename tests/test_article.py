@@ -1,4 +1,4 @@
-"""The page on what is said of the LSTM: its figures are those of the stored results."""
+"""The page on what is said about the LSTM: its figures are those of the stored results."""
 
 import json
 import pathlib
