@@ -143,6 +143,30 @@ def test_what_cannot_be_exact_says_why(name):
         call()
 
 
+FLAGS = {
+    "from_torch": (lambda **o: c.from_torch(WEIGHTS, **o), ["sum_biases"]),
+    "from_flax": (lambda **o: c.from_flax(c.to_flax(GRU), **o), ["bidirectional"]),
+    "from_haiku": (
+        lambda **o: c.from_haiku(c.to_haiku(LSTM), **o),
+        ["bidirectional", "sum_biases"],
+    ),
+    "from_equinox": (lambda **o: c.from_equinox(CELLS["a"], **o), ["bidirectional"]),
+    "to_onnx": (lambda **o: c.to_onnx(LSTM, **o), ["lengths", "state"]),
+    "from_onnx": (lambda **o: c.from_onnx(c.to_onnx(LSTM), **o), ["state", "sum_biases"]),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_flag_is_true_or_false(name, as_users_call_it):
+    call, flags = FLAGS[name]
+    if "onnx" in name:
+        pytest.importorskip("onnx")
+    for flag in flags:
+        for value in ("no", 1, None, [True]):
+            with pytest.raises(TypeError, match=f"`{flag}` must be True or False; got"):
+                call(**{flag: value})
+
+
 def test_float64_is_not_truncated():
     jax.config.update("jax_enable_x64", False)
     with pytest.raises(TypeError, match="which JAX would truncate"):

@@ -71,6 +71,42 @@ def test_mask_and_reset(reverse):
     close(program.call(*given), f(*given), rtol=1e-9)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("given", ["argument", "constant"])
+def test_lengths_become_a_mask_of_sizes_that_are_known_later(axis, given):
+    params, (time, rows) = network(jaxlstm.gru), export.symbolic_shape("t, b")
+    shape = (time, rows, N) if axis == 0 else (rows, time, N)
+    constant = jnp.array([T, 2, 0])
+
+    def f(xs, lengths):
+        lengths = constant if given == "constant" else lengths
+        mask = jaxlstm.lengths_to_mask(lengths, xs.shape[axis], axis=axis)
+        return jaxlstm.apply(params, xs, mask=mask, axis=axis)
+
+    if given == "constant":
+        shape = tuple(B if size is rows else size for size in shape)
+    specs = jax.ShapeDtypeStruct(shape, float), jax.ShapeDtypeStruct((rows,), "int32")
+    program = export.export(jax.jit(f))(*specs)
+    xs, lengths = inputs(shape=(T, B, N)).swapaxes(0, axis), jnp.array([T, 2, 0], "int32")
+    close(program.call(xs, lengths), f(xs, lengths), rtol=1e-9)
+    bad = jax.jit(lambda xs: jaxlstm.lengths_to_mask([-1, 2, 0], xs.shape[axis]))
+    with pytest.raises(ValueError, match="`lengths` must lie between 0 and the time t; got -1"):
+        export.export(bad)(specs[0])
+
+
+WAYS = {"associative": jaxlstm.minlstm, "newton": jaxlstm.lstm}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_that_need_to_know_the_time_refuse_one_that_is_not(way):
+    params, shape = network(WAYS[way]), specs(SIZES["both"])
+    xs = jax.ShapeDtypeStruct(shape, float)
+    run = lambda xs: jaxlstm.apply(params, xs, implementation=way)
+    with pytest.raises(NotImplementedError, match=f"`{way}` needs a number of steps that is known"):
+        export.export(jax.jit(run))(xs)
+    assert jaxlstm.implementations(params, xs)[way] is not None
+
+
 @pytest.mark.slow
 def test_segments_of_more_than_there_is():
     """Steps after the last are masked, and change no state and no gradient."""

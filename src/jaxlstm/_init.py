@@ -7,6 +7,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Integer, PyTree
 
@@ -219,8 +220,8 @@ def lengths_to_mask(
     assert mask.T.tolist() == [[True, True, True, False], [True, False, False, False]]
     ```
 
-    Lengths must lie between 0 and `time`.  Traced lengths cannot be checked: those above `time`
-    act as `time`, those below 0 as 0.
+    Lengths must lie between 0 and `time`, which may be a size of `jax.export.symbolic_shape`.
+    Traced lengths cannot be checked: those above `time` act as `time`, those below 0 as 0.
     """
     try:
         given = _arguments.numbers(lengths)
@@ -235,7 +236,8 @@ def lengths_to_mask(
             f"`lengths` must be integers, one for each row; got {given.dtype}. Pass a mask to "
             "`apply` directly."
         )
-    time = _arguments.count("time", time, least=0)
+    if not is_symbolic_dim(time):  # which is known when an exported program runs
+        time = _arguments.count("time", time, least=0)
     at = _arguments.whole(axis)
     if at is None or not 0 <= at <= given.ndim:
         raise ValueError(
@@ -244,7 +246,7 @@ def lengths_to_mask(
         )
     if known and given.size:
         low, high = int(given.min()), int(given.max())
-        if low < 0 or high > time:
+        if low < 0 or (isinstance(time, int) and high > time):
             raise ValueError(
                 f"`lengths` must lie between 0 and the time {time}; got {low} to {high}."
             )

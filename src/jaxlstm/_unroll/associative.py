@@ -25,7 +25,8 @@ from .._node import Problem, State
 def refusal(problem: Problem) -> str | None:
     node = problem.node
     if isinstance(node, Layer) and isinstance(node.cell, Linear):
-        return None
+        known = isinstance(problem.xs.shape[0], int)
+        return None if known else "needs a number of steps that is known when it is traced."
     return (
         "needs a layer of a linear cell, `c' = a c + b` with `a` and `b` read from the input "
         f"alone; this is {node.cell if isinstance(node, Layer) else type(node).__name__}."

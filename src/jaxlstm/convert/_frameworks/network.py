@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from ..._cell import Cell, Layer, shape_of
 from ..._containers import Bidirectional, Reverse, Stack
 from ..._node import Node
+from ..._options import flag
 from .._arrays import array, concrete, floating, one_dtype
 from .arrange import Arranged, Chain, Pair, arranged
 from .names import Entry, Framework, Keys, Where, choose, said
@@ -31,6 +32,7 @@ def network(
     """The network that a framework's mapping holds."""
     if cell is not None and not isinstance(cell, Cell):
         raise TypeError(f"`cell` must be a cell such as `jaxlstm.lstm`; got {cell!r}.")
+    sums, bidirectional = flag("sum_biases", sums), flag("bidirectional", bidirectional)
     found, arrays = arranged(of, tree, prefix, lambda entry, all: choose(entry, all, of, cell))
     given: dict[str, np.ndarray] = {}
 

@@ -15,6 +15,7 @@ from ..._cell import Layer
 from ..._containers import Bidirectional, BidirectionalState, Reverse
 from ..._init import lengths_to_mask
 from ..._node import Node, State
+from ..._options import flag
 from .._extra import extra
 from .._frameworks.network import stacked
 from .._frameworks.table import array, decode, device
@@ -190,6 +191,7 @@ def from_onnx(
         ImportError: onnx is missing: `pip install 'jaxlstm[onnx]'`.
     """
     onnx = extra("onnx", "onnx")
+    sum_biases, state = flag("sum_biases", sum_biases), flag("state", state)
     nodes = chain(Model(onnx, source), node)
     operators = [_operator(one, sum_biases) for one in nodes]
     whole = stacked([one.params for one in operators])

@@ -12,6 +12,7 @@ from jaxtyping import ArrayLike, PyTree
 from ..._cell import Layer
 from ..._containers import Bidirectional, Reverse, Stack
 from ..._node import Node
+from ..._options import flag
 from .._arrays import array, concrete
 from .._extra import extra
 from .._files.file import replace
@@ -79,7 +80,7 @@ def to_onnx(
     ```
     """
     onnx = extra("onnx", "onnx")
-    build = _Builder(onnx, lengths, state)
+    build = _Builder(onnx, flag("lengths", lengths), flag("state", state))
     levels = params.layers if isinstance(params, Stack) else (params,)
     _check(levels)
     parts = _whole(levels, embedding, pooling, readout)
