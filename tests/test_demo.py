@@ -368,6 +368,17 @@ def test_ctrl_c_in_the_adding_problem_shows_what_there_is(tmp_path, monkeypatch,
     assert "14: 100%" in capfd.readouterr().err
 
 
+def test_a_loss_that_diverged_is_written_as_null(small_text, tmp_path, monkeypatch):
+    """JSON has no NaN."""
+    monkeypatch.setattr(jaxlstm.demo.train, "evaluate", lambda *_: float("nan"))
+    small = [*SMALL, "--cells", "rnn"]
+    with promoting():
+        assert main(["--text", str(small_text), "--output", str(tmp_path), *small]) == 0
+    text = (tmp_path / "results.json").read_text()
+    results = json.loads(text, parse_constant=lambda token: pytest.fail(f"{token} is no JSON"))
+    assert results["runs"][0]["held_out_bits"] is None
+
+
 def test_a_file_that_holds_no_results_of_the_adding_problem(tmp_path, capsys):
     (tmp_path / "adding.json").write_text("[]")
     arguments = [*SMALL, *ADDING, "--output", str(tmp_path), "--checkpoint", str(tmp_path)]

@@ -152,6 +152,7 @@ def plot(figure: Any, results: Results) -> None:
         letters = name.count("^")
         for k in range(1, letters):
             ax.axvline(k * (len(states) - 1) / letters, color="0.7", lw=0.8)
-        title = name.replace(", ", "\n") + f"\nright to n = {best['reach']:.0f}"
+        cell, _, language = name.partition(", ")
+        title = f"{cell}\n${language}$\nright to n = {best['reach']:.0f}"
         ax.set(title=title, xlabel="step")
     axes[0].set_ylabel("memory cell, or hidden state")

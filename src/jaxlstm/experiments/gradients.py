@@ -105,8 +105,9 @@ def verdict(results: Results) -> Verdict:
     more = [solved(results, f"{n}, clipped") - solved(results, f"{n}, free") for n in high]
     vanish, explode = all(at[n] < 1e-6 for n in low), any(at[n] > 1e3 for n in high)
     holds, fails = vanish and explode and min(more) > 0, not vanish or max(more) <= 0
+    of_kind = lambda kind: [(x, n.split()[1]) for n, x in at.items() if n.startswith(kind)]
     flows = "; ".join(
-        f"{kind} {', '.join(f'{x:.0e} at {n.split()[1]}' for n, x in at.items() if kind in n)}"
+        f"{kind} " + ", ".join(f"{x:.0e} at {s}" if x else f"0 at {s}" for x, s in of_kind(kind))
         for kind in CELLS
     )
     of = {kind: sum(solved(results, f"{n}, {kind}") for n in high) for kind in ("clipped", "free")}
@@ -127,7 +128,7 @@ def plot(figure: Any, results: Results) -> None:
         norms = np.asarray(next(iter(results[name].values()))["flow"])
         stroke = STROKES[0 if "tanh" in name else 1]
         left.semilogy(norms, ls=stroke, color=COLOURS[i % 3], lw=1.2, label=name[:-6])
-    left.set(xlabel="step", ylabel="norm of the gradient, to the last step's", ylim=(1e-12, 1e12))
+    left.set(xlabel="step", ylabel="norm of gradient, relative to last step", ylim=(1e-12, 1e12))
     left.legend(frameon=False, ncols=2)
     names = list(results)[::-1]
     rest.barh(range(len(names)), [mean(results, name) for name in names], color="#56B4E9")
