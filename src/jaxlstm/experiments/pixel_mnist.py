@@ -82,28 +82,34 @@ def pixels(every: int, tests: int) -> Task:
 def runs(short: bool) -> dict[str, Run]:
     tests = 2000 if short else 10_000
     task, time = (pixels(4, tests), 49) if short else (pixels(1, tests), 784)
+    gated = 1e-2 if short else 1e-3  # in few steps they must be large
     cells = {
         "rnn": (jaxlstm.rnn, 1e-3, None, ""),
-        "gru": (jaxlstm.gru, 1e-3, None, ""),
-        "lstm": (jaxlstm.lstm, 1e-3, chrono(time), f"chrono initialisation for {time} steps"),
-    }
+        "gru": (jaxlstm.gru, gated, None, ""),
+        "lstm": (jaxlstm.lstm, gated, None, ""),
+        "lstm chrono": (
+            jaxlstm.lstm, gated, chrono(time), f"chrono initialisation for {time} steps",
+        ),
+    }  # fmt: skip
     return {
         name: learning(
             task, cell, 32 if short else 128, steps=1500 if short else 28_000, rate=rate,
             every=250, batch=64, tests=tests, solved=0.99, change=change, note=note,
         )
         for name, (cell, rate, change, note) in cells.items()
+        if not short or name in ("rnn", "lstm")
     }  # fmt: skip
 
 
 RULE = (
-    "It holds if the LSTM is right on 95 % of the test images or more, and the simple network on "
-    "20 points less; it does not hold if the simple network is right on as many. It is undecided "
-    "otherwise."
+    "It holds if one of the LSTMs is right on 95 % of the test images or more, and the simple "
+    "network on 20 points less; it does not hold if the simple network comes to 95 % as well. It "
+    "is undecided otherwise."
 )
 
 
 def verdict(results: Results) -> Verdict:
-    simple, lstm = (mean(results, name) for name in ("rnn", "lstm"))
+    lstm = max(mean(results, name) for name in results if name.startswith("lstm"))
+    simple = mean(results, "rnn")
     holds = lstm >= 0.95 and lstm - simple >= 0.2
-    return Verdict(decided(holds, simple >= lstm), seeds_of(results, results))
+    return Verdict(decided(holds, simple >= 0.95), seeds_of(results, results))
