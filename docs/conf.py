@@ -208,7 +208,7 @@ def label(app, tree, name):
             for title, entry in list(zip(titles, row.findall(nodes.entry)))[1:]:
                 if not entry.astext().strip():
                     entry["classes"].append("empty")
-                elif title and entry.children:
+                elif title and entry.children and len(titles) > 2:
                     entry.children[0].insert(0, nodes.inline("", title, classes=["column"]))
 
 
