@@ -100,7 +100,7 @@ class Unmultiplied(Plain, jaxlstm.StepNode):
 NODES = {"products": COUNTED, "no products": Unmultiplied(jnp.linspace(0.5, 0.9, N))}
 
 
-@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("node", ["products", pytest.param("no products", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", WRAPPED)
 def test_every_wrapper_and_implementation(node, name):
     """As a loop of `step`, in values and gradients, whatever runs it."""

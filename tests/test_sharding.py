@@ -165,9 +165,11 @@ AXES = {
 @pytest.mark.parametrize("single", [False, True], ids=["two devices", "one device"])
 @pytest.mark.parametrize(
     ("name", "way"),
-    [("lstm", None), ("gru", "native"), *(
+    [("lstm", None), *(
         pytest.param(*case, marks=pytest.mark.slow)
-        for case in [("linear", "associative"), ("convolution", None), ("stack", "scan")]
+        for case in [
+            ("gru", "native"), ("linear", "associative"), ("convolution", None), ("stack", "scan")
+        ]
     )],
 )  # fmt: skip
 @pytest.mark.parametrize("axes", AXES)

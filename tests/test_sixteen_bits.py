@@ -61,8 +61,13 @@ WRAPPED = (
 )  # fmt: skip
 
 
+OF_ALL = ("layer", "bidirectional", "general", "linear", "variational_dropout", "highway")
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in OF_ALL else pytest.mark.slow) for n in WRAPPED]
+)
 def test_dtypes(name, dtype):
     """Outputs and gradients have that of the weights; states, and what is recorded, float32."""
     net, xs = cast((wrapped(name), inputs()), dtype)

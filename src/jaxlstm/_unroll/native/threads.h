@@ -210,7 +210,7 @@ class Pool {
       if (now && now != job) return void(job->again = time + SOON);
       if (time < rest) return void(job->again = rest);
       grow(job->others);
-      // Linux likes to wake a thread on its waker's processor, where it waits for milliseconds.
+      // Linux may wake a thread on its waker's processor, where it waits for milliseconds.
       auto others = job->processors.without_this();
       for (pthread_t thread : threads) others.give(thread);
       now = job;
