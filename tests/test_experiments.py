@@ -192,9 +192,9 @@ def test_the_claim_in_its_short_form(name, tmp_path):
     results, (holds, says) = run(name, tmp_path, "--seeds", "3")
     assert all(len(seeds) == 3 for seeds in results.values())
     assert holds is not False, says
-    if name == "copying":  # which needs far more steps: it runs, and is not worse than no memory
-        nothing = 10 * np.log(8) / 40
-        assert all(shared.mean(results, network, "loss") < 1.1 * nothing for network in results)
+    if name == "copying":  # which needs far more steps to be right: the loss tells
+        usual, chrono = (shared.mean(results, network, "loss") for network in results)
+        assert chrono < 0.9 * usual, says
     elif name == "counting":
         far, near = (
             shared.scores(results, f"{cell}, a^n b^n", "reach") for cell in ("lstm", "gru")
@@ -285,7 +285,7 @@ def needs(rnn, lstm, solved=5):
         ("forget_bias", biases(0, 3), biases(3, 3), biases(0, 2)),
         ("forget_bias", biases(0, 5), biases(5, 1), biases(0, 0)),
         ("copying", copies(1, 0.4), copies(0.8, 0.8), copies(1, 1)),
-        ("copying", copies(0.5, 0.1), copies(0.1, 0.1), copies(1, 0.6)),
+        ("copying", copies(0.95, 0.1), copies(0.1, 0.1), copies(0.5, 0.1)),
         ("pixel_mnist", digits(0.3, 0.97), digits(0.97, 0.97), digits(0.3, 0.9)),
     ],
 )  # fmt: skip

@@ -25,6 +25,7 @@ from .shared import (
     learning,
     mean,
     most_likely,
+    thousands,
 )
 
 PAPER = (
@@ -38,9 +39,14 @@ PUBLISHED = (
     "with a forget bias of 1 it stays at or near that of no memory"
 )
 TRIED = (
-    "Only a lag of 50 with 32 units and 1,500 steps could be afforded where this page was made, a "
-    "small part of the paper's budget: within it neither network leaves the loss of no memory, "
-    "and nothing is said about the claim either way."
+    "A first run, T = 50 with 32 units, 1,500 steps and a learning rate of 0.003, left neither "
+    "network better than one without memory. Tried then with two seeds and 64 units, at T = 20 "
+    "over 3,000 steps: with a learning rate of 0.003 the network with chrono initialisation came "
+    "to 78 % of the loss of no memory, with 0.01 to 39 %, and the usual start with 0.01 to 77 %. "
+    "So T = 20, 0.01 and 8,000 steps were chosen. The lags of the paper, 500 and more, were not "
+    "run. At T = 20 the usual start leaves the loss of no memory too, so that the claim, which is "
+    "about longer lags, is not decided: the network with chrono initialisation learns several "
+    "times faster, and copies half of the strings without an error when the other copies none."
 )
 
 
@@ -57,52 +63,60 @@ def copying(lag: int) -> Task:
 
 
 def runs(short: bool) -> dict[str, Run]:
-    steps, t = (1500, 20) if short else (1500, 50)
+    t, steps = (10, 1500) if short else (20, 8000)
+    longest = 3 * t // 2
     kinds = {
-        "lstm": (jaxlstm.lstm, None, ""),
-        "lstm chrono": (
-            jaxlstm.lstm,
-            chrono(3 * t // 2),
-            f"chrono initialisation for {3 * t // 2} steps",
-        ),
+        "lstm": (None, ""),
+        "lstm chrono": (chrono(longest), f"chrono initialisation for {longest} steps"),
     }
     return {
         f"{name}, T = {t}": learning(
-            copying(t), cell, 32, steps=steps, rate=3e-3, every=100, change=change, note=note,
-            tests=256, solved=0.99,
+            copying(t), jaxlstm.lstm, 64, steps=steps, rate=1e-2, every=steps // 20, change=change,
+            note=note, tests=256, solved=0.99,
         )
-        for name, (cell, change, note) in kinds.items()
+        for name, (change, note) in kinds.items()
     }  # fmt: skip
 
 
 RULE = (
     "It holds if the loss with chrono initialisation falls below half of that of a network that "
-    "remembers nothing, and below half of that of the usual start; it does not hold if the usual "
-    "start comes off that of no memory and is no worse. It is undecided otherwise, as where "
-    "neither comes off it."
+    "remembers nothing, and with the usual start stays above 90 % of it; it does not hold if the "
+    "usual start falls below 90 % and is no worse than the other. It is undecided otherwise: "
+    "where neither learns, or both do and the usual start less."
 )
 
 
-def verdict(results: Results) -> Verdict:
+def nothing(results: Results) -> tuple[int, float]:
+    """The lag, and the loss of a network that remembers nothing."""
     t = int(next(iter(results)).partition("T = ")[2])
-    nothing = 10 * math.log(8) / (t + 20)
-    part = {name: mean(results, name, "loss") / nothing for name in results}
-    ours = ", ".join(f"{100 * x:.0f} % with {name.partition(', ')[0]}" for name, x in part.items())
+    return t, 10 * math.log(8) / (t + 20)
+
+
+def verdict(results: Results) -> Verdict:
+    t, most = nothing(results)
+    part = {name: mean(results, name, "loss") / most for name in results}
+    ours = ", ".join(
+        f"{name.partition(', ')[0]}: {100 * mean(results, name):.0f} % of the strings right, loss "
+        f"{100 * x:.0f} % of that of no memory"
+        for name, x in part.items()
+    )
     usual, chrono = (part[f"{name}, T = {t}"] for name in ("lstm", "lstm chrono"))
-    holds, fails = chrono < min(0.5, usual / 2), usual < min(0.9, chrono + 1e-9)
-    return Verdict(decided(holds, fails), f"T = {t}, loss in parts of that of no memory: {ours}")
+    holds, fails = chrono < 0.5 and usual > 0.9, usual < 0.9 and usual <= chrono
+    return Verdict(decided(holds, fails), f"at T = {t}, {ours}")
 
 
 def plot(figure: Any, results: Results) -> None:
-    """The loss, and that of no memory."""
+    """The loss, in parts of that of a network that remembers nothing."""
     from ..plot import COLOURS
 
     ax = figure.subplots()
+    _, most = nothing(results)
     for (name, seeds), colour in zip(results.items(), COLOURS):
         for i, seed in enumerate(seeds.values()):
             seen, losses, _ = zip(*seed["curve"])
-            ax.semilogy(seen, losses, color=colour, lw=1, alpha=0.7, label=None if i else name)
-    t = int(next(iter(results)).partition("T = ")[2])
-    ax.axhline(10 * math.log(8) / (t + 20), color="0.4", lw=0.8, ls=":", label="no memory")
-    ax.set(xlabel="sequences seen", ylabel="cross-entropy, nats")
+            parts = [loss / most for loss in losses]
+            ax.plot(seen, parts, color=colour, lw=1, alpha=0.7, label=None if i else name)
+    ax.axhline(1, color="0.4", lw=0.8, ls=":", label="no memory")
+    ax.set(xlabel="sequences seen", ylabel="loss, relative to no memory", ylim=(0, 1.3))
+    ax.xaxis.set_major_formatter(thousands())
     ax.legend(frameon=False)

@@ -470,7 +470,7 @@ def curves(figure: Any, results: Results) -> None:
     for ax, panel in zip(axes, panels):
         ax.set(title=panel, xlabel="sequences seen", ylim=(-0.03, 1.03))
         ax.xaxis.set_major_locator(_few())
-        ax.xaxis.set_major_formatter(_thousands())
+        ax.xaxis.set_major_formatter(thousands())
     axes[0].set_ylabel("sequences right, of those tested")
     axes[0].legend(frameon=False)
 
@@ -481,7 +481,7 @@ def _few() -> Any:
     return MaxNLocator(4)
 
 
-def _thousands() -> Any:
+def thousands() -> Any:
     from matplotlib.ticker import EngFormatter
 
     return EngFormatter(sep="")
