@@ -15,7 +15,10 @@ PUBLISHED = (
 )
 TRIED = (
     "Right within 0.04 is more to ask of a product than of a sum, and the loss was still falling "
-    "when the steps, a sixth of the paper's sequences, were done."
+    "when the steps, a sixth of the paper's sequences, were done. Tried since: at a learning rate "
+    "of 0.01 the LSTM with chrono initialisation is right on 84 to 99 % (the mean of five seeds "
+    "is 90 %) after only 800 of 4,000 steps, at which that run was stopped; so more can be had of "
+    "it than this table shows."
 )
 
 
