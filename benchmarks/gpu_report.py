@@ -20,9 +20,10 @@ def markdown(found: dict[str, Any]) -> str:
         text += [NOT_MEASURED.format(**env), ""]
     text += [
         f"Made by `make bench-gpu` on {env['date']}: {env['device']} ({env['platform']}), host "
-        f"{env['cpu']}, Python {env['python']}, {versions}; XLA_FLAGS=`{env['xla_flags']}`; "
-        f"precision of float32 products: {env['precision']}; medians of {env['rounds']} "
-        "interleaved rounds, each with the wait for the device.",
+        f"{env['cpu']}, Python {env['python']}, {versions}; "
+        f"XLA_FLAGS: {env['xla_flags'] or 'none'}; precision of float32 products: "
+        f"{env['precision']}; medians of {env['rounds']} interleaved rounds, each with "
+        "the wait for the device.",
         "",
         "Microseconds per time step; in brackets `t_peer / t_jaxlstm`: above 1 jaxlstm is faster.  "
         "*chain* is the dependent chain of the small products `h r` alone, as XLA runs it (twice "

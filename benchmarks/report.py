@@ -1,6 +1,6 @@
 """The table and the picture of a benchmark's results.
 
-python benchmarks/report.py benchmarks/results/cpu.json     # makes both anew
+python benchmarks/report.py benchmarks/results/cpu.json     # makes both anew, prints the README's
 """
 
 import json
@@ -54,7 +54,7 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"Made by `make bench` on {env['date']}: {env['cpu']}, {env['cores']} cores, "
         f"{env['threads']} threads, Python {env['python']}, {versions}; "
-        f"XLA_FLAGS=`{env['xla_flags']}`; medians of {env['rounds']} interleaved rounds.",
+        f"XLA_FLAGS: {env['xla_flags'] or 'none'}; medians of {env['rounds']} interleaved rounds.",
         "",
         "*ms* and all other columns are of the default call. Ratios are `t_other / t_default`: "
         "above 1 the default is faster. *scan*, *deferred* and *native* are our own ways to run, "
@@ -121,6 +121,30 @@ def _best(every: list[dict[str, Any]]) -> list[str]:
                 row.append(f"{geometric(best):.2f} ({min(best):.2f})" if best else "")
             text.append(_row(row))
     text += ["", "Closeness is *chain* over the default at hidden sizes of 128 and more."]
+    return text
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """The README's table: the default, and `deferred`, which runs without a C++ compiler."""
+    peers = {
+        "best of Flax, Equinox, Keras": JAX_PEERS,
+        "PyTorch": ("torch",),
+        "best of PyTorch and ONNX Runtime": ("torch", "onnxruntime"),
+    }
+    text = [
+        "| | forward | without a compiler | forward and backward | without a compiler |",
+        "|---|---|---|---|---|",
+    ]
+    for cell in ("lstm", "gru"):
+        for said, names in peers.items():
+            row = [f"`{cell}`, {said}"]
+            for what in WHATS:
+                for ours in ("jaxlstm", "deferred"):
+                    lines = [x for x in _groups(found["lines"])[cell] if x["what"] == what]
+                    some = [x for x in lines if names[-1] in (*x["median"], *JAX_PEERS)]
+                    best = [min(r) for x in some if (r := _ratios(x, names, ours))]
+                    row.append(f"{geometric(best):.2f} ({min(best):.2f})" if best else "")
+            text.append(_row(row))
     return text
 
 
@@ -229,3 +253,4 @@ if __name__ == "__main__":
     results = json.loads(path.read_text())
     path.with_suffix(".md").write_text(markdown(results), encoding="utf-8")
     plot(results, path.with_suffix(".png"))
+    print("\n".join(summary(results)))

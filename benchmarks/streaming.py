@@ -215,7 +215,7 @@ def markdown(found: dict[str, Any]) -> str:
         "# Streaming", "",
         f"Made by `make bench` on {env['date']}: {env['cpu']}, {env['cores']} cores, "
         f"Python {env['python']}, {versions}; "
-        f"XLA_FLAGS=`{env['xla_flags']}`.", "",
+        f"XLA_FLAGS: {env['xla_flags'] or 'none'}.", "",
         "Microseconds per block, batch 1, float32, the state carried from block to block; NumPy "
         f"in, NumPy out; p50 / p99 / maximum of interleaved bursts of {BURST} calls.  *step* is "
         "`jaxlstm.step`, *block* `jaxlstm.apply` on a block, both the default call compiled ahead "

@@ -48,6 +48,13 @@ def test_streaming_runs_without_peers(tmp_path):
     assert "| 3, 4 | 2 |" in page
 
 
+def test_the_readme_has_the_figures_of_the_results():
+    results = "json.load(open('results/cpu.json'))"
+    done = run("-c", f"import json, report; print(*report.summary({results}), sep='\\n')")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout in (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_cpu_benchmark_runs_small_and_measures_the_default_first(tmp_path):
     output = tmp_path / "cpu"

@@ -286,7 +286,8 @@ static inline int allowed() {
 static inline int threads_for(long work, long units, long time) {
   int most = allowed();
   if (work * time < 1 << 21) return 1;  // waking a thread would take as long
-  return (int)std::max(1L, std::min({(long)most, (long)panels(units), work >> 16}));
+  long least = work * time < 1 << 24 ? 1 << 16 : 1 << 15;  // work of a thread in a step
+  return (int)std::max(1L, std::min({(long)most, (long)panels(units), work / least}));
 }
 
 // Runs `f(member, part, step)` for all members, each of which is a chain of steps.
