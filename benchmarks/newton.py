@@ -36,7 +36,7 @@ def network(cell: str, width: int, dtype: Any, training: int) -> tuple[Any, floa
 
     def loss(net: Any, key: Any) -> Any:
         xs = jax.random.normal(key, (SHORT, 32, INPUT), dtype)
-        ys = jaxlstm.apply(net[0], xs, implementation="deferred")[0] @ net[1]
+        ys = jaxlstm.apply(net[0], xs)[0] @ net[1]
         return jnp.mean((ys[DELAY:] - xs[:-DELAY]) ** 2)
 
     def update(carry: Any, key: Any) -> Any:
