@@ -29,6 +29,14 @@ def _ratios(line: dict[str, Any], names: tuple[str, ...], ours: str = "jaxlstm")
     return [median[n] / median[ours] for n in names if n in median and ours in median]
 
 
+def _mean_and_worst(
+    lines: list[dict[str, Any]], names: tuple[str, ...], ours: str = "jaxlstm"
+) -> str:
+    """Of the best peer of each line: the geometric mean and the worst line."""
+    best = [min(r) for x in lines if (r := _ratios(x, names, ours))]
+    return f"{geometric(best):.2f} ({min(best):.2f})" if best else ""
+
+
 def _plain(line: dict[str, Any]) -> bool:
     return line.get("plain", True)
 
@@ -117,8 +125,7 @@ def _best(every: list[dict[str, Any]]) -> list[str]:
             row = [cell, what]
             for names in (JAX_PEERS, ("torch",), ("torch", "onnxruntime"), ("chain",)):
                 of = lines if names != ("chain",) else [x for x in lines if x["hidden"] >= 128]
-                best = [min(r) for x in of if (r := _ratios(x, names))]
-                row.append(f"{geometric(best):.2f} ({min(best):.2f})" if best else "")
+                row.append(_mean_and_worst(of, names))
             text.append(_row(row))
     text += ["", "Closeness is *chain* over the default at hidden sizes of 128 and more."]
     return text
@@ -139,11 +146,10 @@ def summary(found: dict[str, Any]) -> list[str]:
         for said, names in peers.items():
             row = [f"`{cell}`, {said}"]
             for what in WHATS:
+                lines = [x for x in _groups(found["lines"])[cell] if x["what"] == what]
+                ran = any(names[-1] in x["median"] for x in lines)  # ONNX Runtime: forward alone
                 for ours in ("jaxlstm", "deferred"):
-                    lines = [x for x in _groups(found["lines"])[cell] if x["what"] == what]
-                    some = [x for x in lines if names[-1] in (*x["median"], *JAX_PEERS)]
-                    best = [min(r) for x in some if (r := _ratios(x, names, ours))]
-                    row.append(f"{geometric(best):.2f} ({min(best):.2f})" if best else "")
+                    row.append(_mean_and_worst(lines, names, ours) if ran else "")
             text.append(_row(row))
     return text
 

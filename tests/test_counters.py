@@ -178,12 +178,8 @@ class PartsState(NamedTuple):
     im: Any
 
 
-class Turned(Plain, jaxlstm.StepNode):
+class Turned(Unmultiplied):
     """A rotation of complex numbers, read by what is not analytic."""
-
-    @property
-    def input_size(self):
-        return self.rate.shape[0]
 
     def initial_state(self, batch):
         zeros = jnp.zeros((*batch, N))

@@ -101,9 +101,10 @@ def combine(varying: Tree, fixed: Tree) -> Tree:
 
 
 def vector(s: State) -> tuple[Array, Callable[[Array, State], State]]:
-    """The numbers of a state that may have tangents, and what puts them back beside the others.
+    """The fields of a state that may have tangents, as one real vector, and the inverse of that.
 
-    Complex numbers are two: real functions of them need not have complex derivatives.
+    The inverse also takes the other fields.  A complex number is two real ones, since real
+    functions of it need not have complex derivatives.
     """
     varying, _ = partition(s)
     halves = lambda a: (a.real, a.imag) if jnp.iscomplexobj(a) else a

@@ -152,9 +152,9 @@ def _jacobians(
 
 
 def flat_step(net: Node, state: State, plan: Plan) -> tuple[Array, State, FlatStep]:
-    """A state as one vector, what of it only counts, and a step of both.
+    """A state as one vector, its integer fields, and a function that takes one time step.
 
-    `step(flat, counted, x, mask, reset) -> (flat, counted)`, of one row.
+    `step(flat, counted, x, mask, reset) -> (flat, counted)`, for a single row.
     """
     flat, back = vector(state)
 

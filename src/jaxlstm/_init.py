@@ -156,8 +156,8 @@ def init(
         dropout: the probability of zeroing a unit between layers, when `apply` has a key.
         bias: False omits all biases.
         dtype: of every weight, and so of the inputs and outputs.  With 16 bits (`bfloat16`,
-            `float16`), products take 16-bit operands and accumulate in float32; states and
-            equations are float32.
+            `float16`), products take 16-bit operands and accumulate in float32, and the
+            CPU kernel computes them in float32; states and equations are float32.
         scheme: `"default"`, `"torch"`, `"keras"`, `"irnn"` or a `jaxlstm.initializers.Scheme`.
 
     Returns:

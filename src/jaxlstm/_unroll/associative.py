@@ -21,12 +21,14 @@ from .._control import Controls, of_rows, where
 from .._layer import Layer
 from .._node import Problem, State
 
+UNKNOWN_TIME = "needs a number of steps that is known when it is traced."
+
 
 def refusal(problem: Problem) -> str | None:
     node = problem.node
     if isinstance(node, Layer) and isinstance(node.cell, Linear):
         known = isinstance(problem.xs.shape[0], int)
-        return None if known else "needs a number of steps that is known when it is traced."
+        return None if known else UNKNOWN_TIME
     return (
         "needs a layer of a linear cell, `c' = a c + b` with `a` and `b` read from the input "
         f"alone; this is {node.cell if isinstance(node, Layer) else type(node).__name__}."

@@ -53,6 +53,7 @@ from .._node import Controls, Problem, Recur, State, StepNode
 from .._types import Tree
 from . import scan
 from ._groups import NO_BRANCHES, abstract_step, branches
+from .associative import UNKNOWN_TIME
 
 Carry = TypeVar("Carry")
 
@@ -98,7 +99,7 @@ def refusal(problem: Problem) -> str | None:
     if isinstance(node, Layer) and isinstance(node.cell, Linear):
         return f"is for cells that are not linear in their state; `associative` runs {node.cell}."
     if not isinstance(problem.xs.shape[0], int):
-        return "needs a number of steps that is known when it is traced."
+        return UNKNOWN_TIME
     if problem.plan.checkpoint:
         return (
             "stores nothing but states, and recomputes the rest in blocks of time of its own: "

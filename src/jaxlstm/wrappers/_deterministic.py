@@ -42,7 +42,7 @@ _clip.def_abstract_eval(lambda a, **_: a)
 
 
 def _clipped(ct: PyTree, _: PyTree, limit: float) -> list[Array]:
-    """Of complex numbers both parts."""
+    """The clipped cotangent; the real and imaginary parts of a complex one are clipped apart."""
     clip = lambda a: jnp.clip(a, -limit, limit)
     return [jax.lax.complex(clip(ct.real), clip(ct.imag)) if jnp.iscomplexobj(ct) else clip(ct)]
 

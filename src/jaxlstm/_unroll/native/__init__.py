@@ -201,7 +201,7 @@ def _kernel(
 
 
 def _call(target: str, results: PyTree, *args: PyTree) -> PyTree:
-    """In float32: arrays of 16 bits are converted on their way in and out."""
+    """Calls the kernel, which computes in float32: 16-bit arrays are converted before and after."""
     leaves, tree = jax.tree.flatten(results)
     call = jax.ffi.ffi_call(target, [_like(*a.shape) for a in leaves])
     given = vary_alike([*map(widened, jax.tree.leaves(args))], args)
