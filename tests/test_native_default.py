@@ -3,6 +3,8 @@
 import functools
 import logging
 import os
+import pathlib
+import resource
 import subprocess
 import sys
 
@@ -234,6 +236,23 @@ def test_ensembles_of_ensembles(count):
     assert "while" not in jax.jit(all_of_them).lower(many, xs).as_text()
     run = jax.jit(all_of_them, static_argnums=2)
     close(run(many, xs, None), run(many, xs, "scan"), rtol=5e-6, atol=1e-6)
+
+
+def large_pages():
+    settings = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return settings.exists() and "[never]" not in settings.read_text()
+
+
+@pytest.mark.skipif(not large_pages(), reason="the system has no large pages")
+def test_large_arrays_take_few_page_faults():
+    params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 4, 256, dtype=F32)
+    xs = inputs(64, 128, 4)
+    grad = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+    jax.block_until_ready(grad(params, xs))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(grad(params, xs))
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < grad.memory_analysis().temp_size_in_bytes / 4096 / 4
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (4,), (20,)], ids=str)

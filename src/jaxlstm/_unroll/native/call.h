@@ -93,7 +93,13 @@ struct Buffers {
     return {(char*)b.data, b.dims[0] == 1 ? 0 : one};
   }
   XLA_FFI_Buffer& arg() { return *(XLA_FFI_Buffer*)frame->args.args[next++]; }
-  XLA_FFI_Buffer& ret() { return *(XLA_FFI_Buffer*)frame->rets.rets[out++]; }
+  XLA_FFI_Buffer& ret() {
+    auto& b = *(XLA_FFI_Buffer*)frame->rets.rets[out++];
+    size_t bytes = 4;
+    for (int i = 0; i < b.rank; i++) bytes *= b.dims[i];
+    ask_for_large_pages(b.data, bytes);
+    return b;
+  }
   Part in() { return part(arg(), 4); }
   Part result() { return part(ret(), 4); }
   Part wanted() {  // what nobody wants is asked for as an array of no rows

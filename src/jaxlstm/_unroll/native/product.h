@@ -5,6 +5,7 @@
 #include <mutex>
 #include <new>
 
+#include "pages.h"
 #include "vector.h"
 
 constexpr int PANEL = 2 * LANES;  // columns that lie together, row after row
@@ -216,6 +217,7 @@ class Room {
         throw std::bad_alloc();
       data = (float*)p;
       size = floats;
+      ask_for_large_pages(data, 4 * size);
     }
   }
   ~Room() {

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "product.h"
@@ -55,6 +57,18 @@ struct Processors {
   Processors without_this() const { return *this; }
 #endif
 };
+
+// Whether the system gave this thread's processor to another one since it was last asked.
+static inline bool interrupted() {
+#ifdef __linux__
+  static thread_local long before = 0;
+  rusage usage;
+  if (getrusage(RUSAGE_THREAD, &usage)) return true;
+  return std::exchange(before, usage.ru_nivcsw) != usage.ru_nivcsw;
+#else
+  return true;
+#endif
+}
 
 typedef std::chrono::steady_clock Clock;
 constexpr std::chrono::microseconds PATIENCE{500};  // with a thread that is late with its part
@@ -95,11 +109,13 @@ class Chain {
 
  public:
   std::atomic<bool> begun{false};
+  std::atomic<bool> broken{false};  // a part that took long, since its thread was interrupted
   Chain(long count, int parts) : count(count), parts(parts), claims(parts) {}
   bool finished() const { return done.load(std::memory_order_acquire) >= count * parts; }
 
   // Takes part in it to its end, or until `leave`: `f(part, step)`.  Calls `late` with the time that
-  // another thread was waited for, where that was too long beside what this one's own part took.
+  // another thread was waited for, where that was too long beside what this one's own part took,
+  // and the other one did not run.  A part may take long otherwise: its pages are made.
   template <class Leave, class Late, class F>
   void join(int thread, Leave leave, Late late, F f) {
     for (long step; (step = done.load(std::memory_order_acquire) / parts) < count && !leave();) {
@@ -109,10 +125,11 @@ class Chain {
         long expected = step;
         if (!claims[part].next.compare_exchange_strong(expected, step + 1)) continue;
         f(part, step);
+        if (Clock::now() - begun > PATIENCE && interrupted()) broken.store(true);
         add_done((step + 1) * parts);
       }
       auto own = Clock::now() - begun, waited = wait_for((step + 1) * parts);
-      if (waited > PATIENCE && waited > own) late(waited);
+      if (waited > PATIENCE && waited > own && broken.exchange(false)) late(waited);
     }
   }
   // Waits as long as another thread goes on with it.
@@ -168,6 +185,7 @@ class Pool {
 #if defined(__x86_64__)
       __builtin_ia32_ldmxcsr(job->mode);
 #endif
+      interrupted();
       job->run(*job, thread);
       hold.lock();
       job->inside--;
