@@ -390,14 +390,32 @@ def tangent(s, u, v):
     return (jnp.tanh((u + 0 * v)[0]),)
 
 
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState, bias=False)
+def exponential_less_one(s, u, v):
+    return (jnp.expm1((u + 0 * v)[0]),)
+
+
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState, bias=False)
+def logarithm(s, u, v):
+    return (jnp.log((u + 0 * v)[0]),)
+
+
+@jaxlstm.gated_cell("h", jaxlstm.HiddenState, bias=False)
+def logarithm_of_one_more(s, u, v):
+    return (jnp.log1p((u + 0 * v)[0]),)
+
+
 @pytest.mark.parametrize(
     ("cell", "f"),
     [
         (exponential, np.exp),
+        (exponential_less_one, np.expm1),
+        (logarithm, np.log),
+        (logarithm_of_one_more, np.log1p),
         (sigmoid, lambda x: 1 / (1 + np.exp(-x))),
         (tangent, np.tanh),
     ],
-    ids=["exp", "logistic", "tanh"],
+    ids=["exp", "expm1", "log", "log1p", "logistic", "tanh"],
 )
 def test_functions_to_two_units_in_the_last_place(cell, f):
     """Over every magnitude, infinities and NaN."""
@@ -408,7 +426,7 @@ def test_functions_to_two_units_in_the_last_place(cell, f):
     params = jaxlstm.init(jax.random.key(0), cell, 1, 1, dtype=F32)
     params = params._replace(w=jnp.ones_like(params.w), r=jnp.zeros_like(params.r))
     ys, _ = jaxlstm.apply(params, jnp.asarray(x)[None, :, None], implementation="native")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         true = f(x.astype(np.float64))
         rounded = true.astype(np.float32)
     got = np.asarray(ys)[0, :, 0]

@@ -229,7 +229,11 @@ _COMPUTED: dict[str, Callable[..., str]] = {
     "sqrt": lambda a: f"sqrt({a})",
     "square": lambda a: f"{a} * {a}",
     "one_minus_square": lambda a: f"(1.0f + {a}) * (1.0f - {a})",  # of newer JAX
+    "rsqrt": lambda a: f"1.0f / sqrt({a})",
     "exp": lambda a: f"exp({a})",
+    "expm1": lambda a: f"expm1({a})",
+    "log": lambda a: f"log({a})",
+    "log1p": lambda a: f"log1p({a})",
     "tanh": lambda a: f"tanh({a})",
     "logistic": lambda a: f"logistic({a})",
     "clamp": lambda low, a, high: f"min(max({a}, {low}), {high})",

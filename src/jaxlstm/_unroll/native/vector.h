@@ -59,6 +59,38 @@ static inline V exp(V x) {
   return y * (V)((half + 127) << 23) * (V)((rest + 127) << 23);  // no power of two overflows
 }
 
+// log, after Cephes: x = m 2^n with m near 1, and a polynomial in m - 1.
+static inline V log(V x) {
+  M n = ((M)x - 0x3f3504f3) >> 23;  // so that m begins at the square root of 1/2
+  V m = (V)((M)x - (n << 23)) - 1.0f, z = m * m, e = __builtin_convertvector(n, V);
+  V y = all(7.0376836292e-2f);
+  y = y * m - 1.1514610310e-1f;
+  y = y * m + 1.1676998740e-1f;
+  y = y * m - 1.2420140846e-1f;
+  y = y * m + 1.4249322787e-1f;
+  y = y * m - 1.6668057665e-1f;
+  y = y * m + 2.0000714765e-1f;
+  y = y * m - 2.4999993993e-1f;
+  y = y * m + 3.3333331174e-1f;
+  y = (y * m * z - 2.12194440e-4f * e) - 0.5f * z + m + 0.693359375f * e;
+  // x is normal between these, of which XLA takes what is smaller for zero.
+  y = x < 1.17549435e-38f ? all(-__builtin_inff()) : y;
+  y = x < 0 ? all(__builtin_nanf("")) : y;
+  return x < __builtin_inff() ? y : x;
+}
+
+// The error of 1 + x, or of exp(x), is that of its logarithm too (Kahan).
+static inline V log1p(V x) {
+  V u = 1.0f + x, y = log(u) * (x / (u - 1.0f));
+  y = u == __builtin_inff() ? u : y;
+  return u == 1.0f ? x : y;
+}
+static inline V expm1(V x) {
+  V u = exp(x), less = u - 1.0f, y = less * (x / log(u));
+  y = (M)(less == -1.0f) | (M)(u == __builtin_inff()) ? less : y;
+  return u == 1.0f ? x : y;
+}
+
 static inline V logistic(V x) { return 1.0f / (1.0f + exp(-x)); }
 
 // tanh, after Cephes: a polynomial near zero, where 1 - 2 / (exp(2 x) + 1) would lose digits.
