@@ -18,6 +18,7 @@ import jaxlstm
 from jaxlstm._unroll import native
 from jaxlstm._unroll.native import _compiler
 from networks import CELLS, close, compiler_here, normal_like, some_mask, some_reset
+from test_collectives import collectives, inside_loops, placed, programs
 
 pytestmark = [
     pytest.mark.skipif(not compiler_here(), reason="this machine has no C++ compiler"),
@@ -25,7 +26,7 @@ pytestmark = [
 ]
 
 F32 = jnp.float32
-GATED = ("rnn", "rnn_relu", "lstm", "gru", "cfn", "nbrc", "star")
+GATED = ("rnn", "rnn_relu", "lstm", "gru", "cfn", "nbrc", "star", "peephole_lstm", "slstm", "ctrnn")
 SHAPE = (7, 3)
 CONTROLS = {
     "plain": {},
@@ -295,9 +296,10 @@ def test_what_is_exported_runs_anywhere(as_users_call_it):
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-def test_a_batch_that_is_shared_out_is_not_gathered(kind):
+@pytest.mark.parametrize("name", ["lstm", "peephole_lstm"])
+def test_a_batch_that_is_shared_out_is_not_gathered(name, kind):
     """By XLA's loops, without a collective inside of them."""
-    params, xs = network(), inputs(7, 4, 4)
+    params, xs = network(CELLS[name]), inputs(7, 4, 4)
     on = mesh(kind)
     shared = put(on, params), put(on, xs, None, "data")
     grad = jax.jit(jax.value_and_grad(loss, (0, 1)))
@@ -307,6 +309,16 @@ def test_a_batch_that_is_shared_out_is_not_gathered(kind):
     close(grad(*shared), grad(params, xs), rtol=5e-6, atol=1e-6)
     (ys, _) = jax.jit(jaxlstm.apply)(*shared)
     assert ys.sharding.is_equivalent_to(NamedSharding(on, P(None, "data")), 3)
+
+
+def test_loops_where_one_device_would_have_the_kernel_have_no_collectives():
+    """Weights of the equations too are summed over the rows once, after the loop."""
+    params, xs, mask, reset = placed(CELLS["peephole_lstm"], "Auto")
+    run = functools.partial(jaxlstm.apply, mask=mask, reset=reset)
+    for program in programs(run, params, xs):
+        lines, loops = inside_loops(program)
+        assert loops
+        assert not collectives(lines)
 
 
 @pytest.mark.parametrize("check", [True, pytest.param(False, marks=pytest.mark.slow)])

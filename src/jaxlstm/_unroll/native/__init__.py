@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
@@ -29,7 +30,7 @@ from jaxtyping import Array, PyTree
 from ..._cell import Cell, Gated
 from ..._control import Controls, on_each_device, shared, vary_alike
 from ..._dtypes import wide, widened
-from ..._layer import Layer
+from ..._layer import Layer, for_loops, for_rows
 from ..._node import Problem, State
 from ..._options import setting
 from .._groups import NO_BRANCHES, Groups, Parts, groups_of
@@ -50,7 +51,7 @@ from ..deferred import (
 )
 from ._compiler import Unavailable, reason as reason_for, register
 from ._operation import NO_ROWS, Kernel, computed, linear
-from ._source import source
+from ._source import own_weights, source
 
 SWITCH = "JAXLSTM_KERNEL"
 _logged: list[str] = []  # one line per process
@@ -64,9 +65,7 @@ def run(problem: Problem) -> tuple[Array, State]:
     assert isinstance(node, Layer)
     named = problem.plan.implementation is not None
     if named:
-        _target(
-            "values", True, node.cell, groups, node.w.shape[-1]
-        )  # now, so that another may run in its place
+        _target("values", True, *_cell_of(node, groups))  # now: another may run in its place
     hoist = hoists(math.prod(xs.shape[1:-1]))
     loop = Loop(groups, problem.plan.reverse, hoist)
     f = functools.partial(_run, _engine(named), loop)
@@ -117,10 +116,10 @@ def _of_its_kind(problem: Problem) -> str | None:
         what = node.cell if isinstance(node, Layer) else type(node).__name__
         return f"needs a layer of a gated cell; this is {what}."
     cell = node.cell
-    if cell.sizes or node.weights:
+    if cell.sizes or own_weights(cell, node.weights or ()) is None:
         return (
-            "needs a cell whose states are as wide as its gates and which has no further weights; "
-            f"{cell} is none."
+            "needs a cell whose states are as wide as its gates and whose further weights are "
+            f"numbers for each unit; {cell} is none."
         )
     if node.r.shape[0] != node.r.shape[-1]:
         return f"has no block-diagonal weights; those of {cell} are."
@@ -131,7 +130,7 @@ def _of_its_kind(problem: Problem) -> str | None:
     if (groups := groups_of(problem)) is None:
         return NO_BRANCHES
     try:
-        source(cell, groups, node.w.shape[-1])
+        source(*_cell_of(node, groups))
     except NotImplementedError as reason:
         return str(reason)
     return None
@@ -142,7 +141,12 @@ def _of_this_machine(problem: Problem) -> str | None:
     node, groups = problem.node, groups_of(problem)
     assert isinstance(node, Layer)
     assert groups is not None
-    return reason_for(source(node.cell, groups, node.w.shape[-1]))
+    return reason_for(source(*_cell_of(node, groups)))
+
+
+def _cell_of(node: Layer, groups: Groups) -> tuple[Cell, Groups, int, tuple[str, ...]]:
+    """What the equations of a kernel are made from."""
+    return node.cell, groups, node.w.shape[-1], tuple(sorted(node.weights or ()))
 
 
 def by_default(problem: Problem) -> bool:
@@ -174,13 +178,15 @@ def _tell(reason: str) -> None:
         )
 
 
-def _target(name: str, named: bool, cell: Cell, groups: Groups, hidden: int) -> str | None:
+def _target(
+    name: str, named: bool, cell: Cell, groups: Groups, hidden: int, weights: tuple[str, ...]
+) -> str | None:
     """The name of a cell's kernel, which is compiled unless it was.
 
     A compiler that has failed is not tried again by default: it may take minutes to fail.
     """
     try:
-        equations = source(cell, groups, hidden)
+        equations = source(cell, groups, hidden, weights)
         if not named and (reason := reason_for(equations)):
             raise Unavailable(reason)
         return f"{register(equations)}_{name}"
@@ -196,8 +202,7 @@ def _kernel(
     """`call(target, *args)`, whose arrays have an axis of members, as it is handed to JAX."""
     tree = jax.tree.structure(args)
     flat = lambda target, *a: jax.tree.leaves(call(target, *jax.tree.unflatten(tree, a)))
-    cell = p.cell, groups, p.w.shape[-1]
-    return Kernel(flat, functools.partial(_target, name, named, *cell), named)
+    return Kernel(flat, functools.partial(_target, name, named, *_cell_of(p, groups)), named)
 
 
 def _call(target: str, results: PyTree, *args: PyTree) -> PyTree:
@@ -218,6 +223,26 @@ def _members(args: PyTree) -> int:
 def _layer(job: Job) -> Layer:
     assert isinstance(job.node, Layer)
     return job.node
+
+
+def _own(p: Layer, n: int) -> Array:
+    """The weights of the equations as `(members, numbers, units)`."""
+    hidden = p.w.shape[-1]
+    each = [jnp.zeros((n, 0, hidden), jnp.float32)]
+    for a in map(widened, (p.weights or {}).values()):
+        rows = n, math.prod(a.shape[1:-1]), hidden
+        each.append(jnp.broadcast_to(a, (n, *a.shape[1:])).reshape(rows))
+    return jnp.concatenate(each, 1)
+
+
+def _own_back(p: Layer, d: Array) -> dict[str, Array] | None:
+    """Cotangents of these weights, each in its shape."""
+    if p.weights is None:
+        return None
+    sizes = [math.prod(a.shape[1:-1]) for a in p.weights.values()]
+    parts = jnp.split(d, np.cumsum(sizes)[:-1], 1) if sizes else []
+    shaped = lambda a, part: part.reshape(part.shape[0], *a.shape[1:]).astype(a.dtype)
+    return {name: shaped(a, part) for (name, a), part in zip(p.weights.items(), parts, strict=True)}
 
 
 def _flags(controls: Controls, rows: int) -> list[Array]:
@@ -257,7 +282,7 @@ def _forward(keep: bool, loop: Loop, target: str, job: Job) -> PyTree:
         results = (*results, of(time), Parts(part(groups.sums), part(groups.u), (part(v),)))
     ys, last, *kept = _call(
         target, results, jnp.int32([loop.reverse]), job.xs, p.w, p.b, p.r, p.recurrent_bias,
-        job.state, job.initial, _flags(job.controls, rows),
+        _own(p, n), job.state, job.initial, _flags(job.controls, rows),
     )  # fmt: skip
     return (last, ys), *kept
 
@@ -266,12 +291,13 @@ def _values(named: bool, loop: Loop, job: Job) -> Outs:
     call = lambda target, job: _forward(False, loop, target, job)[0]
     kernel = _kernel("values", named, loop.groups, _layer(job), call, job)
     made = (_at(0, job.state), 1)
-    return computed(functools.partial(values, loop), kernel, (_rows_of_job(job),), made, job)
+    plain = lambda job: values(loop, _for_loops(job))
+    return computed(plain, kernel, (_rows_of_job(job),), made, job)
 
 
 def _residuals(named: bool, loop: Loop, job: Job) -> tuple[Outs, Residuals]:
     def plain(job: Job) -> tuple[Outs, State, Parts]:
-        out, saved = residuals(loop, job)
+        out, saved = residuals(loop, _for_loops(job))
         return out, saved.before, saved.parts
 
     call = functools.partial(_forward, True, loop)
@@ -289,7 +315,18 @@ def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Outs:
     d = instantiated(d)
     state = _at(0, d.state)
     rows = _rows_of_residuals(kept), Tangents(_at(NO_ROWS, d.node), state, state, 1, None)
-    return linear(functools.partial(tangents, loop), back, rows, (state, 1), kept, d)
+    return linear(functools.partial(_plain_tangents, loop), back, rows, (state, 1), kept, d)
+
+
+def _plain_tangents(loop: Loop, kept: Residuals, d: Tangents) -> Outs:
+    node = _for_loops(kept.job._replace(node=d.node)).node
+    return tangents(loop, kept._replace(job=_for_loops(kept.job)), d._replace(node=node))
+
+
+def _for_loops(job: Job) -> Job:
+    """As `deferred` runs it: with a copy of the equations' weights for each row."""
+    node = _layer(job)
+    return job._replace(node=for_rows(for_loops(node), job.xs, 0)) if node.weights else job
 
 
 def _back(
@@ -318,17 +355,21 @@ def _call_back(
     of_weights, of_inputs = needed
     dlast, dys = cotangents
     p, xs, controls = _layer(kept.job), kept.job.xs, kept.job.controls
-    weights = (p.w, p.b, p.r, p.recurrent_bias)
     n = _members((kept, cotangents))
+    own = _own(p, n)
+    weights = (p.w, p.b, p.r, p.recurrent_bias, own)
     shape = lambda a, needed: a.shape[1:] if needed else (0, *a.shape[2:])
     like = lambda a, needed=True: _like(n, *shape(a, needed), dtype=a.dtype)
     states = jax.tree.map(like, (dlast, dlast))
     results = (like(xs, of_inputs), [like(a, of_weights) for a in weights], *states)
-    args = (xs, p.w, p.r, kept.before, kept.parts, dys, dlast, _flags(controls, dys.shape[2]))
-    dxs, (dw, db, dr, dother), dstate, dinitial = _call(
+    args = (xs, p.w, p.r, own, kept.before, kept.parts, dys, dlast, _flags(controls, dys.shape[2]))
+    dxs, (dw, db, dr, dother, down), dstate, dinitial = _call(
         target, results, jnp.int32([loop.reverse]), *args
     )
-    dnode = p._replace(w=dw, b=db, r=dr, recurrent_bias=dother) if of_weights else None
+    dnode = None
+    if of_weights:
+        each = {"w": dw, "b": db, "r": dr, "recurrent_bias": dother}
+        dnode = p._replace(**each, weights=_own_back(p, down))
     return Tangents(dnode, dinitial, dstate, dxs if of_inputs else None, None)
 
 
@@ -338,7 +379,7 @@ def _plainly_back(
     job = kept.job
     entering = Tangents(job.node, job.initial, job.state, job.xs, None)
     entering = jax.tree.map(jnp.zeros_like, entering)
-    plain = functools.partial(tangents, loop, kept)
+    plain = functools.partial(_plain_tangents, loop, kept)
     d = jax.linear_transpose(plain, entering)(cotangents)[0]
     return d._replace(node=d.node if needed[0] else None, xs=d.xs if needed[1] else None)
 

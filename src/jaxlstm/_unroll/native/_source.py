@@ -9,22 +9,22 @@ expressions in that unit's own values, they are the equations of one unit, and a
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
-from ..._cell import Cell
+from ..._cell import Cell, shape_of
 from ..._jaxpr import avals, called, evaluate, moved
 from ..._types import DType, State
 from .._groups import Groups, Parts, u_of, v_of
 
 
 @functools.cache
-def source(cell: Cell, groups: Groups, hidden: int) -> str:
+def source(cell: Cell, groups: Groups, hidden: int, weights: tuple[str, ...]) -> str:
     """The counts and places of a cell's gates, and its equations forwards and backwards.
 
     Traced the same wherever it is first asked for: outside any mesh, with numbers of 32 bits.
@@ -32,28 +32,39 @@ def source(cell: Cell, groups: Groups, hidden: int) -> str:
     """
     nowhere = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
     with nowhere, jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        return _source(cell, groups, hidden)
+        return _source(cell, groups, hidden, weights)
 
 
-def _source(cell: Cell, groups: Groups, hidden: int) -> str:
+def own_weights(cell: Cell, names: Iterable[str]) -> list[str] | None:
+    """The weights of a cell's equations, in order; None if one is not a number for each unit."""
+    words = {name: weight.shape for name, weight in cell.weights}
+    chosen = sorted(names)
+    per_unit = ("... hidden", "gates ... hidden")
+    return chosen if all(words[name] in per_unit for name in chosen) else None
+
+
+def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> str:
     options = dict(cell.options)
     state = [jax.ShapeDtypeStruct((hidden,), jnp.float32)] * len(cell.state._fields)
     part = lambda gates: jax.ShapeDtypeStruct((len(gates), hidden), jnp.float32) if gates else None
     (apart,) = groups.v
     parts = Parts(part(groups.sums), part(groups.u), (part(apart),))
+    dims = {"gates": len(cell.gates), "hidden": hidden}
+    shapes = {name: shape_of(weight.shape, dims) for name, weight in cell.weights}
+    own = {name: jax.ShapeDtypeStruct(shapes[name], jnp.float32) for name in weights}
 
-    def forward(s: State, parts: Parts) -> State:
+    def forward(s: State, parts: Parts, own: dict[str, Array]) -> State:
         u, v = u_of(groups, parts), v_of(groups, parts, 0)
-        new: PyTree = cell.equations(cell.state._make(s), u, v, **options)
+        new: PyTree = cell.equations(cell.state._make(s), u, v, **options, **own)
         return tuple(new)
 
-    def backward(s: State, parts: Parts, d: State) -> tuple[State, Parts]:
-        ds, dparts = jax.vjp(forward, s, parts)[1](d)
-        return ds, dparts
+    def backward(s: State, parts: Parts, own: dict[str, Array], d: State) -> PyTree:
+        return jax.vjp(forward, s, parts, own)[1](d)
 
     names = lambda letter, n: [f"{letter}[{i}]" for i in range(n)]
     fields, slots = names("s", len(state)), names("z", len(groups.sums + groups.u + apart))
-    d = names("d", len(state))
+    rows = sum(math.prod(a.shape[:-1]) for a in own.values())
+    p, d = names("p", rows), names("d", len(state))
     places = {
         "FROM_X": [cell.gates.index(g) for g in groups.sums + groups.u],
         "FROM_H": [cell.recurrent.index(g) for g in groups.sums + apart],
@@ -65,15 +76,17 @@ def _source(cell: Cell, groups: Groups, hidden: int) -> str:
         "PRODUCTS": len(apart),
         "GATES": len(cell.gates),
         "RECURRENT": len(cell.recurrent),
+        "OWN": rows,
     }
     lines = [f"constexpr int {k} = {v};" for k, v in counts.items()]
     # C++ has no empty array.
     lines += [
         f"constexpr int {k}[] = {{{', '.join(map(str, v)) or '0'}}};" for k, v in places.items()
     ]
-    lines += _function("forward", jax.make_jaxpr(forward)(tuple(state), parts), fields + slots)
-    traced = jax.make_jaxpr(backward)(tuple(state), parts, tuple(state))
-    lines += _function("backward", traced, fields + slots + d)
+    given = tuple(state), parts, own
+    lines += _function("forward", jax.make_jaxpr(forward)(*given), fields + slots + p)
+    traced = jax.make_jaxpr(backward)(*given, tuple(state))
+    lines += _function("backward", traced, fields + slots + p + d)
     return "\n".join(lines) + "\n"
 
 
@@ -89,8 +102,7 @@ def _function(name: str, traced: ClosedJaxpr, arguments: list[str]) -> list[str]
         args.append(np.stack(rows).reshape(a.shape))
     outs = evaluate(traced, args, unit.rule, unit.constant)
     results = [unit.result(row) for a in outs for row in a.reshape(-1, a.shape[-1])]
-    letters = sorted({a[0] for a in arguments}, key="szd".index)
-    pointers = ", ".join(f"const V* {letter}" for letter in letters)
+    pointers = ", ".join(f"const V* {a}" for a in ("szp" if name == "forward" else "szpd"))
     writes = [f"out[{i}] = {x};" for i, x in enumerate(results)]
     inside = [f"  {line}" for line in unit.lines + writes]
     return [f"static inline void {name}({pointers}, V* out) {{", *inside, "}"]

@@ -12,7 +12,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   Part all_xs = Buffers::part(x, 4), all_w = given.in();
   auto& recurrent = given.arg();
   long hidden = recurrent.dims[1];
-  Part all_r = Buffers::part(recurrent, 4);
+  Part all_r = Buffers::part(recurrent, 4), all_own = given.in();
   Part all_before[FIELDS], all_gates[3] = {}, all_dlast[FIELDS], all_dstate[FIELDS], all_dinitial[FIELDS];
   for (auto& s : all_before) s = given.in();
   for (int g = 0; g < 3; g++)
@@ -21,7 +21,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   for (auto& s : all_dlast) s = given.in();
   Part all_mask = given.flags(), all_reset = given.flags();
   Part all_dxs = given.wanted(), all_dw = given.wanted(), all_db = given.wanted();
-  Part all_dr = given.wanted(), all_dother_b = given.wanted();
+  Part all_dr = given.wanted(), all_dother_b = given.wanted(), all_down = given.wanted();
   long members = ((XLA_FFI_Buffer*)frame->rets.rets[given.out])->dims[0];
   for (auto& s : all_dstate) s = given.result();
   for (auto& s : all_dinitial) s = given.result();
@@ -36,7 +36,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   size_t turn = Gates::size(rows, most);
   size_t to_inputs = all_dxs.data ? lines(Packed::size(hidden, input)) : 0;
   size_t each =
-      OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most);
+      OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most) + lines(OWN * most);
   size_t of_member = parts * (each + 2 * turn) + OF_X * to_inputs;
   Room room(members * of_member);
   float* place = room.begin();
@@ -46,6 +46,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   in_steps(plan.threads, members, time + 2, parts, [=](long member, int part, long number) {
     bool reverse = *(int32_t*)reversed.of(member);
     const float *xs = all_xs.of(member), *w = all_w.of(member), *r = all_r.of(member);
+    const float* of_units = all_own.of(member);
     Fields before, dlast, dstate, dinitial;
     for (int f = 0; f < FIELDS; f++) {
       before[f] = all_before[f].of(member), dlast[f] = all_dlast[f].of(member);
@@ -56,6 +57,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
     const uint8_t *mask = all_mask.flags(member), *reset = all_reset.flags(member);
     float *dxs = all_dxs.of(member), *dw = all_dw.of(member), *db = all_db.of(member);
     float *dr = all_dr.of(member), *dother_b = all_dother_b.of(member);
+    float* down = all_down.of(member);
     float *own = place + member * of_member, *turns = own + parts * each;
     float* inputs = turns + 2 * parts * turn;
 
@@ -67,6 +69,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
     Share mine = share(part);
     Scratch scratch(own + part * each);
     float *columns = scratch.take(Packed::size(rows, mine.units())), *totals = scratch.take(most);
+    float* own_totals = scratch.take(OWN * most);  // of a block
     Packed to_h[OF_H + 1], to_x[OF_X + 1];  // C++ has no empty array
     for (int i = 0; i < OF_H; i++) to_h[i] = scratch.packed(hidden, mine.units());
     for (int i = 0; i < OF_X && dxs; i++) to_x[i] = Packed(inputs + i * to_inputs, hidden, input);
@@ -81,6 +84,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       if (dr) {
         mine.clear(dw, input * GATES), mine.clear(db, GATES);
         mine.clear(dr, hidden * RECURRENT), mine.clear(dother_b, RECURRENT);
+        mine.clear(down, OWN), std::memset(own_totals, 0, 4 * OWN * most);
       }
       return;
     }
@@ -107,6 +111,11 @@ void run_backward(XLA_FFI_CallFrame* frame) {
         int h = h_of_slot(i);
         if (h >= 0) add(before[0], hidden, dr, dother_b, FROM_H[h], RECURRENT);
       }
+    };
+    auto to_own_weights = [&] {
+      for (int k = 0; k < OWN; k++)
+        for (int u = 0; u < mine.units(); u++)
+          down[k * hidden + mine.from + u] += std::exchange(own_totals[k * most + u], 0);
     };
     // And its part of the inputs' cotangents: of some rows, over all units.
     auto to_xs = [&](long n, long first, long count) {
@@ -139,7 +148,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
               dinitial[f][u] += dstate[f][u];
               dstate[f][u] = 0;
             }
-      if (n == begin && dr) to_weights(n, first, steps * batch);
+      if (n == begin && dr) to_weights(n, first, steps * batch), to_own_weights();
       if (n == begin && dxs) to_xs(n, first, steps * batch);
     }
     if (number > time) return;
@@ -156,13 +165,18 @@ void run_backward(XLA_FFI_CallFrame* frame) {
         dz[i] = dgates.at(i, (t - first) * batch + row) - mine.from;
       }
       mine.vectors([&](int u, int lanes) {
-        V old[FIELDS], gate[SLOTS], ds[FIELDS], out[FIELDS + SLOTS] = {};
+        V old[FIELDS], gate[SLOTS], weights[OWN + 1], ds[FIELDS], out[FIELDS + SLOTS + OWN] = {};
         for (int f = 0; f < FIELDS; f++) ds[f] = load(dstate[f] + row * hidden + u, lanes);
         ds[0] += load(dys + at + u, lanes);
         if (!held) {
           for (int f = 0; f < FIELDS; f++) old[f] = load(before[f] + at + u, lanes);
           for (int i = 0; i < SLOTS; i++) gate[i] = load(z[i] + u, lanes);
-          backward(old, gate, ds, out);
+          for (int k = 0; k < OWN; k++) weights[k] = load(of_units + k * hidden + u, lanes);
+          backward(old, gate, weights, ds, out);
+        }
+        for (int k = 0; k < OWN && dr; k++) {
+          float* total = own_totals + k * most + u - mine.from;
+          store(total, load(total, lanes) + out[FIELDS + SLOTS + k], lanes);
         }
         for (int f = 0; f < FIELDS; f++)
           store(dstate[f] + row * hidden + u, held ? ds[f] : out[f], lanes);

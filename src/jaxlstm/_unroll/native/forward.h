@@ -14,6 +14,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   auto& weight = given.arg();
   long hidden = weight.dims[3];
   Part all_w = Buffers::part(weight, 4), all_b = given.in(), all_r = given.in(), all_other_b = given.in();
+  Part all_own = given.in();
   Part all_state[FIELDS], all_initial[FIELDS], all_last[FIELDS], all_before[FIELDS], all_kept[3] = {};
   for (auto& s : all_state) s = given.in();
   for (auto& s : all_initial) s = given.in();
@@ -52,6 +53,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     bool reverse = *(int32_t*)reversed.of(member);
     const float *xs = all_xs.of(member), *w = all_w.of(member), *b = all_b.of(member);
     const float *r = all_r.of(member), *other_b = all_other_b.of(member);
+    const float* of_units = all_own.of(member);
     Fields state, initial, last, before;
     for (int f = 0; f < FIELDS; f++) {
       state[f] = all_state[f].of(member), initial[f] = all_initial[f].of(member);
@@ -153,14 +155,15 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
         if (keep) to_keep[i] = kept.at(i, t * batch + row);
       }
       mine.vectors([&](int u, int lanes) {
-        V old[FIELDS], gate[SLOTS], fresh[FIELDS];
+        V old[FIELDS], gate[SLOTS], weights[OWN + 1], fresh[FIELDS];
         for (int f = 0; f < FIELDS; f++) old[f] = load(s[f] + row * hidden + u, lanes);
         for (int i = 0; i < SLOTS; i++) {
           gate[i] = load(z[i] + u, lanes);
           const float* bias = biases + i * mine.units() - mine.from;
           if (keep) store(to_keep[i] + u, held ? load(bias + u, lanes) : gate[i], lanes);
         }
-        forward(old, gate, fresh);
+        for (int k = 0; k < OWN; k++) weights[k] = load(of_units + k * hidden + u, lanes);
+        forward(old, gate, weights, fresh);
         for (int f = 0; f < FIELDS; f++) {
           if (held) fresh[f] = old[f];
           store(after[f] + row * hidden + u,
