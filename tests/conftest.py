@@ -2,7 +2,10 @@
 
 import collections
 import datetime
+import functools
+import gc
 import os
+import tempfile
 import zlib
 
 # Two host devices, so that `shard_map` has something to shard over.
@@ -23,6 +26,23 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# A program that one test compiled is loaded in the next, from a folder of this process alone.
+PROGRAMS = tempfile.TemporaryDirectory(prefix="jaxlstm-tests-", ignore_cleanup_errors=True)
+jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def outermost(function=None, *, check=jaxtyping.jaxtyped, **options):
+    """`jaxtyped`, but not of local functions: wrapping each anew takes half the time of tracing."""
+    if function is None:
+        return functools.partial(outermost, check=check, **options)
+    if "<locals>" in getattr(function, "__qualname__", ""):
+        return function
+    return check(function, **options)
+
+
+jaxtyping.jaxtyped = outermost  # which is what the hook writes above each function
 with install_import_hook("jaxlstm", "beartype.beartype"):
     import jaxlstm  # noqa: F401
 
@@ -62,6 +82,13 @@ def pytest_collection_modifyitems(config, items):
     chosen = lambda item: zlib.crc32(item.nodeid.encode()) % 10 == int(tenth)
     config.hook.pytest_deselected(items=[item for item in items if not chosen(item)])
     items[:] = [item for item in items if chosen(item)]
+
+
+def pytest_collection_finish():
+    """What was imported until here lives until the end: the collector need not look at it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 @pytest.fixture(scope="session")
@@ -126,14 +153,14 @@ def as_users_call_it():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-PROGRAMS = collections.Counter()
+DONE = collections.Counter()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """Frees what JAX keeps of every program that it compiled, up to 15 MiB a test."""
     result = yield
-    PROGRAMS["tests"] += 1
-    if nextitem is None or nextitem.path != item.path or PROGRAMS["tests"] % 64 == 0:
+    DONE["tests"] += 1
+    if nextitem is None or nextitem.path != item.path or DONE["tests"] % 64 == 0:
         jax.clear_caches()
     return result
