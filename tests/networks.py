@@ -1,5 +1,6 @@
 """The networks that the laws are tried on: every exported cell, in every arrangement."""
 
+import functools
 import zlib
 
 import jax
@@ -37,11 +38,17 @@ def over_cells(law, cells=CELLS):
 def network(cell, arrangement="layer", seed=0, **options):
     """A network with weights that are nowhere zero, so that every gate and bias counts."""
     options = {**ARRANGEMENTS[arrangement], **options}
-    params = jaxlstm.init(jax.random.key(seed), cell, N, H, **options)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noise = [0.2 * jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves)]
-    return jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise)])
+    key = cell, seed, jax.config.jax_enable_x64, *sorted(options.items())
+    if key not in MADE:
+        params = jaxlstm.init(jax.random.key(seed), cell, N, H, **options)
+        params = jax.tree.map(lambda a, b: a + 0.2 * b, params, normal_like(params, seed + 1))
+        if any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(params)):
+            return params
+        MADE[key] = params
+    return MADE[key]
+
+
+MADE = {}  # networks by what makes them, of which a module uses each often
 
 
 def numbers(cell, arrangement="layer", **options):
@@ -52,26 +59,50 @@ def numbers(cell, arrangement="layer", **options):
     return jax.tree.map(lambda a: rng.standard_normal(a.shape).astype(a.dtype), shapes)
 
 
+def _normal(seed, leaf, leaves, shape, dtype):
+    key = jax.random.key(seed)
+    return jax.random.normal(jax.random.split(key, leaves)[leaf] if leaves else key, shape, dtype)
+
+
+def _bernoulli(seed, p, shape):
+    return jax.random.bernoulli(jax.random.key(seed), p, shape)
+
+
+@functools.cache
+def _constant(draw, *args, wide):
+    with jax.ensure_compile_time_eval():
+        return np.asarray(draw(*args))
+
+
+def constant(draw, *args):
+    """Random numbers, drawn once in a process; no program that takes them draws them itself."""
+    return jnp.asarray(_constant(draw, *args, wide=jax.config.jax_enable_x64))
+
+
 def inputs(seed=1, shape=(T, B, N), dtype=float):
-    return jax.random.normal(jax.random.key(seed), shape, dtype)
+    return constant(_normal, seed, 0, 0, tuple(shape), dtype)
 
 
 def some_mask(seed=2, shape=(T, B)):
     """Any pattern, not only suffixes; the last row is all False."""
-    mask = jax.random.bernoulli(jax.random.key(seed), 0.6, shape)
+    mask = constant(_bernoulli, seed, 0.6, tuple(shape))
     return mask.at[:, -1].set(False) if len(shape) > 1 else mask
 
 
 def some_reset(seed=3, shape=(T, B)):
-    return jax.random.bernoulli(jax.random.key(seed), 0.3, shape)
+    return constant(_bernoulli, seed, 0.3, tuple(shape))
 
 
 def normal_like(tree, seed=4):
     """Random cotangents, or a state, of the shapes of a tree."""
     leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), max(len(leaves), 1))
-    drawn = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves)]
-    return jax.tree.unflatten(structure, drawn)
+
+    def like(i, a):
+        args = _normal, seed, i, len(leaves), a.shape, a.dtype
+        known = all(isinstance(n, int) for n in a.shape)
+        return constant(*args) if known else args[0](*args[1:])
+
+    return jax.tree.unflatten(structure, [like(i, a) for i, a in enumerate(leaves)])
 
 
 def some_state(params, batch=(B,), seed=5):

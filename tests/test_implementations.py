@@ -1,5 +1,6 @@
 """Every way to run a layer agrees with `scan`: values, last state and all gradients, or refuses."""
 
+import functools
 import itertools
 
 import jax
@@ -267,7 +268,10 @@ def test_only_a_sum_is_kept_of_gates_taken_by_their_sum_alone(cell, expected):
     start(Arguments(params, XS), plan, look)
     (groups,) = found
     assert (groups.sums, groups.u, "".join(groups.v), " ".join(groups.calls)) == expected
-    got, plain = (results(params, XS, None, implementation=way) for way in ("deferred", "scan"))
+    both = jax.jit(
+        lambda *args: [results(*args, None, implementation=n) for n in ("deferred", "scan")]
+    )
+    got, plain = both(params, XS)
     close(got, plain)
 
 
@@ -285,8 +289,8 @@ def test_a_segment_of_one_step_is_not_one_of_the_square_root():
 def test_no_steps_without_jit(cell, checkpoint):
     params = network(cell, "bidirectional")
     state = some_state(params)
-    run = lambda: results(params, XS[:0], state, checkpoint=checkpoint)
-    expected = run()
+    run = functools.partial(results, checkpoint=checkpoint)
+    expected = jax.jit(run)(params, XS[:0], state)
     with jax.disable_jit():
-        close(run(), expected)
+        close(run(params, XS[:0], state), expected)
         assert jaxlstm.record(params, XS[:0])[0].shape == (0, 3, 10)

@@ -445,7 +445,7 @@ int main() {
 def test_a_number_of_threads_that_is_none_is_an_error_of_the_call(monkeypatch):
     params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 3, 6, dtype=jnp.float32)
     run = lambda: jaxlstm.apply(params, jnp.ones((4, 2, 3), jnp.float32), implementation="native")
-    expected = run()[0]
+    expected = jax.block_until_ready(run()[0])
     monkeypatch.setenv("JAXLSTM_THREADS", "0")
     with pytest.raises(
         (ValueError, jax.errors.JaxRuntimeError), match="JAXLSTM_THREADS must be a whole number"

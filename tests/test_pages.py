@@ -60,10 +60,15 @@ def test_every_block_of_python_is_found():
 
 
 def test_types(tmp_path):
+    """What a reader copies from a page or a notebook passes a type checker."""
     pytest.importorskip("pyright")
     for number, section in enumerate(SECTIONS):
         code = f"# {section.name}\n{section.code}"
         (tmp_path / f"section_{number}.py").write_text(code)
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        code = "\n\n".join("".join(c["source"]) for c in cells)
+        (tmp_path / f"notebook_{path.stem}.py").write_text(code)
     rules = {"reportMissingImports": False, "extraPaths": [str(ROOT / "src")]}
     rules |= {"reportMissingModuleSource": False, "pythonVersion": "3.11"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(rules))
