@@ -36,7 +36,7 @@ IGNORED = $(AS_USED:%=--ignore=tests/%.py)
 # done them, some of another's.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cpu
 LAWS = XLA_FLAGS='$(FASTEST)' $(PYTEST) $(IGNORED)
-OTHERS = $(PYTEST) $(AS_USED:%=tests/%.py)
+OTHERS = XLA_FLAGS='$(call known,--xla_cpu_parallel_codegen_split_count=1)' $(PYTEST) $(AS_USED:%=tests/%.py)
 
 test: $(VENV)/.ready ## the fast tests
 	$(LAWS)

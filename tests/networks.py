@@ -24,14 +24,20 @@ ARRANGEMENTS = {
 
 
 def over_cells(law, cells=CELLS):
-    """Tries a law on every cell: two always, of the others one or two that are the law's own.
+    """Tries a law on every cell, of which the fast suite has three.
 
-    The whole table runs in the slow suite, of which a tenth runs each day.
+    They are `lstm` or `gru`, a linear cell, and one that is neither: which ones depends on the name
+    of the law.  The whole table runs in the slow suite, of which a tenth runs each day.
     """
-    parameters = []
-    for name, cell in cells.items():
-        often = name in ("lstm", "gru") or zlib.crc32(f"{law.__name__} {name}".encode()) % 30 == 0
-        parameters.append(pytest.param(cell, id=name, marks=() if often else pytest.mark.slow))
+    usual = [name for name in ("lstm", "gru") if name in cells]
+    linear = [name for name, cell in cells.items() if type(cell).__name__ == "Linear"]
+    others = [name for name in cells if name not in (*usual, *linear)]
+    number = zlib.crc32(law.__name__.encode())
+    often = [kind[number % len(kind)] for kind in (usual, linear, others) if kind]
+    parameters = [
+        pytest.param(cell, id=name, marks=() if name in often else pytest.mark.slow)
+        for name, cell in cells.items()
+    ]
     return pytest.mark.parametrize("cell", parameters, scope="module")(law)
 
 

@@ -69,10 +69,12 @@ def test_streams_are_contiguous():
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_equal_parameter_count(layers):
-    budget = lm.parameters(lm.init(jax.random.key(0), jaxlstm.lstm, 103, 192, layers))
+    count = lambda cell, hidden: lm.parameters(
+        jax.eval_shape(lambda key: lm.init(key, cell, 103, hidden, layers), jax.random.key(0))
+    )
+    budget = count(jaxlstm.lstm, 192)
     for cell in (jaxlstm.rnn, jaxlstm.gru):
-        hidden = lm.hidden_size(cell, 103, layers, budget)
-        n = lm.parameters(lm.init(jax.random.key(0), cell, 103, hidden, layers))
+        n = count(cell, lm.hidden_size(cell, 103, layers, budget))
         assert abs(n / budget - 1) < 0.01
 
 

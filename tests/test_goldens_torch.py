@@ -135,8 +135,11 @@ def over(often, *rest):
 
 SOME = ["1-forward-whole", "2-forward-ragged"]
 OTHERS = [name for name in NETWORKS if name not in SOME]
-WAYS = [(name, None) for name in NETWORKS] + [("2-forward-ragged", "scan")]
-OTHER_WAYS = [(n, way) for n in NETWORKS for way in ("deferred", "scan") if (n, way) not in WAYS]
+WAYS = [(name, None) for name in NETWORKS[:4] if name != "2-forward-ragged"]
+WAYS += [("2-forward-ragged", "scan")]
+OTHER_WAYS = [
+    (n, way) for n in NETWORKS for way in (None, "deferred", "scan") if (n, way) not in WAYS
+]
 
 
 @pytest.mark.parametrize(("name", "implementation"), over(WAYS, *OTHER_WAYS))
@@ -148,7 +151,7 @@ def test_float64(kind, name, implementation):
 
 
 @pytest.mark.parametrize("implementation", over([None], "deferred", "scan"))
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", over(["lstm", "gru"], "rnn_tanh", "rnn_relu"))
 def test_float32_is_about_as_exact_as_torch(kind, implementation):
     """At most twice PyTorch's own error, over all arrays of the six networks.
 

@@ -79,7 +79,7 @@ def test_the_flow_is_what_finite_differences_say():
     flow = jaxlstm.gradient_flow(params, XS, loss)
     _, _, seen = jaxlstm.record(params, XS)
     t, eps = 2, 1e-6
-    value = after(params, XS, t)
+    value = jax.jit(after(params, XS, t))
     at = jax.tree.map(lambda a: a[t], seen.states)
     for field in ("h", "c"):
         slopes = np.zeros((B, H))
@@ -145,6 +145,7 @@ def test_the_flow_has_a_gradient_where_it_is_zero():
     """As under a mask, and in the last memory cell, from which nothing follows."""
     params = network(jaxlstm.lstm, "bidirectional")
 
+    @jax.jit
     def flow(params):
         norms = jaxlstm.gradient_flow(params, XS, loss, **OPTIONS)
         return sum(a.sum() for a in jax.tree.leaves(norms))

@@ -24,11 +24,17 @@ def results(**options):
     return both
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    "implementation",
-    ["associative", "deferred", "native", pytest.param("newton", marks=pytest.mark.slow), "scan"],
-)
+    ("implementation", "reverse"),
+    [
+        ("associative", True), ("deferred", False), ("native", True), ("scan", False),
+        slow("associative", False), slow("deferred", True), slow("native", False),
+        slow("scan", True), slow("newton", False), slow("newton", True),
+    ],
+)  # fmt: skip
 @functools.partial(over_cells, cells=CELLS)
 def test_a_state_that_was_reset_away_changes_nothing(cell, implementation, reverse):
     dtype = jnp.float32 if implementation == "native" else jnp.float64

@@ -69,7 +69,7 @@ def over_networks(law):
     cases = []
     for name in NETWORKS:
         for way in (None, *WAYS.get(name, ())):
-            often = name in OFTEN and way in (None, *WAYS.get(name, ())[-1:])
+            often = (way is None and name in OFTEN) or (name, way) == ("lstm", "native")
             marks = [] if often else [pytest.mark.slow]
             if way == "native":
                 skip = not compiler_here()
