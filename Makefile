@@ -24,12 +24,12 @@ demo: $(VENV)/.ready ## train three networks over growing distances and on text:
 	$(BIN)/python -m jaxlstm
 
 # Most of the time goes into compiling small programs: the laws, which are many, take the compiler
-# at its fastest.  What is about the compiler itself, or runs long, takes it as users have it.
+# at its fastest.  What is about the compiler itself, or measures, takes it as users have it.
 FASTEST = --xla_backend_optimization_level=0 $(call known,--xla_cpu_use_fusion_emitters=false) \
 	$(call known,--xla_cpu_parallel_codegen_split_count=1)
 # JAX stops at a flag that it does not know, and newer ones do not know all of these.
 known = $(shell XLA_FLAGS=$(1) $(BIN)/python -c 'import jax; jax.devices()' >/dev/null 2>&1 && echo $(1))
-AS_USED = test_benchmarks test_demo test_goldens_torch test_xla
+AS_USED = test_benchmarks test_goldens_torch test_xla
 IGNORED = $(AS_USED:%=--ignore=tests/%.py)
 
 # A worker takes a run of tests that stand together, which share compiled programs, and when it has
