@@ -76,7 +76,7 @@ def pytest_report_header(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keeps the tests of one tenth, which is told by a hash of the name."""
+    """Keeps the tests of one tenth, chosen by a hash of the name."""
     if (tenth := config.getoption("tenth")) is None:
         return
     chosen = lambda item: zlib.crc32(item.nodeid.encode()) % 10 == int(tenth)
@@ -147,7 +147,7 @@ def kernel_by_default():
 
 @pytest.fixture
 def as_users_call_it():
-    """Without the shape checks of the tests, which would answer before the door does."""
+    """Without the shape checks of the tests, whose errors would come before the library's own."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

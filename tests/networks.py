@@ -148,10 +148,10 @@ def compiler_here():
         return False
 
 
-def refused(call, exception, said):
+def refused(call, exception, message):
     """One exception, whose message says every one of these."""
     with pytest.raises(exception) as caught:
         call()
     assert type(caught.value) is exception
-    for part in said:
+    for part in message:
         caught.match("(?s)" + part)

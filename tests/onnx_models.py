@@ -24,18 +24,18 @@ def value(name, shape=None, dtype=DTYPE):
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
-def graph(nodes, arrays=None, inputs=(), outputs=("Y",), name="g", **told):
+def graph(nodes, arrays=None, inputs=(), outputs=("Y",), name="g", **options):
     """A graph; an input is a name and a shape, or what `value` makes."""
     given = [value(*one) if isinstance(one, tuple) else one for one in inputs]
     held = [onnx.numpy_helper.from_array(a, k) for k, a in (arrays or {}).items()]
     made = [value(one) if isinstance(one, str) else one for one in outputs]
-    return helper.make_graph(nodes, name, given, made, held, **told)
+    return helper.make_graph(nodes, name, given, made, held, **options)
 
 
-def model(nodes, arrays=None, inputs=(("X", ["t", "b", 3]),), outputs=("Y",), **told):
-    imports = [opset("", told.pop("version", 14)), *told.pop("imports", ())]
-    functions = told.pop("functions", ())
-    made = graph(nodes, arrays, inputs, outputs, **told)
+def model(nodes, arrays=None, inputs=(("X", ["t", "b", 3]),), outputs=("Y",), **options):
+    imports = [opset("", options.pop("version", 14)), *options.pop("imports", ())]
+    functions = options.pop("functions", ())
+    made = graph(nodes, arrays, inputs, outputs, **options)
     return helper.make_model(made, opset_imports=imports, ir_version=8, functions=functions)
 
 
@@ -54,14 +54,14 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
-def one(nodes, arrays=None, *, kind="LSTM", inputs=("X", "W", "R", "B"), **told):
+def one(nodes, arrays=None, *, kind="LSTM", inputs=("X", "W", "R", "B"), **options):
     """A model of one recurrent node behind other nodes."""
-    attributes = told.pop("attributes", {})
-    held = {**weights(kind, N, H, sides=told.pop("sides", 1)), **(arrays or {})}
+    attributes = options.pop("attributes", {})
+    held = {**weights(kind, N, H, sides=options.pop("sides", 1)), **(arrays or {})}
     made = {out for n in nodes for out in n.output}
     held = {k: a for k, a in held.items() if k not in made and a is not None}
     last = node(kind, list(inputs), ["Y"], name="rnn", **attributes)
-    return model([*nodes, last], held, **told)
+    return model([*nodes, last], held, **options)
 
 
 def same(made, state=None, xs=XS):

@@ -119,8 +119,8 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_apply_refuses(name, call):
-    xs, options, kind, said = BAD[name]
-    refused(lambda: call(make, xs, **options), kind, [said])
+    xs, options, kind, message = BAD[name]
+    refused(lambda: call(make, xs, **options), kind, [message])
 
 
 @pytest.mark.parametrize("name", ["a number", "no array", "symbols", "16 bits"])
@@ -142,8 +142,8 @@ MAKERS = {
 @pytest.mark.parametrize("of", [linen, haiku])
 def test_what_makes_no_network(of, name):
     pytest.importorskip({linen: "flax", haiku: "haiku"}[of])
-    given, said = MAKERS[name]
-    refused(lambda: of(given, XS), TypeError, [said])
+    given, message = MAKERS[name]
+    refused(lambda: of(given, XS), TypeError, [message])
 
 
 @pytest.mark.parametrize("params", [None, jaxlstm.lstm, make, {"rnn": PARAMS}, [PARAMS], 3])

@@ -1,4 +1,4 @@
-"""Errors at the door: one exception, one message that says what, what came and what to do."""
+"""Errors of arguments: one exception, one message that says what, what came and what to do."""
 
 import jax
 import jax.numpy as jnp
@@ -232,14 +232,14 @@ def test_a_wrong_argument_gets_one_clear_error(case):
 @pytest.mark.parametrize(
     "case", ["features", "mask of floats", "integers", "state of another cell"]
 )
-def test_the_door_is_there_under_jit(case):
+def test_errors_are_raised_under_jit_too(case):
     call, exception, _ = WRONG[case]
     with pytest.raises(exception):
         jax.jit(call)()
 
 
 def test_numpy_doubles_follow_jax_where_it_has_no_doubles():
-    """With 64 bits off, JAX reads a NumPy double as float32 everywhere; so does the door."""
+    """With 64 bits off, JAX reads a NumPy double as float32 everywhere; so do the checks."""
     jax.config.update("jax_enable_x64", False)
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
     assert jaxlstm.apply(params, np.ones((T, B, N)))[0].dtype == jnp.float32

@@ -178,14 +178,14 @@ NEIGHBOURS = {
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
 def test_a_wrong_neighbour_of_a_right_call_is_refused_each_time(name):
-    call, exception, said = NEIGHBOURS[name]
+    call, exception, message = NEIGHBOURS[name]
     for params, xs in ((LSTM, XS), (NUMPY, np.asarray(XS))):
         jaxlstm.apply(params, xs)
         jaxlstm.apply(params, xs, STATE, mask=MASK)
     jaxlstm.apply(LSTM, XS, axis=1)
     jaxlstm.step(LSTM, XS[0], STATE)
     for _ in range(2):
-        refused(call, exception, said)
+        refused(call, exception, message)
 
 
 def test_doubles_are_right_only_while_jax_has_them():

@@ -1,4 +1,4 @@
-"""What counts as an array at the door: NumPy's in every layout, lists, tensors of others."""
+"""What counts as an array: NumPy's in every layout, lists, tensors of others."""
 
 import jax
 import jax.numpy as jnp
@@ -197,8 +197,8 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_no_array_gets_one_clear_error(case):
-    call, said = WRONG[case]
-    refused(call, TypeError, said)
+    call, message = WRONG[case]
+    refused(call, TypeError, message)
 
 
 def test_shapes_alone():
@@ -238,7 +238,7 @@ def swap(a):
     return jnp.swapaxes(a, 0, 1)
 
 
-def said(call):
+def message_of(call):
     with pytest.raises((TypeError, ValueError)) as caught:
         call()
     return str(caught.value)
@@ -255,8 +255,8 @@ def test_no_advice_that_is_followed_already():
         lambda axis, turn: jaxlstm.apply(LSTM, turn(XS)[..., :2], axis=axis),
         lambda axis, turn: jaxlstm.apply(LSTM, turn(XS)[..., 0], axis=axis),
     ]
-    plain = [said(lambda f=f: f(0, lambda a: a)) for f in wrong]
-    first = [said(lambda f=f: f(1, swap)) for f in wrong]
+    plain = [message_of(lambda f=f: f(0, lambda a: a)) for f in wrong]
+    first = [message_of(lambda f=f: f(1, swap)) for f in wrong]
     assert all("pass `axis=1`" in m or "or `axis=1`" in m for m in plain[:3])
     assert "lengths_to_mask(lengths, time)" in plain[3]
     assert "lengths_to_mask(lengths, time, axis=1)" in first[3]
@@ -267,10 +267,10 @@ def test_no_advice_that_is_followed_already():
 def test_advice_is_for_what_came():
     """A state of another batch is not swapped, and a mask with features is no lengths."""
     state = jaxlstm.apply(LSTM, np.ones((T, 9, N)))[1]
-    assert "axis=1" not in said(lambda: jaxlstm.apply(LSTM, XS, state))
-    assert "one step without time" not in said(lambda: jaxlstm.step(LSTM, XS[0], state))
-    sequence = said(lambda: jaxlstm.step(LSTM, XS, jaxlstm.apply(LSTM, XS)[1]))
+    assert "axis=1" not in message_of(lambda: jaxlstm.apply(LSTM, XS, state))
+    assert "one step without time" not in message_of(lambda: jaxlstm.step(LSTM, XS[0], state))
+    sequence = message_of(lambda: jaxlstm.step(LSTM, XS, jaxlstm.apply(LSTM, XS)[1]))
     assert "a sequence is run by `apply`" in sequence
-    assert "lengths" not in said(lambda: jaxlstm.apply(LSTM, XS, mask=MASK[..., None]))
-    assert "lengths" not in said(lambda: jaxlstm.apply(LSTM, XS, mask=MASK.astype(int)))
-    assert "vmap" not in said(lambda: jaxlstm.apply(LSTM, XS, key=1.5))
+    assert "lengths" not in message_of(lambda: jaxlstm.apply(LSTM, XS, mask=MASK[..., None]))
+    assert "lengths" not in message_of(lambda: jaxlstm.apply(LSTM, XS, mask=MASK.astype(int)))
+    assert "vmap" not in message_of(lambda: jaxlstm.apply(LSTM, XS, key=1.5))

@@ -1,4 +1,4 @@
-"""Errors at the door of `init` and `lengths_to_mask`, and the numbers that are welcome there."""
+"""Errors of arguments of `init` and `lengths_to_mask`, and the numbers that are welcome there."""
 
 import jax
 import jax.numpy as jnp

@@ -172,8 +172,8 @@ def test_initializers_of_a_cells_own_weights():
 
 
 def test_convolutional_layers():
-    draw = lambda cell=jaxlstm.lstm, **told: jaxlstm.init_conv(
-        jax.random.key(0), cell, N, 4, **{"kernel": (3,), **told}
+    draw = lambda cell=jaxlstm.lstm, **options: jaxlstm.init_conv(
+        jax.random.key(0), cell, N, 4, **{"kernel": (3,), **options}
     )
     for kernel in ((), (1, 1, 1, 1), 3):
         with pytest.raises(ValueError, match="one, two or three"):

@@ -1,4 +1,4 @@
-"""Errors at the door for weights that are no network, or whose parts do not fit each other."""
+"""Errors of weights that are no network, or whose parts do not fit each other."""
 
 import jax
 import jax.numpy as jnp

@@ -21,7 +21,7 @@ def solved(seeds):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "wording"),
     [
         ("rnn", "plain network"),
         ("gru", "GRU, default start"),
@@ -30,11 +30,11 @@ def solved(seeds):
         ("lstm 1997", "LSTM of 1997"),
     ],
 )
-def test_the_adding_problem(name, said):
+def test_the_adding_problem(name, wording):
     seeds = papers("adding")[f"{name}, T = 100"]
     right = [100 * seed["score"] for seed in seeds.values()]
     figures = f"{statistics.fmean(right):.1f} % ({min(right):.1f} to {max(right):.1f})"
-    assert f"| {said} | {figures} | {solved(seeds)} |" in TEXT
+    assert f"| {wording} | {figures} | {solved(seeds)} |" in TEXT
 
 
 def test_gradients():
@@ -63,12 +63,12 @@ def test_gru_beside_lstm():
         "characters": ("characters, bits a character", 3),
     }
     assert found.keys() == rows.keys()
-    for task, (said, digits) in rows.items():
+    for task, (wording, digits) in rows.items():
         last = [[c[-1] for c in seeds] for seeds in found[task]["curves"].values()]
         cells = [
             f"{statistics.fmean(a):.{digits}f} ± {statistics.stdev(a):.{digits}f}" for a in last
         ]
-        assert f"| {said} | {' | '.join(cells)} |" in TEXT
+        assert f"| {wording} | {' | '.join(cells)} |" in TEXT
 
 
 def test_the_page_of_cells():
@@ -87,14 +87,14 @@ def printed(start):
 
 def test_notebook_2():
     shown = printed("02")
-    for said, words in (
+    for wording, words in (
         ("a factor of {} a step", r"by a factor ([\d.]+) a step"),
         ("halves every {} steps", r"halves every ([\d.]+) steps"),
         ("and {} at 5", r"derivative of tanh at z = 5: ([\d.]+)"),
         ("grows by {} in 30 steps", r"unit 2 at 1: norm of dh_30/dh_0 ([\d.e+]+)"),
     ):
         (figure,) = re.findall(words, shown)
-        assert said.format(figure) in TEXT
+        assert wording.format(figure) in TEXT
 
 
 def test_every_link_to_a_notebook():

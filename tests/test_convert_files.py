@@ -103,12 +103,12 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path):
     deep = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 4, 4)
     for _ in range(40):
         deep = wrappers.residual(deep)
-    for tree, said in (
+    for tree, message in (
         (deep, "at most 32 levels"),
         (Pair(params, jnp.ones(3)), r"`Pair` is nothing .* `architecture=False`"),
         (jax.tree.map(lambda a: a.astype(int), params), "weights of a dtype"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             convert.save(tmp_path / "a", tree)
         assert not list(tmp_path.iterdir())
         convert.save(tmp_path / "a", tree, architecture=False)
@@ -180,7 +180,7 @@ def test_nothing_is_truncated(tmp_path):
 
 
 def test_arrays_of_64_bits_around_networks_are_kept(tmp_path):
-    """What NumPy makes unless it is told otherwise, while JAX has no such arrays."""
+    """What NumPy makes by default, while JAX has no such arrays."""
     jax.config.update("jax_enable_x64", False)
     params = network(jaxlstm.lstm, dtype=jnp.float32)
     arrays = {"ids": np.arange(3) + 2**40, "mean": np.arange(3.0) / 3, "scale": np.float64(1 / 3)}
@@ -226,9 +226,9 @@ def rewritten(path, change, data=lambda raw: raw):
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
     architecture = json.loads(header["__metadata__"]["architecture"])
-    told = change(header, architecture)
-    if told is not None:
-        header = told
+    declared = change(header, architecture)
+    if declared is not None:
+        header = declared
     elif "__metadata__" in header and "architecture" in header["__metadata__"]:
         header["__metadata__"]["architecture"] = json.dumps(architecture)
     text = json.dumps(header).encode() if not isinstance(header, bytes) else header
@@ -327,9 +327,9 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_headers(name, tmp_path):
     convert.save(path := tmp_path / "bad.safetensors", network(jaxlstm.lstm))
-    change, said = BAD[name]
+    change, message = BAD[name]
     rewritten(path, change)
-    with pytest.raises(convert.FileError, match=said) as error:
+    with pytest.raises(convert.FileError, match=message) as error:
         convert.load(path)
     assert error.value.file == str(path)
     assert "bad.safetensors" in str(error.value)
@@ -485,20 +485,22 @@ def array(*shape):
 
 
 def layer(cell, w, r=None, b=None, node="Layer", weights=None, **options):
-    told = {"cell": cell, "options": [[k, v] for k, v in options.items()]}
+    declared = {"cell": cell, "options": [[k, v] for k, v in options.items()]}
     arrays = {"w": w, "r": r, "b": b, "recurrent_bias": None}
     held = None if weights is None else {"dict": weights}
-    return {"node": node, "fields": {"cell": told, **arrays, "weights": held}}
+    return {"node": node, "fields": {"cell": declared, **arrays, "weights": held}}
 
 
-def highway(depth, hidden, told=None, node="Layer", w=()):
+def highway(depth, hidden, declared=None, node="Layer", w=()):
     weights = {
         "m": array(depth, 2, hidden, hidden),
         "b_n": array(depth, hidden),
         "b_t": array(depth, hidden),
     }
     w = array(*w, 3, 2, hidden)
-    return layer("rhn", w, weights=weights, node=node, depth=depth if told is None else told)
+    return layer(
+        "rhn", w, weights=weights, node=node, depth=depth if declared is None else declared
+    )
 
 
 def shapes(data, at=()):
@@ -570,14 +572,14 @@ def repeated(s, u, v, *, times=1):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_work_is_bounded_by_the_file(name, tmp_path):
-    architecture, tensors, said = HOSTILE[name]
+    architecture, tensors, message = HOSTILE[name]
     written(tmp_path / "a", architecture, shapes(architecture) if tensors is None else tensors)
     load = lambda: convert.load(tmp_path / "a", cells={"mine": repeated})
     most, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    if said is None:
+    if message is None:
         load()  # its arrays are right; what its cells do is not run here
     else:
-        with pytest.raises(convert.FileError, match=said):
+        with pytest.raises(convert.FileError, match=message):
             load()
     assert time.process_time() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 2**18  # KiB

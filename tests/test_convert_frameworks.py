@@ -289,8 +289,8 @@ def test_two_biases_are_summed_or_kept():
     jax.tree.map(np.testing.assert_array_equal, back, weights)
     assert not convert.to_torch(summed)["bias_hh_l0"].any()
     xs = np.random.default_rng(0).normal(size=(6, 2, summed.input_size))
-    for way in ("scan", "deferred"):
-        run = [jaxlstm.apply(p, xs, implementation=way) for p in (summed, kept)]
+    for implementation in ("scan", "deferred"):
+        run = [jaxlstm.apply(p, xs, implementation=implementation) for p in (summed, kept)]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), *run)
 
 

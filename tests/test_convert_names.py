@@ -43,7 +43,7 @@ def torch_modules():
     return {f"0.{k}": a for k, a in one.items()} | {f"1.{k}": a for k, a in two.items()}
 
 
-def test_an_order_is_told_by_a_list_of_prefixes():
+def test_an_order_is_given_by_a_list_of_prefixes():
     weights = torch_modules()
     first, second = (convert.from_torch(weights, prefix=k) for k in "01")
     params = convert.from_torch(weights, prefix=["0", "1."])
@@ -56,7 +56,7 @@ def test_an_order_is_told_by_a_list_of_prefixes():
 
 
 @pytest.mark.parametrize("framework", ["flax", "haiku", "equinox", "keras"])
-def test_an_order_is_told_in_every_framework(framework):
+def test_an_order_is_given_in_every_framework(framework):
     come, go = getattr(convert, f"from_{framework}"), getattr(convert, f"to_{framework}")
     square = [jaxlstm.init(jax.random.key(k), jaxlstm.lstm, H, H) for k in range(2)]
     of = {

@@ -17,9 +17,9 @@ def equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def one(kind="LSTM", gates=4, inputs=("X", "W", "R"), **told):
+def one(kind="LSTM", gates=4, inputs=("X", "W", "R"), **options):
     """A model of one node; `more` are constants beside the weights."""
-    attributes, more = told.get("attributes", {}), told.get("more", {})
+    attributes, more = options.get("attributes", {}), options.get("more", {})
     sides = 2 if attributes.get("direction") == "bidirectional" else 1
     rng = np.random.default_rng(0)
     arrays = {
@@ -112,8 +112,8 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_refused(name):
-    model, said = CASES[name]
-    with pytest.raises((TypeError, ValueError), match=said):
+    model, message = CASES[name]
+    with pytest.raises((TypeError, ValueError), match=message):
         convert.from_onnx(model)
 
 
@@ -145,7 +145,7 @@ def test_alpha_goes_to_the_activation_that_takes_one():
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [
         (cells.coupled_forget_lstm, "no operator that computes `coupled_forget_lstm`"),
         (cells.lstm_variant(cell_clip=1.0), "no operator that computes"),
@@ -153,8 +153,8 @@ def test_alpha_goes_to_the_activation_that_takes_one():
         (cells.minlstm, "no operator that computes `minlstm`"),
     ],
 )
-def test_what_onnx_has_not(cell, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_onnx_has_not(cell, message):
+    with pytest.raises(ValueError, match=message):
         convert.to_onnx(network(cell))
 
 
@@ -177,8 +177,8 @@ def test_what_is_no_network_is_not_exported():
         (jaxlstm.Reverse(jaxlstm.Reverse(layer)), TypeError, "at this place"),
         (jaxlstm.wrappers.learn_initial_state(layer), TypeError, "at this place"),
     ]
-    for params, kind, said in cases:
-        with pytest.raises(kind, match=said):
+    for params, kind, message in cases:
+        with pytest.raises(kind, match=message):
             convert.to_onnx(params)
     with pytest.raises(TypeError, match="outside of `jit`"):
         jax.jit(convert.to_onnx)(layer)

@@ -49,9 +49,9 @@ NAMES = [*READ, "output_sequence", "training"]
     ("kind", "name"), [(k, a) for k in GATES for a in NAMES if (k, a) not in SCHEMA]
 )
 def test_every_other_attribute_is_refused(kind, name):
-    told = READ.get(name, {name: {kind: 1}}).get(kind, 1)
+    value = READ.get(name, {name: {kind: 1}}).get(kind, 1)
     with pytest.raises(ValueError, match=f"`rnn`: a {kind} of opset 14 has .*got `{name}`"):
-        convert.from_onnx(one([], kind=kind, attributes={name: told}))
+        convert.from_onnx(one([], kind=kind, attributes={name: value}))
 
 
 WRONG = {
@@ -66,10 +66,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "told"), [(k, v) for k, values in WRONG.items() for v in values])
-def test_wrong_values_of_attributes_are_refused(name, told):
+@pytest.mark.parametrize(("name", "value"), [(k, v) for k, values in WRONG.items() for v in values])
+def test_wrong_values_of_attributes_are_refused(name, value):
     with pytest.raises(ValueError, match="`rnn`"):
-        convert.from_onnx(one([], attributes={name: told}))
+        convert.from_onnx(one([], attributes={name: value}))
 
 
 def test_attributes_of_older_operator_sets():
@@ -78,9 +78,9 @@ def test_attributes_of_older_operator_sets():
         assert isinstance(convert.from_onnx(made), jaxlstm.Layer)
     made = one([], kind="GRU", version=1, attributes={"direction": "foward"})  # its own default
     assert isinstance(convert.from_onnx(made), jaxlstm.Layer)
-    for version, told in ((7, {"output_sequence": 1}), (13, {"layout": 1})):
+    for version, value in ((7, {"output_sequence": 1}), (13, {"layout": 1})):
         with pytest.raises(ValueError, match=f"of opset {version} has the attributes"):
-            convert.from_onnx(one([], version=version, attributes=told))
+            convert.from_onnx(one([], version=version, attributes=value))
 
 
 INPUTS = {
@@ -95,12 +95,12 @@ INPUTS = {
 @pytest.mark.parametrize("name", INPUTS)
 def test_every_input_is_read_or_refused(kind, name):
     arrays = {"P": np.ones((1, 3 * H)), "lens": np.asarray([1, 2], "i"), "h": np.ones((1, B, H))}
-    more, said = INPUTS[name]
+    more, message = INPUTS[name]
     if kind != "LSTM" and name in ("initial_c", "P"):
-        said = f"a {kind} has"
+        message = f"a {kind} has"
     made = one([], arrays, kind=kind, inputs=["X", "W", "R", *more])
-    if said is not None:
-        with pytest.raises(ValueError, match=said):
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
             convert.from_onnx(made)
     else:
         without = convert.from_onnx(one([], arrays, kind=kind, inputs=["X", "W", "R"]))

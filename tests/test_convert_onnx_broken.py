@@ -37,8 +37,10 @@ def shaped_wrongly():
     return made
 
 
-def doubled(**told):
-    made = one([node("Identity", ["w"], ["W"]), node("Identity", ["w"], ["V"])], {"w": W}, **told)
+def doubled(**options):
+    made = one(
+        [node("Identity", ["w"], ["W"]), node("Identity", ["w"], ["V"])], {"w": W}, **options
+    )
     made.graph.node[1].output[0] = "W"
     return made
 
@@ -76,8 +78,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_models_raise_one_of_two_errors(name):
-    make, kind, said = BROKEN[name]
-    with pytest.raises(kind, match=said):
+    make, kind, message = BROKEN[name]
+    with pytest.raises(kind, match=message):
         convert.from_onnx(make())
 
 
@@ -101,10 +103,10 @@ def test_data_in_another_file(tmp_path):
         convert.from_onnx(tmp_path / "nowhere")
 
 
-def chain_of(count, kind, first, last, **told):
+def chain_of(count, kind, first, last, **options):
     names = [first, *(f"{kind}.{k}" for k in range(count - 1)), last]
     twice = 2 if kind == "Concat" else 1
-    return [node(kind, [a] * twice, [b], **told) for a, b in itertools.pairwise(names)]
+    return [node(kind, [a] * twice, [b], **options) for a, b in itertools.pairwise(names)]
 
 
 def calls(count):
@@ -152,13 +154,13 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_work_is_bounded(name):
-    nodes, arrays, told, said = HOSTILE[name]
-    made = one(nodes, arrays, **told)
+    nodes, arrays, options, message = HOSTILE[name]
+    made = one(nodes, arrays, **options)
     before = time.process_time()
-    if said is None:
+    if message is None:
         assert isinstance(convert.from_onnx(made), jaxlstm.Layer)
     else:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             convert.from_onnx(made)
     assert time.process_time() - before < 5
 

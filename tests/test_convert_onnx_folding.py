@@ -167,9 +167,9 @@ def test_random_chains_of_operators(seed):
         for k in range(rng.randint(2, 7)):
             if not 0 < a.size <= 2000 or a.ndim == 0:
                 break
-            kind, more, told = rng.choice(MOVES)(rng, a)
+            kind, more, attributes = rng.choice(MOVES)(rng, a)
             inputs = [f"{k}.{i}" for i in range(len(more))]
-            step = node(kind, [name, *inputs], [f"y{k}"], **told)
+            step = node(kind, [name, *inputs], [f"y{k}"], **attributes)
             held = dict(zip(inputs, more))
             alone = graph([step], {name: a, **held}, outputs=[f"y{k}"])
             made = onnx.helper.make_model(alone, opset_imports=[onnx.helper.make_opsetid("", 18)])

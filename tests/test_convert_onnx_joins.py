@@ -10,14 +10,14 @@ from onnx_models import INT, NUMBERS, XS, B, H, N, T, close, graph, model, node,
 
 def stack(between, *, sides=1, layouts=(0, 0), arrays=None, version=14, width=None, batch="b"):
     """Two nodes, and what stands between the output `a` of one and the input `z` of the other."""
-    told = [{"layout": n} if n else {} for n in layouts]
+    chosen = [{"layout": n} if n else {} for n in layouts]
     direction = {"direction": "bidirectional"} if sides == 2 else {}
     held = {**weights("LSTM", N, H, sides=sides), **NUMBERS, **(arrays or {})}
     held |= weights("LSTM", width or sides * H, H, sides=sides, suffix="2", seed=1)
     nodes = [
-        node("LSTM", ["X", "W", "R", "B"], ["a", "end"], name="a", **told[0], **direction),
+        node("LSTM", ["X", "W", "R", "B"], ["a", "end"], name="a", **chosen[0], **direction),
         *between,
-        node("LSTM", ["z", "W2", "R2", "B2"], ["Y"], name="b", **told[1], **direction),
+        node("LSTM", ["z", "W2", "R2", "B2"], ["Y"], name="b", **chosen[1], **direction),
     ]
     x = ("X", [batch, "t", N] if layouts[0] else ["t", batch, N])
     return model(nodes, held, [x], version=version)
@@ -114,14 +114,14 @@ OTHER = {
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_joins_that_change_nothing(name):
-    between, told = PLAIN[name]
-    made = stack(between, **told)
+    between, chosen = PLAIN[name]
+    made = stack(between, **chosen)
     params = convert.from_onnx(made)
     assert isinstance(params, jaxlstm.Stack)
-    first, last = told.get("layouts", (0, 0))
+    first, last = chosen.get("layouts", (0, 0))
     xs = XS.swapaxes(0, first)
     ys, _ = jaxlstm.apply(params, XS)
-    if told.get("version", 14) < 7:
+    if chosen.get("version", 14) < 7:
         made.graph.node[2].CopyFrom(node("Identity", ["s"], ["z"]))
         made.opset_import[0].version = 11  # the reference knows no older ones
     (y,) = reference(made, X=xs)
@@ -129,12 +129,12 @@ def test_joins_that_change_nothing(name):
     close(ys, y.reshape(T, B, -1))
 
 
-@pytest.mark.parametrize("told", [None, ["a", "b"]])
+@pytest.mark.parametrize("chosen", [None, ["a", "b"]])
 @pytest.mark.parametrize("name", OTHER)
-def test_joins_that_change_something_are_refused(name, told):
-    between, options, said = OTHER[name]
-    with pytest.raises(ValueError, match=said):
-        convert.from_onnx(stack(between, **options), node=told)
+def test_joins_that_change_something_are_refused(name, chosen):
+    between, options, message = OTHER[name]
+    with pytest.raises(ValueError, match=message):
+        convert.from_onnx(stack(between, **options), node=chosen)
 
 
 def test_a_branch_is_no_layer_of_a_stack():

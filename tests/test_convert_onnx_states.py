@@ -116,12 +116,12 @@ REFUSED = {
 @pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_state_that_depends_on_data_is_refused(name, state):
-    nodes, said = REFUSED[name]
+    nodes, message = REFUSED[name]
     more = {"zeros": np.zeros((1, 1, H)), "one3": INT([1, 1, H]), "eye": np.ones((1, 1, 1))}
     inputs = [("X", ["t", "b", N]), ("S", [1, "b", H])]
     made = one(nodes, {**NUMBERS, **more}, inputs=STATE[:6])
     made.graph.input.append(value(*inputs[1]))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         convert.from_onnx(made, state=state)
 
 
@@ -133,9 +133,9 @@ def test_the_last_state_of_one_node_is_not_the_first_of_the_next_in_silence():
         node("GRU", ["s", "W2", "R2", "B2", "", "end"], ["Y"], name="b"),
     ]
     made = model(nodes, {**arrays, **NUMBERS})
-    for told in (None, "b", ["a", "b"]):
+    for chosen in (None, "b", ["a", "b"]):
         with pytest.raises(ValueError, match="`end`, the input `initial_h` of `b`, depends on"):
-            convert.from_onnx(made, node=told)
+            convert.from_onnx(made, node=chosen)
     assert isinstance(convert.from_onnx(made, node="a"), jaxlstm.Layer)
 
 
@@ -220,11 +220,11 @@ FULL = {
 
 @pytest.mark.parametrize("name", FULL)
 def test_constant_lengths(name):
-    nodes, arrays, shape, said = FULL[name]
+    nodes, arrays, shape, message = FULL[name]
     made = one(nodes, {**NUMBERS, **arrays}, inputs=LENGTHS)
     made.graph.input[0].CopyFrom(value("X", shape))
-    if said is None:
+    if message is None:
         assert isinstance(convert.from_onnx(made), jaxlstm.Layer)
     else:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             convert.from_onnx(made)

@@ -103,15 +103,15 @@ def test_weights_in_functions():
         node("Layer", ["X", "w", "R"], ["a"], domain="mine"),
         node("Layer", ["a", "v", "R"], ["Y"], domain="mine"),
     ]
-    told = {"functions": [layer, square], "imports": [opset("mine", 1)]}
-    made = model(nodes, arrays, **told)
+    options = {"functions": [layer, square], "imports": [opset("mine", 1)]}
+    made = model(nodes, arrays, **options)
     params = convert.from_onnx(made)
     assert isinstance(params, jaxlstm.Stack)
-    told["functions"] = [
+    options["functions"] = [
         function(*PLAIN_LAYER, [*body[:3], short, *body[4:]], [opset("", 14)]),
         square,
     ]
-    plain = model(nodes, arrays, **told)  # the reference knows no input that is left out
+    plain = model(nodes, arrays, **options)  # the reference knows no input that is left out
     same(plain)
     jax.tree.map(np.testing.assert_array_equal, params, convert.from_onnx(plain))
     again = convert.from_onnx(made, node="inner#1")

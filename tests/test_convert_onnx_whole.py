@@ -85,8 +85,8 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_does_not_fit_is_refused(case):
-    given, said = BAD[case]
-    with pytest.raises(ValueError, match=said):
+    given, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
         convert.to_onnx(model()["rnn"], **given)
     with pytest.raises(TypeError, match="must be of a floating dtype"):
         convert.to_onnx(model()["rnn"], embedding=np.ones((20, 4), int))

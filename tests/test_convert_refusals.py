@@ -138,8 +138,8 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_cannot_be_exact_says_why(name):
-    call, said = CASES[name]
-    with pytest.raises((TypeError, ValueError), match=said):
+    call, message = CASES[name]
+    with pytest.raises((TypeError, ValueError), match=message):
         call()
 
 
@@ -203,12 +203,12 @@ ALTERED = {
 
 @pytest.mark.parametrize("found", ALTERED)
 @pytest.mark.parametrize("at", ["", "encoder.rnn."])
-@pytest.mark.parametrize("told", [False, True])
-def test_what_was_done_to_a_module_is_said(found, at, told):
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_what_was_done_to_a_module_is_named(found, at, prefixed):
     weights = {at + k: a for k, a in WEIGHTS.items()} | {at + found: np.ones((20, 5))}
-    weights |= {"head.weight": np.ones(3)} if told else {}
+    weights |= {"head.weight": np.ones(3)} if prefixed else {}
     with pytest.raises(ValueError, match=ALTERED[found]) as caught:
-        c.from_torch(weights, prefix=at if told and at else "")
+        c.from_torch(weights, prefix=at if prefixed and at else "")
     assert f"`{at}{found}`" in str(caught.value)
     assert "prefix" not in str(caught.value)
 

@@ -228,10 +228,10 @@ def test_what_is_no_file_is_left_alone(tmp_path):
             s.bind(str(tmp_path / "socket"))
             cases["socket"] = "a socket"
         before = names(tmp_path)
-        for name, said in cases.items():
-            with pytest.raises(convert.FileError, match=f"to replace; found {said}"):
+        for name, message in cases.items():
+            with pytest.raises(convert.FileError, match=f"to replace; found {message}"):
                 convert.save(tmp_path / name, PARAMS)
-            with pytest.raises(convert.FileError, match=f"a regular file; found {said}"):
+            with pytest.raises(convert.FileError, match=f"a regular file; found {message}"):
                 convert.load(tmp_path / name)
             assert names(tmp_path) == before
     with pytest.raises(convert.FileError, match="the path of a file; found that of a directory"):
@@ -416,8 +416,8 @@ NO_TREES = {
 
 @pytest.mark.parametrize("name", NO_TREES)
 def test_what_is_no_tree_of_arrays(name, tmp_path):
-    tree, kind, said = NO_TREES[name]
-    with pytest.raises(kind, match=said) as error:
+    tree, kind, message = NO_TREES[name]
+    with pytest.raises(kind, match=message) as error:
         convert.save(tmp_path / "a", tree, architecture=False)
     assert type(error.value) is kind
     assert names(tmp_path) == []

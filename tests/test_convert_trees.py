@@ -161,8 +161,8 @@ LIKE = {
 def test_a_likeness_that_differs(name, tmp_path):
     tree = {"step": 3, "key": jax.random.key(0), "w": np.ones(3)}
     convert.save(tmp_path / "a", tree)
-    like, said = LIKE[name]
-    with pytest.raises(convert.FileError, match=said):
+    like, message = LIKE[name]
+    with pytest.raises(convert.FileError, match=message):
         convert.load(tmp_path / "a", like={**tree, **like})
 
 
@@ -232,9 +232,9 @@ HEADERS = {
 def test_bad_headers(name, tmp_path):
     tree = {"step": 3, "key": jax.random.key(0), "w": np.ones(3), "rnn": network(jaxlstm.gru)}
     convert.save(tmp_path / "a", tree)
-    change, said = HEADERS[name]
+    change, message = HEADERS[name]
     header(tmp_path / "a", change)
-    with pytest.raises(convert.FileError, match=said):
+    with pytest.raises(convert.FileError, match=message):
         convert.load(tmp_path / "a")
 
 

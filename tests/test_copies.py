@@ -104,9 +104,9 @@ def test_a_name_that_leads_elsewhere_is_not_pickled(notebook):
         jaxlstm.gated_cell("z", jaxlstm.HiddenState)(plain): "no cell",
         dataclasses.replace(jaxlstm.lstm, recurrent_bias=True): "another cell",
     }
-    for cell, said in cases.items():
+    for cell, message in cases.items():
         for what in (cell, cell(), drawn(cell)):
-            with pytest.raises(pickle.PicklingError, match=f"by its name.*refers to {said}"):
+            with pytest.raises(pickle.PicklingError, match=f"by its name.*refers to {message}"):
                 pickle.dumps(what)
     del notebook.module.mine
     with pytest.raises(pickle.PicklingError, match="refers to no cell"):

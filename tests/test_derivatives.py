@@ -43,12 +43,12 @@ def differences(f, point, step):
     """
     along = step * jnp.eye(point.size)
     at = lambda k: jax.vmap(f)(point[None] + k * along)
-    slopes = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * step)
-    return jnp.moveaxis(slopes, 0, -1)
+    derivatives = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * step)
+    return jnp.moveaxis(derivatives, 0, -1)
 
 
 @over_cells
-def test_the_jacobian_both_ways_against_differences(cell):
+def test_the_jacobian_in_both_modes_against_differences(cell):
     """Of every output and last state by every weight, input and initial state."""
     f, point = problem(cell)
     forward, reverse = jax.jit(jax.jacfwd(f))(point), jax.jit(jax.jacrev(f))(point)
@@ -61,7 +61,7 @@ SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
 
 
 @pytest.mark.parametrize("name", [*CORE, *SLOWLY])
-def test_second_derivatives_both_ways_against_differences(name):
+def test_second_derivatives_in_both_modes_against_differences(name):
     """`check_grads` of both orders: forward, reverse, and each over the other."""
     f, point = problem(CELLS[name])
     check_grads(f, (point,), order=2, modes=("fwd", "rev"), eps=1e-5, rtol=1e-6, atol=1e-6)

@@ -44,9 +44,9 @@ def test_a_layer_of_every_cell(cell):
     assert jax.tree.structure(roles) == jax.tree.structure(mask) == jax.tree.structure(params)
     assert (roles.w, mask.w) == ("input", True)
     expected = {"r": ("recurrent", True), "b": ("bias", False), "recurrent_bias": ("bias", False)}
-    for name, said in expected.items():
+    for name, declared in expected.items():
         if getattr(params, name) is not None:
-            assert (getattr(roles, name), getattr(mask, name)) == said
+            assert (getattr(roles, name), getattr(mask, name)) == declared
     for name, weight in (params.weights or {}).items():
         # The equations multiply a state with a vector unit by unit, along an axis for the batch.
         vector = "..." in dict(cell.weights)[name].shape
@@ -84,14 +84,14 @@ WRAPPED = {
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_wrappers(name):
-    wrap, said = WRAPPED[name]
+    wrap, declared = WRAPPED[name]
     params = wrap(jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 4, 4))
     roles = by_path(jaxlstm.weight_roles(params))
     own = {
         k: v for k, v in roles.items() if not k.rpartition(".")[0].endswith(("node", "layers.1"))
     }
-    assert own == said
-    inner = {k.rpartition(".")[2]: v for k, v in roles.items() if k not in said}
+    assert own == declared
+    inner = {k.rpartition(".")[2]: v for k, v in roles.items() if k not in declared}
     assert inner == {"w": "input", "r": "recurrent", "b": "bias"}
 
 
@@ -161,9 +161,9 @@ def test_what_is_wrapped_stands_by_its_names(name):
     tree = in_a_module(params)
     assert jaxlstm.weight_roles(tree)["params"]["Recurrent_0"] == roles_of(params)
     given = lambda tree: by_path(tree, lambda a: isinstance(a, optax.contrib.MuonDimensionNumbers))
-    said = given(jaxlstm.muon_dimension_numbers(tree)["params"]["Recurrent_0"])
+    declared = given(jaxlstm.muon_dimension_numbers(tree)["params"]["Recurrent_0"])
     expected = given(jaxlstm.muon_dimension_numbers(params))
-    assert said == {k.replace(".", "_"): v for k, v in expected.items()}
+    assert declared == {k.replace(".", "_"): v for k, v in expected.items()}
 
 
 NO_NETWORK = {
@@ -198,7 +198,7 @@ def ones(tree):
 
 
 def moved(optimizer, params, grads=None, steps=1):
-    """The parameters after some steps of zero gradients, unless told."""
+    """The parameters after some steps of zero gradients, by default."""
     state = optimizer.init(params)
     grads = jax.tree.map(jnp.zeros_like, params) if grads is None else grads
     for _ in range(steps):
@@ -289,9 +289,9 @@ def test_muon_takes_the_matrix_of_each_gate(ensemble):
 
 def test_muon_and_a_convolution():
     params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.gru, 2, 3, kernel=(3, 2))
-    said = jaxlstm.muon_dimension_numbers(params)
-    assert said.w == said.r == optax.contrib.MuonDimensionNumbers((-5, -4, -3), -1)
-    assert said.b is said.recurrent_bias is None
+    declared = jaxlstm.muon_dimension_numbers(params)
+    assert declared.w == declared.r == optax.contrib.MuonDimensionNumbers((-5, -4, -3), -1)
+    assert declared.b is declared.recurrent_bias is None
     optimizer = optax.contrib.muon(
         1.0, ns_steps=12, muon_weight_dimension_numbers=jaxlstm.muon_dimension_numbers
     )
