@@ -16,6 +16,20 @@ LENGTHS = [7, 4, 0]
 CELLS = {name: c for name, c in vars(jaxlstm.cells).items() if isinstance(c, jaxlstm.Cell)}
 CORE = ("rnn", "lstm", "gru", "gru_reset_before")
 
+
+@jaxlstm.general_cell(
+    "abc", jaxlstm.LSTMState, weights={"p": jaxlstm.Weight("... hidden", jaxlstm.initializers.ones)}
+)
+def three_products(s, u, recur, *, p):
+    """Each made of what the one before gave; the second is used apart from `u`."""
+    a, b, c = u
+    r = jax.nn.sigmoid(a + recur(s.h, "a")[0] + p * s.c)
+    n = jnp.tanh(b * recur(r * s.h, "b")[0])
+    m = jnp.tanh(c + recur(n + s.c, "c")[0])
+    memory = r * s.c + (1 - r) * n * m
+    return m * jnp.tanh(memory), memory
+
+
 ARRANGEMENTS = {
     "layer": {},
     "stack": {"layers": 2},

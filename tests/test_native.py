@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 import jaxlstm
-from networks import CELLS, close, compiler_here, normal_like, some_mask, some_reset
+from networks import (
+    CELLS,
+    close,
+    compiler_here,
+    normal_like,
+    some_mask,
+    some_reset,
+    three_products,
+)
 
 pytestmark = pytest.mark.skipif(not compiler_here(), reason="this machine has no C++ compiler")
 
@@ -103,9 +111,8 @@ def test_sixteen_bits_are_computed_in_float32(dtype, mapped):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(a.dtype)), got, wide)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CELLS)
-def test_every_gated_cell_agrees_with_scan_or_says_why_not(name):
+@pytest.mark.parametrize("name", some_of(CELLS, ("gru_reset_before",)))
+def test_every_cell_agrees_with_scan_or_says_why_not(name):
     params = network(CELLS[name])
     xs, state = some(params)
     reason = jaxlstm.implementations(params, xs)["native"]
@@ -209,6 +216,19 @@ def test_zero_keeps_its_sign():
     xs, state = some(params)
     got, expected = (jaxlstm.apply(params, xs, state, implementation=n) for n in ("native", "scan"))
     close(got, expected, rtol=3e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("time", "batch", "hidden"),
+    [pytest.param(60, (1,), 130, marks=pytest.mark.slow), (9, (17,), 37), (40, (33,), 64)],
+)
+def test_several_products_and_weights_of_units(time, batch, hidden):
+    """On one thread, and on two that wait for each other before each product."""
+    params = network(three_products, hidden)
+    xs, state = some(params, time, batch)
+    options = controls({"mask": True, "reset": True, "reverse": True}, time, batch)
+    got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
+    close(got, expected, rtol=2e-5, atol=2e-6)
 
 
 # Sizes at the ends of panels, tiles and blocks, of one thread and of two: each with one of the two
@@ -366,7 +386,8 @@ def refused(cell, **options):
 
 
 def test_it_says_why_it_cannot(monkeypatch):
-    assert "gated cell" in refused(jaxlstm.gru_reset_before)
+    assert "recurrent weights" in refused(CELLS["mingru"])
+    assert "first product" in refused(CELLS["mut3"])
     assert "computes in float32; this is float64" in refused(jaxlstm.lstm, dtype=jnp.float64)
     assert "'sin'" in refused(wavy)
     for name in ("fastgrnn", "projected_lstm"):

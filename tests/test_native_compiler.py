@@ -19,7 +19,7 @@ import pytest
 import jaxlstm
 from jaxlstm._unroll import native
 from jaxlstm._unroll.native import _compiler
-from networks import compiler_here
+from networks import compiler_here, three_products
 
 pytestmark = pytest.mark.skipif(not compiler_here(), reason="this machine has no C++ compiler")
 
@@ -492,24 +492,32 @@ struct Call {
     if (f(&frame)) std::printf("failed ");
   }
 };
-// A layer of LSTM forwards and backwards, with masks and resets: the sum of all that it gives.
+// A layer forwards and backwards, with masks and resets: the sum of all that it gives.
 static double all_of_it(long m, long t, long n, long in, long h) {
   double sum = 0;
   for (bool back : {false, true}) {
     Call call;
     auto a = [&](std::vector<int64_t> shape) { call.add(call.args, shape, 0.3f); };
-    auto state = [&] { a({m, n, h}), a({m, n, h}); };
+    auto one = [&](std::vector<int64_t> shape) { call.result(shape); };
+    auto fields = [&](auto f, std::vector<int64_t> shape) {
+      for (int i = 0; i < FIELDS; i++) f(shape);
+    };
+    auto gates = [&](auto f) {
+      for (int g = 0; g < Gates::GROUPS; g++)
+        if (Gates::count(g)) f(std::vector<int64_t>{m, t, n, Gates::count(g), h});
+    };
     *(int32_t*)call.add(call.args, {1}, 0)->data() = 1;
-    a({m, t, n, in}), a({m, in, 4, h});
-    if (!back) a({m, 4, h}), a({m, h, 4, h}), a({m, 4, h}), state(), state();
-    else a({m, h, 4, h}), a({m, t, n, h}), a({m, t, n, h}), a({m, t, n, 4, h}), a({m, t, n, h}),
-         state();
+    a({m, t, n, in}), a({m, in, GATES, h});
+    if (!back) a({m, GATES, h});
+    a({m, h, RECURRENT, h});
+    if (!back) a({m, RECURRENT, h});
+    a({m, OWN, h});
+    if (!back) fields(a, {m, n, h}), fields(a, {m, n, h});
+    else fields(a, {m, t, n, h}), gates(a), a({m, t, n, h}), fields(a, {m, n, h});
     call.flags({m, t, n}, 5, false), call.flags({m, t, n}, 7, true);
-    auto two = [&](std::vector<int64_t> s) { call.result(s), call.result(s); };
-    if (!back) call.result({m, t, n, h}), two({m, n, h}), two({m, t, n, h}),
-         call.result({m, t, n, 4, h});
-    else call.result({m, t, n, in}), call.result({m, in, 4, h}), call.result({m, 4, h}),
-         call.result({m, h, 4, h}), call.result({m, 4, h}), two({m, n, h}), two({m, n, h});
+    if (!back) one({m, t, n, h}), fields(one, {m, n, h}), fields(one, {m, t, n, h}), gates(one);
+    else one({m, t, n, in}), one({m, in, GATES, h}), one({m, GATES, h}), one({m, h, RECURRENT, h}),
+         one({m, RECURRENT, h}), one({m, OWN, h}), fields(one, {m, n, h}), fields(one, {m, n, h});
     call.run(back ? ::back : residuals);
     for (auto* a : call.made)
       for (float x : *a) sum += std::abs(x);
@@ -536,15 +544,15 @@ int main() {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cell", [jaxlstm.lstm, three_products], ids=str)
 @pytest.mark.parametrize("kind", ["thread", "address,undefined"])
-def test_sanitizers_find_nothing_in_calls_at_once(tmp_path, kind):
+def test_sanitizers_find_nothing_in_calls_at_once(tmp_path, kind, cell):
     """Odd sizes, members, masks and resets, several calls at once on threads that they share."""
     try:
         assert program(tmp_path, "int main() {}", f"-fsanitize={kind}") == ""
     except subprocess.CalledProcessError:
         pytest.skip("this compiler or machine has no such sanitizer")
     sources = []
-    cell = jaxlstm.lstm
     made = lambda text: sources.append(text) or "jaxlstm_none"
     params = jaxlstm.init(jax.random.key(0), cell, 3, 5, dtype=jnp.float32)
     with pytest.MonkeyPatch.context() as patch:

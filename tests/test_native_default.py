@@ -17,7 +17,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import jaxlstm
 from jaxlstm._unroll import native
 from jaxlstm._unroll.native import _compiler
-from networks import CELLS, close, compiler_here, normal_like, some_mask, some_reset
+from networks import (
+    CELLS,
+    close,
+    compiler_here,
+    normal_like,
+    some_mask,
+    some_reset,
+    three_products,
+)
 from test_collectives import collectives, inside_loops, placed, programs
 
 pytestmark = [
@@ -26,7 +34,10 @@ pytestmark = [
 ]
 
 F32 = jnp.float32
-GATED = ("rnn", "rnn_relu", "lstm", "gru", "cfn", "nbrc", "star", "peephole_lstm", "slstm", "ctrnn")
+TRIED = (
+    "rnn", "rnn_relu", "lstm", "gru", "cfn", "nbrc", "star", "peephole_lstm", "slstm",
+    "gru_reset_before",
+)  # fmt: skip
 SHAPE = (7, 3)
 CONTROLS = {
     "plain": {},
@@ -81,7 +92,7 @@ def put(mesh, tree, *axes):
 
 FAST = {
     ("lstm", "both-reverse"), ("gru", "both"), ("gru", "mask-reverse"), ("rnn", "plain"),
-    ("cfn", "both"),
+    ("cfn", "both"), ("gru_reset_before", "both-reverse"),
 }  # fmt: skip
 
 
@@ -92,7 +103,7 @@ FAST = {
             name, controls, id=f"{name}-{controls}",
             marks=() if (name, controls) in FAST else pytest.mark.slow,
         )
-        for name in GATED for controls in CONTROLS
+        for name in TRIED for controls in CONTROLS
     ],
 )  # fmt: skip
 def test_it_means_what_scan_means(name, controls):
@@ -137,8 +148,12 @@ def test_padding_of_nan_is_invisible():
     close(dgot, dexpected, rtol=1e-6)
 
 
-def test_second_derivatives_and_forward_mode():
-    params, xs = network(jaxlstm.gru), inputs(4, 2, 4)
+SEVERAL = pytest.param(three_products, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("cell", [jaxlstm.gru, SEVERAL], ids=str)
+def test_second_derivatives_and_forward_mode(cell):
+    params, xs = network(cell), inputs(4, 2, 4)
     direction = normal_like((params, xs), 8)
 
     def derived(way):
@@ -202,9 +217,10 @@ def test_mapped_data_become_rows_of_one_call(at):
         close(twice()(more), twice("scan")(more), rtol=5e-6, atol=1e-6)
 
 
-def test_an_ensemble():
+@pytest.mark.parametrize("cell", [jaxlstm.lstm, SEVERAL], ids=str)
+def test_an_ensemble(cell):
     """Mapped weights, and gradients of the same weights for each member of the data."""
-    ensemble = jax.vmap(lambda k: jaxlstm.init(k, jaxlstm.lstm, 4, 5, dtype=F32))(
+    ensemble = jax.vmap(lambda k: jaxlstm.init(k, cell, 4, 5, dtype=F32))(
         jax.random.split(jax.random.key(0), 3)
     )
     one, xs = jax.tree.map(lambda a: a[0], ensemble), inputs(3, *SHAPE, 4)
@@ -367,7 +383,7 @@ def test_not_for_other_numbers_cells_and_modes(monkeypatch):
     xs = inputs()
     assert kernels(jaxlstm.apply, network(), xs) == 1
     assert kernels(jaxlstm.apply, network(dtype=jnp.float64), xs.astype(float)) == 0
-    assert kernels(jaxlstm.apply, network(jaxlstm.gru_reset_before), xs) == 0
+    assert kernels(jaxlstm.apply, network(CELLS["projected_lstm"]), xs) == 0
     assert kernels(jaxlstm.apply, network(CELLS["layer_norm_lstm"]), xs) == 0
     with jax.disable_jit():
         close(

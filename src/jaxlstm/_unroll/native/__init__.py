@@ -27,13 +27,13 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
-from ..._cell import Cell, Gated
+from ..._cell import Cell, Linear
 from ..._control import Controls, on_each_device, shared, vary_alike
 from ..._dtypes import wide, widened
 from ..._layer import Layer, for_loops, for_rows
 from ..._node import Problem, State
 from ..._options import setting
-from .._groups import NO_BRANCHES, Groups, Parts, groups_of
+from .._groups import NO_BRANCHES, Groups, Parts, groups_of, u_of, v_of
 from ..deferred import (
     Engine,
     Job,
@@ -112,9 +112,9 @@ def refusal(problem: Problem) -> str | None:
 def _of_its_kind(problem: Problem) -> str | None:
     """Why no kernel is made for a problem, on any machine."""
     node, xs = problem.node, problem.xs
-    if not (type(node) is Layer and isinstance(node.cell, Gated) and node.r is not None):
+    if type(node) is not Layer or isinstance(node.cell, Linear) or node.r is None:
         what = node.cell if isinstance(node, Layer) else type(node).__name__
-        return f"needs a layer of a gated cell; this is {what}."
+        return f"needs a layer of a cell with recurrent weights; this is {what}."
     cell = node.cell
     if cell.sizes or own_weights(cell, node.weights or ()) is None:
         return (
@@ -129,6 +129,8 @@ def _of_its_kind(problem: Problem) -> str | None:
         return f"runs on Linux and macOS; this is {os.name!r}."
     if (groups := groups_of(problem)) is None:
         return NO_BRANCHES
+    if not groups.operands or not groups.operands[0]:
+        return f"needs a cell whose first product is that of the hidden state; {cell} is none."
     try:
         source(*_cell_of(node, groups))
     except NotImplementedError as reason:
@@ -278,8 +280,8 @@ def _forward(keep: bool, loop: Loop, target: str, job: Job) -> PyTree:
     results: tuple[PyTree, ...] = (ys, of())
     if keep:
         part = lambda gates: _like(n, time, rows, len(gates), hidden) if gates else None
-        (v,) = groups.v
-        results = (*results, of(time), Parts(part(groups.sums), part(groups.u), (part(v),)))
+        parts = Parts(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
+        results = (*results, of(time), parts)
     ys, last, *kept = _call(
         target, results, jnp.int32([loop.reverse]), job.xs, p.w, p.b, p.r, p.recurrent_bias,
         _own(p, n), job.state, job.initial, _flags(job.controls, rows),
@@ -307,7 +309,7 @@ def _residuals(named: bool, loop: Loop, job: Job) -> tuple[Outs, Residuals]:
     parts = Parts(at(group.sums), at(group.u), tuple(map(at, group.v)))
     made = ((_at(0, job.state), 1), _at(1, job.state), parts)
     out, before, parts = computed(plain, kernel, (_rows_of_job(job),), made, job)
-    return out, Residuals(job, before, parts, (None,))
+    return out, Residuals(job, before, parts, (None,) * len(group.calls))
 
 
 def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Outs:
@@ -320,7 +322,22 @@ def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Outs:
 
 def _plain_tangents(loop: Loop, kept: Residuals, d: Tangents) -> Outs:
     node = _for_loops(kept.job._replace(node=d.node)).node
-    return tangents(loop, kept._replace(job=_for_loops(kept.job)), d._replace(node=node))
+    kept = kept._replace(job=_for_loops(kept.job), hs=_operands(loop.groups, kept))
+    return tangents(loop, kept, d._replace(node=node))
+
+
+def _operands(groups: Groups, kept: Residuals) -> tuple[Array | None, ...]:
+    """What the products of all steps are made of, computed again; None for the hidden state."""
+    hs: list[Array] = []
+
+    def recur(h: Array, gates: str) -> Array:
+        hs.append(h)
+        return v_of(groups, kept.parts, len(hs) - 1)
+
+    if not all(groups.operands):
+        _layer(kept.job).step(kept.before, u_of(groups, kept.parts), recur, None)
+    found = hs or [None] * len(groups.operands)
+    return tuple(None if is_h else h for is_h, h in zip(groups.operands, found, strict=True))
 
 
 def _for_loops(job: Job) -> Job:

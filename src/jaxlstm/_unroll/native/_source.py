@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jaxtyping import Array, ArrayLike, PyTree
 
-from ..._cell import Cell, shape_of
+from ..._cell import Cell, General, shape_of
 from ..._jaxpr import avals, called, evaluate, moved
 from ..._types import DType, State
 from .._groups import Groups, Parts, u_of, v_of
@@ -47,33 +47,56 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
     options = dict(cell.options)
     state = [jax.ShapeDtypeStruct((hidden,), jnp.float32)] * len(cell.state._fields)
     part = lambda gates: jax.ShapeDtypeStruct((len(gates), hidden), jnp.float32) if gates else None
-    (apart,) = groups.v
-    parts = Parts(part(groups.sums), part(groups.u), (part(apart),))
+    parts = Parts(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
     dims = {"gates": len(cell.gates), "hidden": hidden}
     shapes = {name: shape_of(weight.shape, dims) for name, weight in cell.weights}
     own = {name: jax.ShapeDtypeStruct(shapes[name], jnp.float32) for name in weights}
 
-    def forward(s: State, parts: Parts, own: dict[str, Array]) -> State:
-        u, v = u_of(groups, parts), v_of(groups, parts, 0)
-        new: PyTree = cell.equations(cell.state._make(s), u, v, **options, **own)
-        return tuple(new)
+    def step(s: State, parts: Parts, own: dict[str, Array]) -> tuple[State, list[Array]]:
+        """The state after it, and what each product is made of."""
+        operands: list[Array] = []
 
-    def backward(s: State, parts: Parts, own: dict[str, Array], d: State) -> PyTree:
-        return jax.vjp(forward, s, parts, own)[1](d)
+        def recur(h: Array, gates: str) -> Array:
+            operands.append(h)
+            return v_of(groups, parts, len(operands) - 1)
+
+        v = recur if isinstance(cell, General) else recur(s[0], groups.calls[0])
+        new: PyTree = cell.equations(cell.state._make(s), u_of(groups, parts), v, **options, **own)
+        return tuple(new), operands
 
     names = lambda letter, n: [f"{letter}[{i}]" for i in range(n)]
-    fields, slots = names("s", len(state)), names("z", len(groups.sums + groups.u + apart))
+    slots = [*groups.sums, *groups.u, *"".join(groups.v)]
     rows = sum(math.prod(a.shape[:-1]) for a in own.values())
-    p, d = names("p", rows), names("d", len(state))
-    places = {
+    arguments = [*names("s", len(state)), *names("z", len(slots)), *names("p", rows)]
+    given = tuple(state), parts, own
+
+    # Of every row of a product: which it is, its call, and where it is added.
+    products = []
+    before = len(groups.sums + groups.u)
+    for call, gates in enumerate(groups.calls):
+        places = {g: slots.index(g) for g in groups.summed[call]}
+        places |= {g: before + i for i, g in enumerate(groups.v[call])}
+        products += [(cell.recurrent.index(g), call, places[g]) for g in gates]
+        before += len(groups.v[call])
+    of_slots = [-1] * len(slots)
+    for _, call, slot in products:
+        of_slots[slot] = call
+    from_h, of_h, to = zip(*products, strict=True)
+    tables = {
         "FROM_X": [cell.gates.index(g) for g in groups.sums + groups.u],
-        "FROM_H": [cell.recurrent.index(g) for g in groups.sums + apart],
+        "FROM_H": from_h,
+        "CALL_OF_H": of_h,
+        "SLOT_OF_H": to,
+        "CALL_OF_SLOT": of_slots,
+        "APART": list(map(len, groups.v)),
     }
     counts = {
         "FIELDS": len(state),
         "SUMS": len(groups.sums),
         "INPUTS": len(groups.u),
-        "PRODUCTS": len(apart),
+        "PRODUCTS": len("".join(groups.v)),
+        "OF_H": len(products),
+        "CALLS": len(groups.calls),
         "GATES": len(cell.gates),
         "RECURRENT": len(cell.recurrent),
         "OWN": rows,
@@ -81,16 +104,34 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
     lines = [f"constexpr int {k} = {v};" for k, v in counts.items()]
     # C++ has no empty array.
     lines += [
-        f"constexpr int {k}[] = {{{', '.join(map(str, v)) or '0'}}};" for k, v in places.items()
+        f"constexpr int {k}[] = {{{', '.join(map(str, v)) or '0'}}};" for k, v in tables.items()
     ]
-    given = tuple(state), parts, own
-    lines += _function("forward", jax.make_jaxpr(forward)(*given), fields + slots + p)
-    traced = jax.make_jaxpr(backward)(*given, tuple(state))
-    lines += _function("backward", traced, fields + slots + p + d)
+
+    def write(name: str, f: Callable[..., PyTree], out: Sequence[jax.ShapeDtypeStruct]) -> None:
+        """A function, and its transposed derivative."""
+        back = lambda s, parts, own, d: jax.vjp(f, s, parts, own)[1](d)
+        lines.extend(_function(name, jax.make_jaxpr(f)(*given), "szp", arguments))
+        d = [*arguments, *names("d", len(out))]
+        traced = jax.make_jaxpr(back)(*given, jax.eval_shape(f, *given))
+        lines.extend(_function(f"{name}_back", traced, "szpd", d))
+
+    write("new_state", lambda *given: step(*given)[0], state)
+    later = range(1, len(groups.calls))
+    for call in later:
+        write(f"operand_{call}", lambda *given, call=call: step(*given)[1][call], state[:1])
+    for name, letters in (("operand", "szp"), ("operand_back", "szpd")):
+        pointers = ", ".join(f"const V* {a}" for a in letters)
+        given_on = ", ".join([*letters, "out"])
+        which = [f"  if (call == {c}) return {_of(name, c)}({given_on});" for c in later]
+        lines.extend([f"static inline void {name}(int call, {pointers}, V* out) {{", *which, "}"])
     return "\n".join(lines) + "\n"
 
 
-def _function(name: str, traced: ClosedJaxpr, arguments: list[str]) -> list[str]:
+def _of(name: str, call: int) -> str:
+    return name.replace("operand", f"operand_{call}")
+
+
+def _function(name: str, traced: ClosedJaxpr, letters: str, arguments: Sequence[str]) -> list[str]:
     """A function of these arguments that writes its results to `out`, one after the other."""
     given = avals(traced.jaxpr.invars)
     first = given[0].shape[-1]
@@ -102,7 +143,7 @@ def _function(name: str, traced: ClosedJaxpr, arguments: list[str]) -> list[str]
         args.append(np.stack(rows).reshape(a.shape))
     outs = evaluate(traced, args, unit.rule, unit.constant)
     results = [unit.result(row) for a in outs for row in a.reshape(-1, a.shape[-1])]
-    pointers = ", ".join(f"const V* {a}" for a in ("szp" if name == "forward" else "szpd"))
+    pointers = ", ".join(f"const V* {a}" for a in letters)
     writes = [f"out[{i}] = {x};" for i, x in enumerate(results)]
     inside = [f"  {line}" for line in unit.lines + writes]
     return [f"static inline void {name}({pointers}, V* out) {{", *inside, "}"]

@@ -13,9 +13,9 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   auto& recurrent = given.arg();
   long hidden = recurrent.dims[1];
   Part all_r = Buffers::part(recurrent, 4), all_own = given.in();
-  Part all_before[FIELDS], all_gates[3] = {}, all_dlast[FIELDS], all_dstate[FIELDS], all_dinitial[FIELDS];
+  Part all_before[FIELDS], all_gates[Gates::GROUPS] = {}, all_dlast[FIELDS], all_dstate[FIELDS], all_dinitial[FIELDS];
   for (auto& s : all_before) s = given.in();
-  for (int g = 0; g < 3; g++)
+  for (int g = 0; g < Gates::GROUPS; g++)
     if (Gates::count(g)) all_gates[g] = given.in();
   Part all_dys = given.in();
   for (auto& s : all_dlast) s = given.in();
@@ -36,14 +36,17 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   size_t turn = Gates::size(rows, most);
   size_t to_inputs = all_dxs.data ? lines(Packed::size(hidden, input)) : 0;
   size_t each =
-      OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most) + lines(OWN * most);
-  size_t of_member = parts * (each + 2 * turn) + OF_X * to_inputs;
+      OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most) +
+      lines(OWN * most) + (CALLS > 1 ? lines(batch * most) : 0);
+  size_t operands = (CALLS - 1) * lines(rows * hidden);  // of a block, in two places too
+  size_t of_member = parts * (each + 2 * turn) + OF_X * to_inputs + 2 * operands;
   Room room(members * of_member);
   float* place = room.begin();
 
-  // Step 0 packs. Then a step has the products of the one before it in this order, which is the later
-  // one in time, and the cotangents of its own gates; the last has products alone.
-  in_steps(plan.threads, members, time + 2, parts, [=](long member, int part, long number) {
+  // Step 0 packs. Then a step has the first products of the one before it in this order, which is the
+  // later one in time, and the cotangents of its own gates; then its other products, the last one
+  // first. The last step has products alone.
+  in_steps(plan.threads, members, time * CALLS + 2, parts, [=](long member, int part, long number) {
     bool reverse = *(int32_t*)reversed.of(member);
     const float *xs = all_xs.of(member), *w = all_w.of(member), *r = all_r.of(member);
     const float* of_units = all_own.of(member);
@@ -52,14 +55,14 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       before[f] = all_before[f].of(member), dlast[f] = all_dlast[f].of(member);
       dstate[f] = all_dstate[f].of(member), dinitial[f] = all_dinitial[f].of(member);
     }
-    Gates gates{{all_gates[0].of(member), all_gates[1].of(member), all_gates[2].of(member)}, hidden};
+    Gates gates = Gates::of(all_gates, member, hidden);
     const float* dys = all_dys.of(member);
     const uint8_t *mask = all_mask.flags(member), *reset = all_reset.flags(member);
     float *dxs = all_dxs.of(member), *dw = all_dw.of(member), *db = all_db.of(member);
     float *dr = all_dr.of(member), *dother_b = all_dother_b.of(member);
     float* down = all_down.of(member);
     float *own = place + member * of_member, *turns = own + parts * each;
-    float* inputs = turns + 2 * parts * turn;
+    float *inputs = turns + 2 * parts * turn, *all_operands = inputs + OF_X * to_inputs;
 
     auto share = [&](int i) { return Share(time, batch, hidden, reverse, i, parts); };
     auto cotangents = [&](long n, int of) {
@@ -70,6 +73,10 @@ void run_backward(XLA_FFI_CallFrame* frame) {
     Scratch scratch(own + part * each);
     float *columns = scratch.take(Packed::size(rows, mine.units())), *totals = scratch.take(most);
     float* own_totals = scratch.take(OWN * most);  // of a block
+    float* doperand = CALLS > 1 ? scratch.take(batch * most) : nullptr;
+    auto operand_of = [&](long n, int call) {
+      return all_operands + n / block % 2 * operands + (call - 1) * lines(rows * hidden);
+    };
     Packed to_h[OF_H + 1], to_x[OF_X + 1];  // C++ has no empty array
     for (int i = 0; i < OF_H; i++) to_h[i] = scratch.packed(hidden, mine.units());
     for (int i = 0; i < OF_X && dxs; i++) to_x[i] = Packed(inputs + i * to_inputs, hidden, input);
@@ -104,12 +111,15 @@ void run_backward(XLA_FFI_CallFrame* frame) {
         });
         auto add = [&](const float* from, long width, float* weight, float* bias, int gate, int all) {
           float *to = weight + gate * hidden + mine.from, *sum = bias + gate * hidden + mine.from;
-          panel.add_to(width, {from + first * batch * width, 1, width}, to, all * hidden);
+          panel.add_to(width, {from, 1, width}, to, all * hidden);
           for (int u = 0; u < mine.units(); u++) sum[u] += totals[u];
         };
-        if (i < OF_X) add(xs, input, dw, db, FROM_X[i], GATES);
+        if (i < OF_X) add(xs + first * batch * input, input, dw, db, FROM_X[i], GATES);
         int h = h_of_slot(i);
-        if (h >= 0) add(before[0], hidden, dr, dother_b, FROM_H[h], RECURRENT);
+        if (h < 0) continue;
+        int call = CALL_OF_H[h];
+        const float* from = call ? operand_of(n, call) : before[0] + first * batch * hidden;
+        add(from, hidden, dr, dother_b, FROM_H[h], RECURRENT);
       }
     };
     auto to_own_weights = [&] {
@@ -133,14 +143,28 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       return reverse ? time - begin - steps : begin;
     };
 
-    if (number > 1) {
-      long n = time + 1 - number, t = mine.step(n), begin = begin_of(n), first = first_of(n);
-      long steps = std::min(block, time - begin);
+    // The cotangents of what a product is made of, of these units.
+    auto through = [&](long n, int call, float* to, long stride) {
       for (int j = 0; j < parts; j++)
         for (int i = 0; i < OF_H; i++)
-          to_h[i].part(share(j).from, share(j).units())
-              .add_to(batch, cotangents(n, j).from(slot_of_h(i), (t - first) * batch),
-                      dstate[0] + mine.from, hidden);
+          if (CALL_OF_H[i] == call)
+            to_h[i].part(share(j).from, share(j).units())
+                .add_to(batch, cotangents(n, j).from(SLOT_OF_H[i], (mine.step(n) - first_of(n)) * batch),
+                        to, stride);
+    };
+    // Adds up those of the equations' weights.
+    auto add_own = [&](const V* d, int u, int lanes) {
+      for (int k = 0; k < OWN && dr; k++) {
+        float* total = own_totals + k * most + u - mine.from;
+        store(total, load(total, lanes) + d[k], lanes);
+      }
+    };
+
+    int call = (CALLS - (number - 1) % CALLS) % CALLS;
+    if (call == 0 && number > 1) {
+      long n = time - (number - 1) / CALLS, t = mine.step(n), begin = begin_of(n), first = first_of(n);
+      long steps = std::min(block, time - begin);
+      through(n, 0, dstate[0] + mine.from, hidden);
       for (long row = 0; reset && row < batch; row++)
         if (reset[t * batch + row])
           for (int f = 0; f < FIELDS; f++)
@@ -151,10 +175,15 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       if (n == begin && dr) to_weights(n, first, steps * batch), to_own_weights();
       if (n == begin && dxs) to_xs(n, first, steps * batch);
     }
-    if (number > time) return;
+    long n = time - 1 - (number - 1) / CALLS;
+    if (n < 0) return;
 
-    long n = time - number, t = mine.step(n), first = first_of(n);
+    long t = mine.step(n), first = first_of(n);
     Gates dgates = cotangents(n, part);
+    if (call) {
+      std::memset(doperand, 0, 4 * batch * most);
+      through(n, call, doperand, most);
+    }
     for (long row = 0; row < batch; row++) {
       bool held = mask && !mask[t * batch + row];
       long at = (t * batch + row) * hidden;
@@ -167,17 +196,26 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       mine.vectors([&](int u, int lanes) {
         V old[FIELDS], gate[SLOTS], weights[OWN + 1], ds[FIELDS], out[FIELDS + SLOTS + OWN] = {};
         for (int f = 0; f < FIELDS; f++) ds[f] = load(dstate[f] + row * hidden + u, lanes);
-        ds[0] += load(dys + at + u, lanes);
-        if (!held) {
+        if (!held || call) {
           for (int f = 0; f < FIELDS; f++) old[f] = load(before[f] + at + u, lanes);
           for (int i = 0; i < SLOTS; i++) gate[i] = load(z[i] + u, lanes);
           for (int k = 0; k < OWN; k++) weights[k] = load(of_units + k * hidden + u, lanes);
-          backward(old, gate, weights, ds, out);
         }
-        for (int k = 0; k < OWN && dr; k++) {
-          float* total = own_totals + k * most + u - mine.from;
-          store(total, load(total, lanes) + out[FIELDS + SLOTS + k], lanes);
+        if (call) {
+          V made, d = load(doperand + row * most + u - mine.from, lanes);
+          operand(call, old, gate, weights, &made);
+          store(operand_of(n, call) + ((t - first) * batch + row) * hidden + u, made, lanes);
+          if (held) return;
+          operand_back(call, old, gate, weights, &d, out);
+          for (int f = 0; f < FIELDS; f++) store(dstate[f] + row * hidden + u, ds[f] + out[f], lanes);
+          for (int i = 0; i < SLOTS; i++)  // others read those of later products
+            if (CALL_OF_SLOT[i] < call)
+              store(dz[i] + u, load(dz[i] + u, lanes) + out[FIELDS + i], lanes);
+          return add_own(out + FIELDS + SLOTS, u, lanes);
         }
+        ds[0] += load(dys + at + u, lanes);
+        if (!held) new_state_back(old, gate, weights, ds, out);
+        add_own(out + FIELDS + SLOTS, u, lanes);
         for (int f = 0; f < FIELDS; f++)
           store(dstate[f] + row * hidden + u, held ? ds[f] : out[f], lanes);
         for (int i = 0; i < SLOTS; i++) store(dz[i] + u, out[FIELDS + i], lanes);

@@ -6,32 +6,60 @@
 namespace {
 
 constexpr int SLOTS = SUMS + INPUTS + PRODUCTS;  // rows of gates that are kept of a step
-constexpr int OF_X = SUMS + INPUTS, OF_H = SUMS + PRODUCTS;
-int slot_of_h(int i) { return i < SUMS ? i : INPUTS + i; }
-int h_of_slot(int i) { return i < SUMS ? i : i < OF_X ? -1 : i - INPUTS; }
+constexpr int OF_X = SUMS + INPUTS;
+int h_of_slot(int slot) {
+  for (int i = 0; i < OF_H; i++)
+    if (SLOT_OF_H[i] == slot) return i;
+  return -1;
+}
 
-// `u + v`, `u` and `v` of gates that the equations take by their sum, or apart: three arrays of
-// (rows, gates, units).
+// An array with an axis of members first, be it of one that all of them have.
+struct Part {
+  char* data;
+  long stride;
+  float* of(long member) const { return data ? (float*)(data + member * stride) : nullptr; }
+  const uint8_t* flags(long member) const {
+    return data ? (const uint8_t*)(data + member * stride) : nullptr;
+  }
+};
+
+// `u + v`, `u` and `v` of gates that the equations take by their sum, or apart, and `v` of each
+// product of a step: arrays of (rows, gates, units).
 struct Gates {
-  float* base[3];
+  static constexpr int GROUPS = 2 + CALLS;
+  float* base[GROUPS];
   long units;
-  static int group(int slot) { return slot < SUMS ? 0 : slot < OF_X ? 1 : 2; }
-  static int count(int group) { return group == 0 ? SUMS : group == 1 ? INPUTS : PRODUCTS; }
-  long stride(int slot) const { return count(group(slot)) * units; }
+  static int count(int group) { return group == 0 ? SUMS : group == 1 ? INPUTS : APART[group - 2]; }
+  static int group(int slot, int& first) {
+    int g = 0;
+    for (first = 0; slot >= first + count(g); g++) first += count(g);
+    return g;
+  }
+  long stride(int slot) const {
+    int first;
+    return count(group(slot, first)) * units;
+  }
   float* at(int slot, long row) const {
-    int g = group(slot), first = g == 0 ? 0 : g == 1 ? SUMS : OF_X;
-    return base[g] + row * stride(slot) + (slot - first) * units;
+    int first, g = group(slot, first);
+    return base[g] + row * count(g) * units + (slot - first) * units;
+  }
+  static Gates of(const Part* parts, long member, long units) {
+    Gates gates{{}, units};
+    for (int g = 0; g < GROUPS; g++) gates.base[g] = parts[g].of(member);
+    return gates;
   }
   Matrix from(int slot, long row) const { return {at(slot, row), stride(slot), 1}; }
 
   // Of one thread's units alone.  Were those of two threads side by side, each core would fetch
   // ahead the lines that the other writes.
   static size_t size(long rows, long units) {
-    return lines(rows * SUMS * units) + lines(rows * INPUTS * units) + lines(rows * PRODUCTS * units);
+    size_t all = 0;
+    for (int g = 0; g < GROUPS; g++) all += lines(rows * count(g) * units);
+    return all;
   }
   static Gates in(Scratch& scratch, long rows, long units) {
     Gates gates{{}, units};
-    for (int g = 0; g < 3; g++) gates.base[g] = scratch.take(rows * count(g) * units);
+    for (int g = 0; g < GROUPS; g++) gates.base[g] = scratch.take(rows * count(g) * units);
     return gates;
   }
 };
@@ -70,16 +98,6 @@ struct Share {
       for (int f = 0; f < FIELDS; f++)
         std::memcpy(before[f] + row * hidden + from, s[f] + row * hidden + from, 4 * units());
     }
-  }
-};
-
-// An array with an axis of members first, be it of one that all of them have.
-struct Part {
-  char* data;
-  long stride;
-  float* of(long member) const { return data ? (float*)(data + member * stride) : nullptr; }
-  const uint8_t* flags(long member) const {
-    return data ? (const uint8_t*)(data + member * stride) : nullptr;
   }
 };
 

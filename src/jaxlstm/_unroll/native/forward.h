@@ -15,7 +15,8 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   long hidden = weight.dims[3];
   Part all_w = Buffers::part(weight, 4), all_b = given.in(), all_r = given.in(), all_other_b = given.in();
   Part all_own = given.in();
-  Part all_state[FIELDS], all_initial[FIELDS], all_last[FIELDS], all_before[FIELDS], all_kept[3] = {};
+  Part all_state[FIELDS], all_initial[FIELDS], all_last[FIELDS], all_before[FIELDS];
+  Part all_kept[Gates::GROUPS] = {};
   for (auto& s : all_state) s = given.in();
   for (auto& s : all_initial) s = given.in();
   Part all_mask = given.flags(), all_reset = given.flags();
@@ -25,7 +26,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   for (auto& s : all_last) s = given.result();
   if (keep) {
     for (auto& s : all_before) s = given.result();
-    for (int g = 0; g < 3; g++)
+    for (int g = 0; g < Gates::GROUPS; g++)
       if (Gates::count(g)) all_kept[g] = given.result();
   }
 
@@ -40,7 +41,8 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   size_t each = Gates::size(rows, most) + (pack_x ? OF_X * lines(Packed::size(input, most)) : 0) +
                 (pack_h ? OF_H * lines(Packed::size(hidden, most)) : 0) + lines(SLOTS * most);
   size_t turn = keep ? 0 : FIELDS * lines(batch * hidden);
-  Room room(members * (parts * each + 2 * turn));
+  size_t operands = (CALLS - 1) * lines(batch * hidden), of_member = parts * each + 2 * turn + operands;
+  Room room(members * of_member);
   float* place = room.begin();
   struct Begun {
     long base = 0, until = 0;  // the step that the gates begin with, and up to which they are
@@ -48,8 +50,9 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   std::vector<Begun> all_begun(members * parts);
   Begun* begun_of = all_begun.data();
 
-  // Step 0 packs; then come those of time; a last one is for what each leaves to the next.
-  in_steps(plan.threads, members, time + 2, parts, [=](long member, int part, long number) {
+  // Step 0 packs; then come those of time, each with its products one after the other; a last one is
+  // for what each leaves to the next.
+  in_steps(plan.threads, members, time * CALLS + 2, parts, [=](long member, int part, long number) {
     bool reverse = *(int32_t*)reversed.of(member);
     const float *xs = all_xs.of(member), *w = all_w.of(member), *b = all_b.of(member);
     const float *r = all_r.of(member), *other_b = all_other_b.of(member);
@@ -61,8 +64,8 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     }
     const uint8_t *mask = all_mask.flags(member), *reset = all_reset.flags(member);
     float* ys = all_ys.of(member);
-    Gates kept{{all_kept[0].of(member), all_kept[1].of(member), all_kept[2].of(member)}, hidden};
-    float* own = place + member * (parts * each + 2 * turn);
+    Gates kept = Gates::of(all_kept, member, hidden);
+    float* own = place + member * of_member;
 
     Share mine(time, batch, hidden, reverse, part, parts);
     Scratch scratch(own + part * each);
@@ -81,6 +84,10 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
         at[f] = keep ? before[f] + mine.step(n) * batch * hidden
                      : own + parts * each + n % 2 * turn + f * lines(batch * hidden);
     };
+    // What the products of a step after its first are made of.
+    auto operand_of = [&](int call) {
+      return own + parts * each + 2 * turn + (call - 1) * lines(batch * hidden);
+    };
     Fields s, next;
 
     if (number == 0) {
@@ -92,7 +99,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
         for (int i = 0; i < OF_X; i++)
           bias[i * mine.units()] += b[FROM_X[i] * hidden + mine.from + u];
         for (int i = 0; i < OF_H; i++)
-          bias[slot_of_h(i) * mine.units()] += other_b[FROM_H[i] * hidden + mine.from + u];
+          bias[SLOT_OF_H[i] * mine.units()] += other_b[FROM_H[i] * hidden + mine.from + u];
       }
       if (time) {  // else there is no state before a step, nor room for one
         before_step(0, s);
@@ -103,10 +110,11 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
       return;
     }
 
-    long n = number - 1, t = mine.step(n);
+    long n = (number - 1) / CALLS, t = mine.step(n);
+    int call = (number - 1) % CALLS;
     // A held step is kept for the way back as one from the initial state, whose inputs are zero: the
     // state may be NaN, which times a cotangent of zero is NaN.
-    if (keep && mask && n) {
+    if (keep && mask && n && call == 0) {
       before_step(n - 1, s);
       for (long row = 0; row < batch; row++)
         if (!mask[mine.step(n - 1) * batch + row])
@@ -116,7 +124,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     }
     if (n == time) return;
 
-    if (n == begun.until) {
+    if (n == begun.until) {  // at its first product
       long steps = std::min(ahead, time - n);
       begun.base = reverse ? t - steps + 1 : t;
       begun.until = n + steps;
@@ -134,14 +142,17 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     }
     before_step(n, s);
     long first = (t - begun.base) * batch;
+    Matrix operand{call ? operand_of(call) : s[0], hidden, 1};
     for (int i = 0; i < OF_H; i++) {
-      int slot = slot_of_h(i);
+      if (CALL_OF_H[i] != call) continue;
+      int slot = SLOT_OF_H[i];
       if (pack_h)
-        of_h[i].add_to(batch, {s[0], hidden, 1}, gates.at(slot, first), gates.stride(slot));
+        of_h[i].add_to(batch, operand, gates.at(slot, first), gates.stride(slot));
       else
-        add_as_it_lies(batch, hidden, mine.units(), {s[0], hidden, 1}, h_lies(i),
-                       gates.at(slot, first), gates.stride(slot));
+        add_as_it_lies(batch, hidden, mine.units(), operand, h_lies(i), gates.at(slot, first),
+                       gates.stride(slot));
     }
+    bool last_call = call + 1 == CALLS;
 
     float* const* after = last;
     if (n + 1 < time) before_step(n + 1, next), after = next;
@@ -152,18 +163,26 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
       float* to_keep[SLOTS];
       for (int i = 0; i < SLOTS; i++) {
         z[i] = gates.at(i, first + row) - mine.from;
-        if (keep) to_keep[i] = kept.at(i, t * batch + row);
+        if (keep && last_call) to_keep[i] = kept.at(i, t * batch + row);
       }
       mine.vectors([&](int u, int lanes) {
         V old[FIELDS], gate[SLOTS], weights[OWN + 1], fresh[FIELDS];
         for (int f = 0; f < FIELDS; f++) old[f] = load(s[f] + row * hidden + u, lanes);
         for (int i = 0; i < SLOTS; i++) {
           gate[i] = load(z[i] + u, lanes);
-          const float* bias = biases + i * mine.units() - mine.from;
-          if (keep) store(to_keep[i] + u, held ? load(bias + u, lanes) : gate[i], lanes);
         }
         for (int k = 0; k < OWN; k++) weights[k] = load(of_units + k * hidden + u, lanes);
-        forward(old, gate, weights, fresh);
+        if (!last_call) {
+          V made;
+          ::operand(call + 1, old, gate, weights, &made);
+          store(operand_of(call + 1) + row * hidden + u, made, lanes);
+          return;
+        }
+        for (int i = 0; i < SLOTS && keep; i++) {
+          const float* bias = biases + i * mine.units() - mine.from;
+          store(to_keep[i] + u, held ? load(bias + u, lanes) : gate[i], lanes);
+        }
+        new_state(old, gate, weights, fresh);
         for (int f = 0; f < FIELDS; f++) {
           if (held) fresh[f] = old[f];
           store(after[f] + row * hidden + u,
