@@ -1,4 +1,4 @@
-"""A gated cell's equations in C++: as JAX traces them, operation by operation.
+"""The equations of a cell in C++: as JAX traces them, operation by operation.
 
 The kernel computes each unit by itself, and all alike.  Whether equations are such is seen here:
 they are traced as they are, for all units, and every number is followed as an expression in the
@@ -107,18 +107,18 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
         f"constexpr int {k}[] = {{{', '.join(map(str, v)) or '0'}}};" for k, v in tables.items()
     ]
 
-    def write(name: str, f: Callable[..., PyTree], out: Sequence[jax.ShapeDtypeStruct]) -> None:
+    def write(name: str, f: Callable[..., PyTree]) -> None:
         """A function, and its transposed derivative."""
-        back = lambda s, parts, own, d: jax.vjp(f, s, parts, own)[1](d)
-        lines.extend(_function(name, jax.make_jaxpr(f)(*given), "szp", arguments))
-        d = [*arguments, *names("d", len(out))]
-        traced = jax.make_jaxpr(back)(*given, jax.eval_shape(f, *given))
-        lines.extend(_function(f"{name}_back", traced, "szpd", d))
+        traced, out = jax.make_jaxpr(f, return_shape=True)(*given)
+        lines.extend(_function(name, traced, "szp", arguments))
+        traced = jax.make_jaxpr(lambda *given, d: jax.vjp(f, *given)[1](d))(*given, d=out)
+        d = names("d", len(jax.tree.leaves(out)))
+        lines.extend(_function(f"{name}_back", traced, "szpd", [*arguments, *d]))
 
-    write("new_state", lambda *given: step(*given)[0], state)
+    write("new_state", lambda *given: step(*given)[0])
     later = range(1, len(groups.calls))
     for call in later:
-        write(f"operand_{call}", lambda *given, call=call: step(*given)[1][call], state[:1])
+        write(f"operand_{call}", lambda *given, call=call: step(*given)[1][call])
     for name, letters in (("operand", "szp"), ("operand_back", "szpd")):
         pointers = ", ".join(f"const V* {a}" for a in letters)
         given_on = ", ".join([*letters, "out"])

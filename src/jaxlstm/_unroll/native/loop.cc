@@ -1,7 +1,8 @@
-// The loop over time of a gated cell, forwards and backwards, for one cell's equations.
+// The loop over time, forwards and backwards, for one cell's equations.
 //
-// Before this file stands what `_source.py` makes of the cell: the counts and places of its
-// gates, and `forward` and `backward`, its equations and their transposed derivative.
+// Before this file stands what `_source.py` makes of the cell: the counts and places of its gates;
+// `new_state`, its equations; `operand`, what a product after the first of a step is made of; and
+// the transposed derivatives of both.
 //
 // The units of a member are shared out in parts: each packs the columns of w and r that make its
 // gates, and a step of time is begun when all parts of the one before it are done, since its product
