@@ -64,8 +64,8 @@ def test_the_cpu_benchmark_runs_small_and_measures_the_default_first(tmp_path):
     results, page = found(output)
     sizes = [(x["cell"], x["sizes"]) for x in results["lines"] if x["what"] == "forward"]
     assert [cell for cell, _ in sizes] == ["lstm", "lstm", "projected_lstm", "mingru"]
-    said = ("bidirectional", "population of 2", "reset", "masked", "bfloat16")
-    assert all(any(word in size for _, size in sizes) for word in said)
+    words = ("bidirectional", "population of 2", "reset", "masked", "bfloat16")
+    assert all(any(word in size for _, size in sizes) for word in words)
     for line in results["lines"]:
         ours = [name for name in line["median"] if name not in ("torch", "chain", "product")]
         assert ours == ["jaxlstm", "scan"]
@@ -93,10 +93,10 @@ for change, reason in (
     (lambda r: r._replace(last=(r.last[0], r.last[1] * np.nan)), "does not compute the same"),
     (lambda r: r._replace(ys=r.ys.astype(np.float16)), "computes in float16"),
 ):
-    _, said = gpu.attempt(
+    _, words = gpu.attempt(
         lambda: gpu.judge(Job(job.run, lambda: change(job.result())), true, np.float32, 1e-3)
     )
-    assert said and reason in said, said
+    assert words and reason in words, words
 
 blocks = np.ones((1, 2, 1, 4), np.float32)
 streaming.same({"block": lambda x: x, "other": lambda x: x + 1e-5}, blocks, "here")

@@ -73,7 +73,7 @@ def by_steps(params, xs, state=None):
     return jnp.stack(ys), state
 
 
-def slopes(f, params, xs):
+def grads_of(f, params, xs):
     return jax.jit(jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a)[0])), (0, 1)))(params, xs)
 
 
@@ -108,15 +108,19 @@ def test_every_wrapper_and_implementation(node, name):
         return
     params = WRAPPED[name](NODES[node])
     expected = by_steps(params, XS)
-    gradients = slopes(by_steps, params, XS)
+    gradients = grads_of(by_steps, params, XS)
     options = {"mask": MASK, "reset": RESET}
-    for way, refused in jaxlstm.implementations(params, XS, **options).items():
+    for implementation, refused in jaxlstm.implementations(params, XS, **options).items():
         if refused is None:
-            run = jax.jit(functools.partial(jaxlstm.apply, **options, implementation=way))
+            run = jax.jit(
+                functools.partial(jaxlstm.apply, **options, implementation=implementation)
+            )
             close(run(params, XS), expected)
-            close(slopes(run, params, XS), gradients, rtol=1e-10)
+            close(grads_of(run, params, XS), gradients, rtol=1e-10)
     close(
-        slopes(lambda *a: jaxlstm.apply(*a, **options, checkpoint=3), params, XS), gradients, 1e-10
+        grads_of(lambda *a: jaxlstm.apply(*a, **options, checkpoint=3), params, XS),
+        gradients,
+        1e-10,
     )
 
 

@@ -116,12 +116,12 @@ def test_it_learns_and_writes_everything(small_text, tmp_path, capsys):
     assert whole["vocabulary"] == "".join(sorted(set("one two three. ")))
     assert whole["network"].cell == jaxlstm.lstm
     shown = capsys.readouterr().out
-    for said in ("parameters", "bigram entropy", "held-out bits/char", results["sample"]):
-        assert said in shown
+    for text in ("parameters", "bigram entropy", "held-out bits/char", results["sample"]):
+        assert text in shown
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "text"),
     [
         (None, "cannot be read"),
         (b"", "is empty"),
@@ -130,13 +130,13 @@ def test_it_learns_and_writes_everything(small_text, tmp_path, capsys):
     ],
     ids=["missing", "empty", "short", "latin"],
 )
-def test_a_bad_text_gets_one_clear_error(content, said, tmp_path, capsys):
+def test_a_bad_text_gets_one_clear_error(content, text, tmp_path, capsys):
     path = tmp_path / "text.txt"
     if content is not None:
         path.write_bytes(content)
     assert main(["--text", str(path), "--output", str(tmp_path / "out"), *SMALL]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert text in error
     assert error.count("\n") == 1
 
 

@@ -41,15 +41,15 @@ def test_all_meet_in_any_order(order):
 
 
 def test_a_process_that_does_not_come():
-    for said in met((0, 3), (2, 3), wait=1.0):
-        assert said.startswith("of 3 processes only [0, 2] came")
+    for message in met((0, 3), (2, 3), wait=1.0):
+        assert message.startswith("of 3 processes only [0, 2] came")
 
 
 def test_process_0_that_does_not_come():
-    (said,) = met((1, 2), wait=0.5)
-    assert "process 0 was not reached at 127.0.0.1:" in said
-    assert "within 0.5 s" in said
-    assert "refused" in said
+    (message,) = met((1, 2), wait=0.5)
+    assert "process 0 was not reached at 127.0.0.1:" in message
+    assert "within 0.5 s" in message
+    assert "refused" in message
 
 
 def test_a_number_given_twice():
@@ -65,7 +65,7 @@ def test_what_is_no_process_is_not_counted():
     port, found = free_port(), []
     server = threading.Thread(target=lambda: found.append(meet(f"[::1]:{port}", 2, 0, 20.0)))
     server.start()
-    for said in (b"GET / HTTP/1.1\r\n\r\n", b"", b"\xff" * 200, b"jaxlstm one two\n"):
+    for message in (b"GET / HTTP/1.1\r\n\r\n", b"", b"\xff" * 200, b"jaxlstm one two\n"):
         while True:
             try:
                 stranger = socket.create_connection(("127.0.0.1", port), 5)
@@ -73,7 +73,7 @@ def test_what_is_no_process_is_not_counted():
             except OSError:
                 time.sleep(0.05)
         with stranger:
-            stranger.sendall(said)
+            stranger.sendall(message)
     meet(f"localhost:{port}", 2, 1, 20.0)
     server.join(60)
     assert found == [None]
@@ -95,8 +95,8 @@ def test_another_service_at_the_address():
 
 
 def cluster(port, process, *more):
-    told = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", str(process)]
-    return [*told, "--wait", "1", *more]
+    flags = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", str(process)]
+    return [*flags, "--wait", "1", *more]
 
 
 @pytest.mark.parametrize("case", ["nobody", "alone", "taken", "devices"])
@@ -111,11 +111,11 @@ def test_the_command_ends_with_one_error(case, capsys, tmp_path):
             "taken": (cluster(port, 0), f"cannot listen at port {port}: Address already in use"),
             "devices": (["--devices", "999"], "JAX sees 2 devices; got --devices 999."),
         }
-        given, said = arguments[case]
+        given, message = arguments[case]
         assert main([*given, "--output", str(tmp_path)]) == 2
     *before, error = capsys.readouterr().err.splitlines()
     assert error.startswith("python -m jaxlstm: error: ")
-    assert said in error
+    assert message in error
     assert len(before) <= 1  # whom it waits for
 
 

@@ -363,15 +363,15 @@ def test_what_is_done_is_kept(tmp_path, capsys):
     more = ["time_lags", "--short", "--networks", "rnn, p = 10", "--output", str(tmp_path)]
     path = tmp_path / "time_lags_short.json"
     assert main([*more, "--seeds", "1"]) == 0
-    told = json.loads(path.read_text())
-    told["networks"]["rnn, p = 10"]["0"]["score"] = 0.123  # known again by this
-    path.write_text(json.dumps(told))
+    stored = json.loads(path.read_text())
+    stored["networks"]["rnn, p = 10"]["0"]["score"] = 0.123  # known again by this
+    path.write_text(json.dumps(stored))
     assert main([*more, "--seeds", "2"]) == 0
     seeds = json.loads(path.read_text())["networks"]["rnn, p = 10"]
     assert list(seeds) == ["0", "1"]
     assert seeds["0"]["score"] == 0.123
-    told["networks"]["rnn, p = 10"]["0"]["recipe"] = "another"
-    path.write_text(json.dumps(told))
+    stored["networks"]["rnn, p = 10"]["0"]["recipe"] = "another"
+    path.write_text(json.dumps(stored))
     assert main([*more, "--seeds", "1"]) == 0
     seeds = json.loads(path.read_text())["networks"]["rnn, p = 10"]
     assert seeds["0"]["score"] != 0.123
@@ -424,16 +424,16 @@ def test_every_row_leads_to_its_command_its_picture_and_a_notebook(make_papers):
             assert solved in section
 
 
-def test_how_they_learned_is_said_once(make_papers):
+def test_how_they_learned_is_stated_once(make_papers):
     recipe = "{}, 8 units, batches of 4, learning rate {}, solved at a score of 1{}"
     of = lambda *given: {"0": {"recipe": recipe.format(*given)}}
     alike = {
         f"tanh {s}, {kind}": of("rnn", 0.1, f", tanh {s}, {kind}") for s in (1, 2) for kind in "ab"
     }
-    said = "All networks: 8 units, batches of 4, learning rate 0.1, solved at a score of 1."
-    assert make_papers.learned({"rnn": of("rnn", 0.1, "")}) == said.replace("8", "rnn, 8")
+    text = "All networks: 8 units, batches of 4, learning rate 0.1, solved at a score of 1."
+    assert make_papers.learned({"rnn": of("rnn", 0.1, "")}) == text.replace("8", "rnn, 8")
     relu = {name.replace("tanh", "relu"): of("rnn_relu", 0.1, "") for name in alike}
-    assert make_papers.learned(alike | relu) == f"{said}\n\n- tanh: rnn\n- relu: rnn_relu"
+    assert make_papers.learned(alike | relu) == f"{text}\n\n- tanh: rnn\n- relu: rnn_relu"
     lstms = {"lstm, p = 1": of("lstm", 0.1, ""), "lstm 1997, p = 1": of("lstm_1997", 0.1, ", a")}
     lstms |= {"lstm, p = 10": of("lstm", 0.1, ""), "lstm 1997, p = 10": of("lstm_1997", 0.1, ", a")}
     assert make_papers.learned(lstms).splitlines()[2:] == ["- lstm 1997: lstm_1997, a"]
@@ -456,7 +456,7 @@ def test_bad_arguments_are_one_line(tmp_path, capsys, monkeypatch):
     (taken := tmp_path / "taken").write_text("no folder")
     (tmp_path / "counting.json").write_text('{"jax": "0.10", "networks": {"lstm"')
     (tmp_path / "copying.json").write_text("[1, 2]")
-    for arguments, said in (
+    for arguments, text in (
         (["reber", "--networks", "perceptron"], "`--networks` must be of .*got .'perceptron'"),
         (["reber", "--seeds", "0"], "`--seeds` must be 1 or more; got 0"),
         (["pixel_mnist"], "set MNIST to the folder"),
@@ -466,7 +466,7 @@ def test_bad_arguments_are_one_line(tmp_path, capsys, monkeypatch):
         (["copying"], "copying.json does not hold the results"),
     ):
         assert main(["--output", str(tmp_path), *arguments]) == 2
-        assert re.search(said, capsys.readouterr().err)
+        assert re.search(text, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "optax", "tqdm"])
@@ -476,17 +476,17 @@ def test_a_package_that_is_missing_is_named(package, tmp_path, capsys, monkeypat
 
     monkeypatch.setattr(shared, "results_of", missing)
     assert main(["reber", "--output", str(tmp_path)]) == 2
-    assert "the experiments need" in (said := capsys.readouterr().err)
-    assert f"{package}.sub: pip install 'jaxlstm[demo]'" in said
+    assert "the experiments need" in (text := capsys.readouterr().err)
+    assert f"{package}.sub: pip install 'jaxlstm[demo]'" in text
 
 
 def test_help_says_what_each_experiment_is(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     for name in NAMES:
         first = experiment(name).__doc__.partition("\n")[0]
-        assert re.search(rf"^  {name} +{re.escape(first)}$", said, re.M)
+        assert re.search(rf"^  {name} +{re.escape(first)}$", text, re.M)
     with pytest.raises(SystemExit):
         main(["perceptron"])
     assert "invalid choice: 'perceptron'" in capsys.readouterr().err
@@ -534,11 +534,11 @@ def test_ctrl_c_keeps_what_is_trained(tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch:
         patch.setattr(shared, "tqdm", Stopping)
         assert main([*short, str(tmp_path / "stopped")]) == 130
-    out, said = capfd.readouterr()
+    out, text = capfd.readouterr()
     assert "rnn, p = 10 (50 of 1,000 steps)" in out
     assert "verdict" not in out.splitlines()[-1]
-    assert "Ctrl-C: the steps that run end, and are kept; then come the table and the pic" in said
-    assert "the same command resumes" in said
+    assert "Ctrl-C: the steps that run end, and are kept; then come the table and the pic" in text
+    assert "the same command resumes" in text
     path = tmp_path / "stopped" / "time_lags_short.json"
     ((name, seeds),) = json.loads(path.read_text())["networks"].items()
     assert re.fullmatch(r"50 of 1,000 steps", seeds["0"]["unfinished"])

@@ -94,17 +94,19 @@ def test_lengths_become_a_mask_of_sizes_that_are_known_later(axis, given):
         export.export(bad)(specs[0])
 
 
-WAYS = {"associative": jaxlstm.minlstm, "newton": jaxlstm.lstm}
+NEED_TIME = {"associative": jaxlstm.minlstm, "newton": jaxlstm.lstm}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_ways_that_need_to_know_the_time_refuse_one_that_is_not(way):
-    params, shape = network(WAYS[way]), specs(SIZES["both"])
+@pytest.mark.parametrize("implementation", NEED_TIME)
+def test_implementations_that_need_a_known_time_refuse_another(implementation):
+    params, shape = network(NEED_TIME[implementation]), specs(SIZES["both"])
     xs = jax.ShapeDtypeStruct(shape, float)
-    run = lambda xs: jaxlstm.apply(params, xs, implementation=way)
-    with pytest.raises(NotImplementedError, match=f"`{way}` needs a number of steps that is known"):
+    run = lambda xs: jaxlstm.apply(params, xs, implementation=implementation)
+    with pytest.raises(
+        NotImplementedError, match=f"`{implementation}` needs a number of steps that is known"
+    ):
         export.export(jax.jit(run))(xs)
-    assert jaxlstm.implementations(params, xs)[way] is not None
+    assert jaxlstm.implementations(params, xs)[implementation] is not None
 
 
 @pytest.mark.slow

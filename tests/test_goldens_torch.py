@@ -135,14 +135,17 @@ def over(often, *rest):
 
 SOME = ["1-forward-whole", "2-forward-ragged"]
 OTHERS = [name for name in NETWORKS if name not in SOME]
-WAYS = [(name, None) for name in NETWORKS[:4] if name != "2-forward-ragged"]
-WAYS += [("2-forward-ragged", "scan")]
-OTHER_WAYS = [
-    (n, way) for n in NETWORKS for way in (None, "deferred", "scan") if (n, way) not in WAYS
+RUNS = [(name, None) for name in NETWORKS[:4] if name != "2-forward-ragged"]
+RUNS += [("2-forward-ragged", "scan")]
+OTHER_RUNS = [
+    (n, implementation)
+    for n in NETWORKS
+    for implementation in (None, "deferred", "scan")
+    if (n, implementation) not in RUNS
 ]
 
 
-@pytest.mark.parametrize(("name", "implementation"), over(WAYS, *OTHER_WAYS))
+@pytest.mark.parametrize(("name", "implementation"), over(RUNS, *OTHER_RUNS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_float64(kind, name, implementation):
     """Values, last state and all gradients."""

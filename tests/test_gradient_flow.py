@@ -67,10 +67,10 @@ def test_the_flow_is_the_gradient_of_what_follows(cell, options):
     for t in range(T):
         at = jax.tree.map(lambda a, t=t: a[t], seen.states)
         value = after(params, XS, t, **options)
-        slope = jax.grad(value)(at)
+        gradient = jax.grad(value)(at)
         close(
             jax.tree.map(lambda a, t=t: a[t], flow),
-            jax.tree.map(lambda a: jnp.linalg.norm(a, axis=-1), slope),
+            jax.tree.map(lambda a: jnp.linalg.norm(a, axis=-1), gradient),
         )
 
 
@@ -82,14 +82,14 @@ def test_the_flow_is_what_finite_differences_say():
     value = jax.jit(after(params, XS, t))
     at = jax.tree.map(lambda a: a[t], seen.states)
     for field in ("h", "c"):
-        slopes = np.zeros((B, H))
+        gradients = np.zeros((B, H))
         for row, unit in np.ndindex(B, H):
             ends = [
                 value(at._replace(**{field: getattr(at, field).at[row, unit].add(e)}))
                 for e in (eps, -eps)
             ]
-            slopes[row, unit] = (ends[0] - ends[1]) / (2 * eps)
-        by_hand = np.linalg.norm(slopes, axis=-1)
+            gradients[row, unit] = (ends[0] - ends[1]) / (2 * eps)
+        by_hand = np.linalg.norm(gradients, axis=-1)
         np.testing.assert_allclose(getattr(flow, field)[t], by_hand, rtol=1e-7)
 
 
@@ -108,8 +108,8 @@ def test_every_layer_and_direction():
         return jnp.sum(jnp.sin(ys) * jnp.broadcast_to(TARGET[t:], ys.shape))
 
     before = jaxlstm.apply(params, XS[:t])[1]
-    slope = jax.grad(value)(state[0], before[1]).h
-    close(flow.layers[0].h[t], jnp.linalg.norm(slope, axis=-1))
+    gradient = jax.grad(value)(state[0], before[1]).h
+    close(flow.layers[0].h[t], jnp.linalg.norm(gradient, axis=-1))
 
     both = network(jaxlstm.lstm, "bidirectional", layers=1)
     flow = jaxlstm.gradient_flow(both, XS, loss)
@@ -150,15 +150,15 @@ def test_the_flow_has_a_gradient_where_it_is_zero():
         norms = jaxlstm.gradient_flow(params, XS, loss, **OPTIONS)
         return sum(a.sum() for a in jax.tree.leaves(norms))
 
-    slopes = jax.jit(jax.grad(flow))(params)
+    gradients = jax.jit(jax.grad(flow))(params)
     along = normal_like(params)
     moved = lambda e: flow(jax.tree.map(lambda a, d: a + e * d, params, along))
-    by_grad = sum(jnp.vdot(*pair) for pair in zip(*map(jax.tree.leaves, (slopes, along))))
+    by_grad = sum(jnp.vdot(*pair) for pair in zip(*map(jax.tree.leaves, (gradients, along))))
     np.testing.assert_allclose(by_grad, (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("loss", "said"),
+    ("loss", "message"),
     [
         (lambda ys: ys[-1], r"shape \(3, 5\)"),
         (lambda ys: ys.sum().astype(complex), "complex"),
@@ -166,13 +166,13 @@ def test_the_flow_has_a_gradient_where_it_is_zero():
         (lambda ys: None, "got None"),
     ],
 )
-def test_a_loss_must_be_a_number(loss, said):
-    with pytest.raises(ValueError, match=f"one real number; .*{said}"):
+def test_a_loss_must_be_a_number(loss, message):
+    with pytest.raises(ValueError, match=f"one real number; .*{message}"):
         jaxlstm.gradient_flow(network(jaxlstm.rnn), XS, loss)
 
 
 def test_a_loss_must_be_a_function():
-    jaxtyping.config.update("jaxtyping_disable", True)  # which would answer before the door
+    jaxtyping.config.update("jaxtyping_disable", True)  # whose error would come first
     try:
         with pytest.raises(TypeError, match=r"function of the outputs.*got a float"):
             jaxlstm.gradient_flow(network(jaxlstm.rnn), XS, 1.0)

@@ -1,4 +1,4 @@
-"""Every way to run a layer agrees with `scan`: values, last state and all gradients, or refuses."""
+"""Every implementation agrees with `scan`: values, last state and all gradients, or refuses."""
 
 import functools
 import itertools
@@ -46,12 +46,12 @@ def results(params, xs, state, **options):
     return out, pull(normal_like(out))
 
 
-def over_ways(law):
-    """Tries a law on every cell that has another way to run than `scan`; the core always."""
-    return over_cells(law, {k: c for k, c in CELLS.items() if way(c)})
+def over_cells_with_another(law):
+    """Tries a law on every cell that another implementation than `scan` runs."""
+    return over_cells(law, {k: c for k, c in CELLS.items() if other_than_scan(c)})
 
 
-def way(cell):
+def other_than_scan(cell):
     shape = type(cell).__name__.lower()
     if shape == "general" and not cell.recurrent:
         return None
@@ -69,10 +69,10 @@ TURNS = [
 ]  # fmt: skip
 
 
-@over_ways
+@over_cells_with_another
 @pytest.mark.parametrize(("controls", "reverse"), TURNS)
 def test_it_agrees_with_scan(cell, controls, reverse):
-    params, name = network(cell), way(cell)
+    params, name = network(cell), other_than_scan(cell)
     state = some_state(params)
     options = {**CONTROLS[controls], "reverse": reverse}
     assert jaxlstm.implementations(params, XS, state, **options)[name] is None
@@ -85,10 +85,10 @@ def test_it_agrees_with_scan(cell, controls, reverse):
     close(got, expected, rtol=1e-12)
 
 
-@over_ways
+@over_cells_with_another
 def test_second_derivatives_agree_with_scan(cell):
     """Forward over reverse, and reverse over reverse, of weights and inputs."""
-    params, name = network(cell), way(cell)
+    params, name = network(cell), other_than_scan(cell)
     direction = normal_like((params, XS), 8)
 
     @jax.jit
@@ -114,7 +114,7 @@ def test_second_derivatives_agree_with_scan(cell):
     close(forward, reverse, rtol=1e-10)
 
 
-@over_ways
+@over_cells_with_another
 @pytest.mark.parametrize(
     "batch",
     [*(pytest.param(b, marks=pytest.mark.slow) for b in [(), (1,)]), (1, 1), (4, 4)],
@@ -129,7 +129,10 @@ def test_it_agrees_with_scan_for_any_number_of_rows(cell, batch):
     @jax.jit
     def tangents(args, direction):
         def both(*args):
-            return [results(*args, implementation=n, **controls) for n in (way(cell), "scan")]
+            return [
+                results(*args, implementation=n, **controls)
+                for n in (other_than_scan(cell), "scan")
+            ]
 
         return jax.jvp(both, args, direction)
 

@@ -52,7 +52,7 @@ def driven(cell, at="levels"):
     layer = jaxlstm.init(jax.random.key(0), cell, gates, H)
     spread = 1 + jnp.arange(H) / 64
     layer = layer._replace(w=jnp.eye(gates)[..., None] * spread[None, None])
-    if layer.recurrent_bias is not None:  # `relu(u v)` of a product with no state has no slope
+    if layer.recurrent_bias is not None:  # `relu(u v)` of a product with no state has no derivative
         layer = layer._replace(recurrent_bias=layer.recurrent_bias + 0.5)
     return layer, drive(gates) if at == "levels" else moved(drive(gates))
 
@@ -147,19 +147,24 @@ def apart(got, exact, moved, dtype):
     return found
 
 
-def check(build, dtype, ways=(None,), modes="reverse forward"):
+def check(build, dtype, implementations=(None,), modes="reverse forward"):
     """How wrong: at the levels what is computed, which is finite; beside them gradients too."""
-    call = lambda way, p, xs: jaxlstm.apply(p, xs, implementation=way)
-    of = lambda way: jax.jit(lambda *a: everything(functools.partial(call, way), *a, modes))
-    runs, true = {way: of(way) for way in ways}, truth(dtype, modes)
+    call = lambda implementation, p, xs: jaxlstm.apply(p, xs, implementation=implementation)
+    of = lambda implementation: jax.jit(
+        lambda *a: everything(functools.partial(call, implementation), *a, modes)
+    )
+    runs, true = (
+        {implementation: of(implementation) for implementation in implementations},
+        truth(dtype, modes),
+    )
     worst = {}
     for at in ("levels", "beside"):
         params, xs = rounded(build(at), dtype)
         exact, moved = true(params, xs)
-        for way, run in runs.items():
+        for implementation, run in runs.items():
             found = apart(run(*cast((params, xs), dtype)), exact, moved, dtype)
             counted = {k: v for k, v in found.items() if at == "beside" or k.startswith("out")}
-            worst |= {f"{way} {k} {at}": v for k, v in counted.items()}
+            worst |= {f"{implementation} {k} {at}": v for k, v in counted.items()}
     return worst
 
 
@@ -174,24 +179,29 @@ OFTEN = {
 }
 
 
-@pytest.mark.parametrize(("name", "dtype", "way"), [(*at, way) for at, way in OFTEN.items()])
-def test_gates_at_their_limits(name, dtype, way):
+@pytest.mark.parametrize(
+    ("name", "dtype", "implementation"),
+    [(*at, implementation) for at, implementation in OFTEN.items()],
+)
+def test_gates_at_their_limits(name, dtype, implementation):
     cell = CELLS[name]
-    reason = jaxlstm.implementations(*cast(driven(cell), dtype))[way]
+    reason = jaxlstm.implementations(*cast(driven(cell), dtype))[implementation]
     if reason is not None:
         pytest.skip(reason)
-    found = check(lambda at: driven(cell, at), dtype, [way])
+    found = check(lambda at: driven(cell, at), dtype, [implementation])
     assert all(error < 1 for error in found.values()), found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CELLS)
-def test_gates_at_their_limits_in_every_way_to_run(name, dtype):
+def test_gates_at_their_limits_in_every_implementation(name, dtype):
     cell = CELLS[name]
     reasons = jaxlstm.implementations(*cast(driven(cell), dtype))
-    ways = [way for way, reason in reasons.items() if reason is None]
-    found = check(lambda at: driven(cell, at), dtype, ways)
+    implementations = [
+        implementation for implementation, reason in reasons.items() if reason is None
+    ]
+    found = check(lambda at: driven(cell, at), dtype, implementations)
     assert all(error < 1 for error in found.values()), found
 
 
@@ -237,28 +247,30 @@ def test_wrappers_at_inputs_up_to_300(name, dtype):
     assert all(error < 1 for error in found.values()), found
 
 
-@pytest.mark.parametrize("way", ["associative", "scan"])
-def test_the_minlstm_with_both_gates_closed(way):
+@pytest.mark.parametrize("implementation", ["associative", "scan"])
+def test_the_minlstm_with_both_gates_closed(implementation):
     """What they let through is in proportion, however little it is."""
     layer = jaxlstm.init(jax.random.key(0), jaxlstm.cells.minlstm, 2, 1, dtype=jnp.float32)
     layer = layer._replace(w=0 * layer.w, b=jnp.array([[-110.0], [-110.0], [0.5]], jnp.float32))
-    f = lambda p: jaxlstm.apply(p, jnp.ones((3, 2), jnp.float32), implementation=way)[0]
+    f = lambda p: jaxlstm.apply(p, jnp.ones((3, 2), jnp.float32), implementation=implementation)[0]
     np.testing.assert_allclose(f(layer)[:, 0], [0.25, 0.375, 0.4375], rtol=1e-6)
-    slopes = jax.grad(lambda p: f(p).sum())(layer).b[:, 0]
+    gradients = jax.grad(lambda p: f(p).sum())(layer).b[:, 0]
     # h = n (1 - f^t), f = sigmoid(b_f - b_i) = 1/2: the sum over t of n t f^t / 2.
-    np.testing.assert_allclose(slopes, [0.34375, -0.34375, 2.125], rtol=1e-5)
+    np.testing.assert_allclose(gradients, [0.34375, -0.34375, 2.125], rtol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["associative", "scan"])
+@pytest.mark.parametrize("implementation", ["associative", "scan"])
 @pytest.mark.parametrize("closed", [-20.0, -90.0, -300.0])
-def test_the_rg_lru_with_a_closed_gate(way, closed):
-    """Its root has slope 0 in the limit; near it the slopes are those of float64."""
+def test_the_rg_lru_with_a_closed_gate(implementation, closed):
+    """Its root has derivative 0 in the limit; near it the gradients are those of float64."""
     layer = jaxlstm.init(jax.random.key(0), jaxlstm.cells.rg_lru, 2, 1)
     layer = layer._replace(w=0 * layer.w, b=jnp.array([[closed], [0.0], [1.0]]))
 
-    def slopes(p):
-        run = lambda p: jaxlstm.apply(p, jnp.ones((3, 2), p.w.dtype), implementation=way)[0].sum()
+    def gradients(p):
+        run = lambda p: jaxlstm.apply(
+            p, jnp.ones((3, 2), p.w.dtype), implementation=implementation
+        )[0].sum()
         return jax.tree.leaves(jax.grad(run)(p))
 
-    for a, b in zip(slopes(cast(layer, jnp.float32)), slopes(layer), strict=True):
+    for a, b in zip(gradients(cast(layer, jnp.float32)), gradients(layer), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-15)

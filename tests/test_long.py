@@ -252,8 +252,8 @@ BURN_INS = {
 
 @pytest.mark.parametrize("name", BURN_INS)
 def test_what_cannot_be_burned_in(name, as_users_call_it):
-    made, kind, said = BURN_INS[name]
-    with pytest.raises(kind, match=said):
+    made, kind, message = BURN_INS[name]
+    with pytest.raises(kind, match=message):
         jaxlstm.burn_in(*made(network(jaxlstm.gru), inputs()))
 
 
@@ -265,8 +265,8 @@ def test_burn_in_of_no_steps_is_the_state():
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_loss_or_no_sequence(name):
-    f, tree, error, said = BAD[name]
+    f, tree, error, message = BAD[name]
     params = network(jaxlstm.rnn)
     for of in (jaxlstm.segmented_loss, jaxlstm.truncated_value_and_grad):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             of(f, STEPS)(params, some_state(params), tree)

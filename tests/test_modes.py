@@ -49,7 +49,7 @@ def run(params, xs, mask, reset, **options):
     return jaxlstm.apply(params, xs, mask=mask, reset=reset, **options)
 
 
-def slopes(params, xs, mask, reset, **options):
+def gradients(params, xs, mask, reset, **options):
     value = lambda p, x: loss(run(p, x, mask, reset, **options)[0])
     return jax.grad(value, (0, 1))(params, xs)
 
@@ -69,7 +69,7 @@ def wrapped(params, xs, mask, reset):
     for wrap in (jaxlstm.wrappers.clip_gradient, lambda p, _: jaxlstm.wrappers.layer_norm(p)):
         params = wrap(params, 1.0)
     params = jaxlstm.wrappers.learn_initial_state(params)
-    return slopes(params, xs, mask, reset)
+    return gradients(params, xs, mask, reset)
 
 
 def drawn(params, xs, mask, reset):
@@ -95,8 +95,8 @@ ENTRIES = {
     ),
     "apply, GRU": lambda p, x, m, r: run(weights(jaxlstm.gru, "bidirectional"), x, m, r),
     "apply, linear": lambda p, x, m, r: run(weights(jaxlstm.minlstm), x, m, r),
-    "gradients": slopes,
-    "gradients, checkpointed": lambda p, x, m, r: slopes(p, x, m, r, checkpoint=3),
+    "gradients": gradients,
+    "gradients, checkpointed": lambda p, x, m, r: gradients(p, x, m, r, checkpoint=3),
     "step": stepped,
     "record": lambda p, x, m, r: jaxlstm.record(p, x, mask=m, reset=r),
     "gradient_flow": lambda p, x, m, r: jaxlstm.gradient_flow(p, x, loss, mask=m, reset=r),
@@ -107,7 +107,7 @@ ENTRIES = {
     "noise": noisy,
     "wrappers": wrapped,
 }
-WAYS = [
+RUNS = [
     ("scan", jaxlstm.lstm),
     ("scan", jaxlstm.cells.mgu),
     ("deferred", jaxlstm.gru),
@@ -126,17 +126,17 @@ def cast(xs, dtype):
     return xs.astype(dtype)
 
 
-def by(way, cell):
+def by(implementation, cell):
     def entry(_, xs, mask, reset):
-        dtype = np.float32 if way == "native" else float  # which it alone has
+        dtype = np.float32 if implementation == "native" else float  # which it alone has
         params, xs = weights(cell, "stack", dtype), cast(xs, real(dtype))
-        how = {"implementation": way}
-        return run(params, xs, mask, reset, **how), slopes(params, xs, mask, reset, **how)
+        how = {"implementation": implementation}
+        return run(params, xs, mask, reset, **how), gradients(params, xs, mask, reset, **how)
 
     return entry
 
 
-ENTRIES |= {f"{way}, {cell}": by(way, cell) for way, cell in WAYS}
+ENTRIES |= {f"{implementation}, {cell}": by(implementation, cell) for implementation, cell in RUNS}
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ FLAGS = {
 
 # What JAX itself cannot do outside `jit` when transfers are disallowed: draw, and differentiate.
 BY_JIT = {"gradients", "gradients, checkpointed", "init", "noise", "wrappers"}
-BY_JIT |= {f"{way}, {cell}" for way, cell in WAYS}
+BY_JIT |= {f"{implementation}, {cell}" for implementation, cell in RUNS}
 
 
 ALWAYS = [("debug nans", "apply"), ("debug nans", "gradients"), ("x64 off", "apply")]
@@ -221,10 +221,12 @@ def test_flags(mode, entry):
 
 VALUES = {name: ENTRIES[name] for name in ("apply", "record", "gradient_flow", "state_jacobians")}
 VALUES["step"] = lambda p, x, m, r: jaxlstm.step(p, x[0], None, mask=m[0], reset=r[0])
-for way, cell in WAYS:
-    if way != "native":
-        VALUES[f"{way}, {cell}"] = lambda p, x, m, r, way=way, cell=cell: run(
-            weights(cell, "stack"), x, m, r, implementation=way
+for implementation, cell in RUNS:
+    if implementation != "native":
+        VALUES[f"{implementation}, {cell}"] = (
+            lambda p, x, m, r, implementation=implementation, cell=cell: run(
+                weights(cell, "stack"), x, m, r, implementation=implementation
+            )
         )
 VALUES["native, lstm"] = lambda p, x, m, r: run(
     *jax.tree.map(lambda a: a.astype("float32"), (p, x)), m, r, implementation="native"

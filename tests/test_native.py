@@ -45,9 +45,9 @@ def some_of(names, often):
     return [pytest.param(n, marks=() if n in often else pytest.mark.slow) for n in names]
 
 
-def controls(told, time, batch):
+def controls(chosen, time, batch):
     shape = (time, *batch)
-    given = dict(told)
+    given = dict(chosen)
     if "mask" in given:
         given["mask"] = some_mask(shape=shape)
     if "reset" in given:
@@ -73,11 +73,11 @@ def reason(cell):
 
 
 @pytest.mark.parametrize("name", some_of(CORE, ("lstm", "gru")))
-@pytest.mark.parametrize("told", CONTROLS.values(), ids=CONTROLS)
-def test_it_agrees_with_scan(name, told):
+@pytest.mark.parametrize("chosen", CONTROLS.values(), ids=CONTROLS)
+def test_it_agrees_with_scan(name, chosen):
     params = network(getattr(jaxlstm, name))
     xs, state = some(params)
-    options = controls(told, 7, (3,))
+    options = controls(chosen, 7, (3,))
     got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
     close(got, expected, rtol=3e-6, atol=1e-7)
 

@@ -38,10 +38,10 @@ print("agrees")
 
 def process(code, **environment):
     """What a process of its own says; None takes a variable away."""
-    told = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
-    told = {k: v for k, v in told.items() if v is not None}
+    variables = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
+    variables = {k: v for k, v in variables.items() if v is not None}
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=told, capture_output=True, text=True
+        [sys.executable, "-c", textwrap.dedent(code)], env=variables, capture_output=True, text=True
     )
 
 
@@ -204,9 +204,9 @@ def test_nobody_elses_folder_is_trusted(scripted, monkeypatch):
     assert _compiler.cache_folder() is None
 
 
-@pytest.mark.parametrize("told", ["relative/cache", ""])
-def test_a_cache_is_named_from_the_root(monkeypatch, tmp_path, told):
-    monkeypatch.setenv("XDG_CACHE_HOME", told)
+@pytest.mark.parametrize("variables", ["relative/cache", ""])
+def test_a_cache_is_named_from_the_root(monkeypatch, tmp_path, variables):
+    monkeypatch.setenv("XDG_CACHE_HOME", variables)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert _compiler.cache_folder() == tmp_path / ".cache" / "jaxlstm"
     monkeypatch.setenv("HOME", "here")
@@ -248,8 +248,8 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("script", "said"), FAILURES.values(), ids=FAILURES)
-def test_a_compiler_that_fails_is_a_reason(scripted, monkeypatch, script, said):
+@pytest.mark.parametrize(("script", "message"), FAILURES.values(), ids=FAILURES)
+def test_a_compiler_that_fails_is_a_reason(scripted, monkeypatch, script, message):
     path = scripted(script or "")
     if script is None:
         path.write_bytes(b"\x7fELF nonsense")
@@ -259,7 +259,7 @@ def test_a_compiler_that_fails_is_a_reason(scripted, monkeypatch, script, said):
     xs = jnp.ones((4, 2, 3), jnp.float32)
     with pytest.raises(NotImplementedError, match=r"^`native` "):
         jaxlstm.apply(params, xs, implementation="native")
-    with pytest.raises(NotImplementedError, match=said):
+    with pytest.raises(NotImplementedError, match=message):
         _compiler.register("// no equations")
     assert jaxlstm.implementations(params, xs)["native"]
     ys, _ = jaxlstm.apply(params, xs, implementation=("native", "scan"))
@@ -361,8 +361,8 @@ def program(tmp_path, code, *flags):
     """What a program around the kernel's threads says."""
     (tmp_path / "try.cc").write_text(code)
     here, made = Path(_compiler.__file__).parent, str(tmp_path / "try")
-    told = ["-std=c++17", "-O1", "-pthread", f"-I{here}", *flags, "try.cc", "-o", made]
-    subprocess.run([*_compiler.compiler(), *told], cwd=tmp_path, check=True)
+    variables = ["-std=c++17", "-O1", "-pthread", f"-I{here}", *flags, "try.cc", "-o", made]
+    subprocess.run([*_compiler.compiler(), *variables], cwd=tmp_path, check=True)
     return subprocess.run([made], capture_output=True, text=True, check=True).stdout
 
 
@@ -436,10 +436,10 @@ int main() {
   try { allowed(); } catch (const std::invalid_argument& e) { std::printf("%s", e.what()); }
 }
 """
-    few, one, said = program(tmp_path, STEPS + code).split(" ", 2)
+    few, one, message = program(tmp_path, STEPS + code).split(" ", 2)
     assert 1 <= int(few) <= len(os.sched_getaffinity(0))
     assert one == "1"
-    assert said == "the environment variable JAXLSTM_THREADS must be a whole number from 1."
+    assert message == "the environment variable JAXLSTM_THREADS must be a whole number from 1."
 
 
 def test_a_number_of_threads_that_is_none_is_an_error_of_the_call(monkeypatch):
@@ -584,8 +584,8 @@ static int none(void** p, size_t, size_t) { return ENOMEM; }
 def test_where_the_machine_refuses(tmp_path, lack):
     """An error of the call at worst; no end of the process."""
     (tmp_path / "shim.h").write_text(SHIMS[lack])
-    told = f"{shlex.join(_compiler.compiler())} -include {tmp_path / 'shim.h'}"
-    ran = runs(300, 40, CXX=told, XDG_CACHE_HOME=str(tmp_path))
+    variables = f"{shlex.join(_compiler.compiler())} -include {tmp_path / 'shim.h'}"
+    ran = runs(300, 40, CXX=variables, XDG_CACHE_HOME=str(tmp_path))
     if lack == "no memory":
         assert "found no memory" in ran[1]
     else:
@@ -610,12 +610,12 @@ def test_what_is_built_ahead_needs_no_compiler(capsys):
     """As in the image of a container that has none; another cell runs as a loop there."""
     cells = "lstm", f"{__name__}:no_kernel", "nix", "os:path", ".os:path"
     assert commanded("build", *cells) == 2
-    said = capsys.readouterr()
-    assert "lstm: built in" in said.out
-    assert "`native` needs a layer of a gated cell" in said.err
-    assert "nix: no cell of this name is found" in said.err
-    assert "this is no cell but a module" in said.err
-    assert ".os:path: no cell of this name is found: a module is named from the top" in said.err
+    message = capsys.readouterr()
+    assert "lstm: built in" in message.out
+    assert "`native` needs a layer of a gated cell" in message.err
+    assert "nix: no cell of this name is found" in message.err
+    assert "this is no cell but a module" in message.err
+    assert ".os:path: no cell of this name is found: a module is named from the top" in message.err
     code = """
         import jax, jaxlstm, jax.numpy as jnp
         @jaxlstm.gated_cell("h", jaxlstm.HiddenState)
@@ -633,18 +633,18 @@ def test_what_is_built_ahead_needs_no_compiler(capsys):
 
 def test_what_this_installation_can_do(capsys, monkeypatch, tmp_path):
     assert commanded("info") == 0
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     for part in ("jaxlib", "devices", str(_compiler.compiler()[0]), str(_compiler.cache_folder())):
-        assert part in said
+        assert part in message
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("JAXLSTM_KERNEL", "off")
     (tmp_path / "cache").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert commanded("info") == 0
-    said = capsys.readouterr().out
-    assert "CXX names 'no-such-compiler'" in said
-    assert "off by default" in said
-    assert "each process compiles what it uses" in said
+    message = capsys.readouterr().out
+    assert "CXX names 'no-such-compiler'" in message
+    assert "off by default" in message
+    assert "each process compiles what it uses" in message
     monkeypatch.setenv("JAXLSTM_KERNEL", "maybe")
     assert commanded("info") == 2
     assert "JAXLSTM_KERNEL must be on or off; got 'maybe'" in capsys.readouterr().err

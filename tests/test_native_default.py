@@ -64,11 +64,11 @@ def loss(params, xs, **options):
     return sum(jnp.sum(jnp.sin(3 * a)) for a in jax.tree.leaves(out))
 
 
-def both(way=None, **options):
+def both(implementation=None, **options):
     """Values without gradients, and with those of everything."""
 
     def f(*args):
-        run = lambda *a: jaxlstm.apply(*a, implementation=way, **options)
+        run = lambda *a: jaxlstm.apply(*a, implementation=implementation, **options)
         out, pull = jax.vjp(run, *args)
         return run(*args), out, pull(normal_like(out))
 
@@ -126,7 +126,9 @@ def test_odd_numbers_go_where_scan_lets_them_go(name):
     params = network(getattr(jaxlstm, name))
     mask = jnp.ones(SHAPE, bool).at[5, 0].set(False)
     reset = jnp.zeros(SHAPE, bool).at[5, 1].set(True)
-    runs = [jax.jit(both(way, mask=mask, reset=reset)) for way in (None, "scan")]
+    runs = [
+        jax.jit(both(implementation, mask=mask, reset=reset)) for implementation in (None, "scan")
+    ]
     for odd in ODD:
         state = normal_like(params.initial_state((3,)), 9)
         state = jax.tree.map(lambda a, odd=odd: a.at[1, 2].set(odd), state)
@@ -156,8 +158,8 @@ def test_second_derivatives_and_forward_mode(cell):
     params, xs = network(cell), inputs(4, 2, 4)
     direction = normal_like((params, xs), 8)
 
-    def derived(way):
-        f = functools.partial(loss, implementation=way, mask=some_mask(shape=(4, 2)))
+    def derived(implementation):
+        f = functools.partial(loss, implementation=implementation, mask=some_mask(shape=(4, 2)))
         grad = jax.grad(f, (0, 1))
         along = lambda *a: sum(map(jnp.vdot, *map(jax.tree.leaves, (grad(*a), direction))))
         forward = jax.jvp(grad, (params, xs), direction)[1]
@@ -166,7 +168,10 @@ def test_second_derivatives_and_forward_mode(cell):
             jax.hessian(f, 1)(params, xs), jax.jacfwd(f, 1)(params, xs),
         )  # fmt: skip
 
-    got, expected = (jax.jit(lambda way=way: derived(way))() for way in (None, "scan"))
+    got, expected = (
+        jax.jit(lambda implementation=implementation: derived(implementation))()
+        for implementation in (None, "scan")
+    )
     close(got, expected, rtol=2e-5, atol=1e-5)
     close(got[1], got[2], rtol=2e-5, atol=1e-5)
 
@@ -174,7 +179,7 @@ def test_second_derivatives_and_forward_mode(cell):
 @pytest.mark.parametrize("checkpoint", [3, pytest.param(True, marks=pytest.mark.slow)])
 def test_checkpoint(checkpoint):
     params, xs = network(), inputs()
-    run = lambda way: jax.jit(both(way, checkpoint=checkpoint))(params, xs)
+    run = lambda implementation: jax.jit(both(implementation, checkpoint=checkpoint))(params, xs)
     assert kernels(both(checkpoint=checkpoint), params, xs)
     close(run(None), run("scan"), rtol=5e-6, atol=1e-6)
 
@@ -197,19 +202,23 @@ def test_mapped_data_become_rows_of_one_call(at):
     shape.insert(at, 6)
     xs, state = inputs(*shape), normal_like(params.initial_state((6, 3)), 3)
 
-    def mean(params, xs, way=None):
-        f = lambda x, s: loss(params, x, state=s, mask=mask, implementation=way)
+    def mean(params, xs, implementation=None):
+        f = lambda x, s: loss(params, x, state=s, mask=mask, implementation=implementation)
         return jnp.mean(jax.vmap(f, (at, 0))(xs, state))
 
     grad = jax.grad(mean, (0, 1))
     assert kernels(grad, params, xs) == 2
     close(
         jax.jit(grad)(params, xs),
-        jax.jit(functools.partial(grad, way="scan"))(params, xs),
+        jax.jit(functools.partial(grad, implementation="scan"))(params, xs),
         rtol=5e-6, atol=1e-6,
     )  # fmt: skip
-    run = lambda x, way=None: jaxlstm.apply(params, x, mask=mask, implementation=way)
-    twice = lambda way=None: jax.vmap(jax.vmap(functools.partial(run, way=way), axis), axis)
+    run = lambda x, implementation=None: jaxlstm.apply(
+        params, x, mask=mask, implementation=implementation
+    )
+    twice = lambda implementation=None: jax.vmap(
+        jax.vmap(functools.partial(run, implementation=implementation), axis), axis
+    )
     more = jnp.stack([xs, 2 * xs], axis) if at < 2 else jnp.stack([xs, 2 * xs], 1)
     if at < 2:
         assert kernels(twice(), more) == 1
@@ -229,7 +238,7 @@ def test_an_ensemble(cell):
         ((ensemble, xs[0]), (0, None)),
         ((one, xs), (None, 0)),
     ):
-        f = lambda way, axes=axes: jax.vmap(both(way), axes)
+        f = lambda implementation, axes=axes: jax.vmap(both(implementation), axes)
         assert kernels(f(None), *args) == 3
         close(jax.jit(f(None))(*args), jax.jit(f("scan"))(*args), rtol=5e-6, atol=1e-6)
 
@@ -241,12 +250,14 @@ def test_ensembles_of_ensembles(count):
     many = jax.vmap(jax.vmap(lambda k: jaxlstm.init(k, jaxlstm.gru, 4, 5, dtype=F32)))(keys)
     xs = inputs(3, 2, *SHAPE, 4)
 
-    def grad(params, xs, way):
-        mean = lambda p, x: jnp.mean(jax.vmap(lambda x: loss(p, x, implementation=way))(x))
+    def grad(params, xs, implementation):
+        mean = lambda p, x: jnp.mean(
+            jax.vmap(lambda x: loss(p, x, implementation=implementation))(x)
+        )
         return jax.value_and_grad(mean, (0, 1))(params, xs)
 
-    def all_of_them(params, xs, way=None):
-        each = jax.vmap(functools.partial(grad, way=way))
+    def all_of_them(params, xs, implementation=None):
+        each = jax.vmap(functools.partial(grad, implementation=implementation))
         return jax.vmap(each, (0, None))(params, xs)
 
     assert kernels(all_of_them, many, xs) == 2
@@ -276,7 +287,9 @@ def test_large_arrays_take_few_page_faults():
 def test_one_step(batch):
     params, x = network(layers=2), inputs(*batch, 4)
     state = normal_like(params.initial_state(batch), 7)
-    step = lambda way: jaxlstm.apply(params, x[None], state, implementation=way)
+    step = lambda implementation: jaxlstm.apply(
+        params, x[None], state, implementation=implementation
+    )
     assert kernels(lambda: jaxlstm.step(params, x, state)) == 2
     y, last = jaxlstm.step(params, x, state)
     close((y[None], last), step("scan"), rtol=5e-6, atol=1e-6)
@@ -423,11 +436,11 @@ def test_without_a_compiler_there_is_a_loop_and_one_line(anew, monkeypatch, capl
         close(jax.jit(both())(params, xs), jax.jit(both("scan"))(params, xs), rtol=5e-6, atol=1e-6)
         jaxlstm.apply(network(jaxlstm.gru), xs)
     (line,) = caplog.records
-    said = line.getMessage()
+    message = line.getMessage()
     assert line.name == "jaxlstm"
-    assert "no-such-compiler" in said
-    assert "Install a C++ compiler" in said
-    assert "JAXLSTM_KERNEL=off" in said
+    assert "no-such-compiler" in message
+    assert "Install a C++ compiler" in message
+    assert "JAXLSTM_KERNEL=off" in message
     assert "needs a C++ compiler" in jaxlstm.implementations(params, xs)["native"]
     with pytest.raises(
         NotImplementedError, match="`native` needs a C++ compiler".replace("+", r"\+")
@@ -477,16 +490,16 @@ def test_asking_and_tracing_compile_nothing(anew, monkeypatch):
 
 
 def test_the_choice_is_by_process():
-    """The variable is read where a process traces; what it is told later has no effect."""
+    """The variable is read where a process traces; a later change has no effect."""
     code = (
         "import jax, jaxlstm, jax.numpy as jnp\n"
         "p = jaxlstm.init(jax.random.key(0), jaxlstm.rnn, 3, 4, dtype=jnp.float32)\n"
         "text = jax.jit(jaxlstm.apply).lower(p, jnp.ones((5, 3))).as_text()\n"
         "print(text.count('custom_call @jaxlstm_'))"
     )
-    for told, expected in (("off", "0"), (None, "1")):
+    for value, expected in (("off", "0"), (None, "1")):
         env = {k: v for k, v in os.environ.items() if k != native.SWITCH}
-        env |= {native.SWITCH: told} if told else {}
+        env |= {native.SWITCH: value} if value else {}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
         assert done.stdout.strip() == expected, done.stderr[-2000:]
 

@@ -180,12 +180,15 @@ def test_a_matrix_of_a_step_has_its_gradient_after_the_loop(batch):
     assert jaxlstm.implementations(params, xs)["deferred"] is None
     for more in ({}, options, {**options, "reverse": True}):
         got, expected = (
-            pulled(params, xs, implementation=way, **more) for way in ("deferred", "scan")
+            pulled(params, xs, implementation=implementation, **more)
+            for implementation in ("deferred", "scan")
         )
         close(got, expected)
 
-    def twice(way):
-        loss = lambda p: jnp.sum(jnp.sin(jaxlstm.apply(p, xs, implementation=way, **options)[0]))
+    def twice(implementation):
+        loss = lambda p: jnp.sum(
+            jnp.sin(jaxlstm.apply(p, xs, implementation=implementation, **options)[0])
+        )
         along = lambda p: jax.jvp(jax.grad(loss), (p,), (normal_like(p),))[1]
         return jax.jit(along)(params)
 
@@ -232,7 +235,9 @@ def test_a_product_inside_a_transformation_of_the_equations(within):
     params = jaxlstm.init(jax.random.key(0), inside, N, H)
     xs = XS[:, 0]
     assert "`deferred` needs" in jaxlstm.implementations(params, xs)["deferred"]
-    got, expected = (pulled(params, xs, implementation=way) for way in (None, "scan"))
+    got, expected = (
+        pulled(params, xs, implementation=implementation) for implementation in (None, "scan")
+    )
     close(got, expected)
     h, ys = np.zeros(H), []
     product = lambda h: h @ params.r[:, 0]
@@ -278,7 +283,10 @@ def test_branches_of_equations_under_vmap(cell, dtype):
     tolerance = {"rtol": 1e-4, "atol": 1e-6} if dtype == "float32" else {}
     close(jax.jit(lambda: results(lambda *a: jaxlstm.apply(*a)[0]))(), expected, **tolerance)
     reasons = jaxlstm.implementations(params, xs)
-    assert all("without `jax.lax.cond`" in reasons[way] for way in ("deferred", "newton"))
+    assert all(
+        "without `jax.lax.cond`" in reasons[implementation]
+        for implementation in ("deferred", "newton")
+    )
 
 
 def test_a_linear_cell_with_a_constant_for_each_unit():
@@ -291,7 +299,8 @@ def test_a_linear_cell_with_a_constant_for_each_unit():
     params = jaxlstm.init(jax.random.key(0), integrators, N, H)
     options = {"mask": some_mask(), "reset": some_reset()}
     got, expected = (
-        pulled(params, XS, implementation=way, **options) for way in ("associative", "scan")
+        pulled(params, XS, implementation=implementation, **options)
+        for implementation in ("associative", "scan")
     )
     close(got, expected)
     h = np.zeros(H)

@@ -24,14 +24,14 @@ def free_port():
         return s.getsockname()[1]
 
 
-def ran(commands, devices, told=None):
-    """What processes that run at once have printed; `told` is more of the environment of each."""
+def ran(commands, devices, variables=None):
+    """What processes that run at once have printed; `variables` extends the environment of each."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     common = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     started = [
         subprocess.Popen([sys.executable, *command], env={**common, **more}, **pipes)
-        for command, more in zip(commands, told or [{}] * len(commands), strict=True)
+        for command, more in zip(commands, variables or [{}] * len(commands), strict=True)
     ]
     try:
         ends = [process.communicate(timeout=400) for process in started]

@@ -23,10 +23,10 @@ def found(all_names, *parts):
     return any(re.search(pattern, name) for name in all_names)
 
 
-@pytest.mark.parametrize("way", ["deferred", "scan"])
-def test_layers_directions_and_cells(way):
+@pytest.mark.parametrize("implementation", ["deferred", "scan"])
+def test_layers_directions_and_cells(implementation):
     params = network(jaxlstm.lstm, "bidirectional", dtype=jnp.float32)
-    run = lambda p, xs: jaxlstm.apply(p, xs, implementation=way)[0]
+    run = lambda p, xs: jaxlstm.apply(p, xs, implementation=implementation)[0]
     grad = jax.grad(lambda p, xs: run(p, xs).sum())
     for f in (run, grad):
         seen = names(f, params, XS)

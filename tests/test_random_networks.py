@@ -27,7 +27,7 @@ from oracle import ORACLES, Weights
 from test_oracle import TABLE
 
 N = 3
-WAYS = (None, None, "scan", "deferred", "associative", "native", "newton")
+IMPLEMENTATIONS = (None, None, "scan", "deferred", "associative", "native", "newton")
 # How it is called: as it is, its rows or several networks under `vmap`, under `jax.checkpoint`, in
 # two calls of which the second takes the state of the first, or step by step.
 CALLS = ("plain", "plain", "vmap", "ensemble", "remat", "cut", "step")
@@ -63,7 +63,7 @@ class Case:
     begun: bool  # from a state that is not the initial one
     batch_first: bool
     dtype: str
-    way: str | None
+    implementation: str | None
     call: str
     checkpoint: int | bool | None
     jit: bool
@@ -93,7 +93,7 @@ class Case:
             begun=some(0.5),
             batch_first=some(0.3),
             dtype=one(DTYPES),
-            way=one(WAYS),
+            implementation=one(IMPLEMENTATIONS),
             call=one(CALLS),
             checkpoint=one((None, None, None, True, 1, 2, 3)),
             jit=some(0.7),
@@ -124,7 +124,7 @@ class Case:
         """The cases that have one thing less."""
         plain = {
             "batch": (3,), "mask": False, "junk": False, "reset": False, "reverse": False,
-            "begun": False, "batch_first": False, "dtype": "float64", "way": "scan",
+            "begun": False, "batch_first": False, "dtype": "float64", "implementation": "scan",
             "call": "plain", "checkpoint": None, "jit": False,
         }  # fmt: skip
         for i, block in enumerate(self.blocks):
@@ -428,7 +428,7 @@ class Problem:
         )
 
 
-# What makes the slope of equations jump, in the text of their program.
+# What makes the derivative of equations jump, in the text of their program.
 KINKS = re.compile(r"\b(max|min|abs|clamp|sign|clip)\b")
 
 
@@ -490,7 +490,7 @@ def agree(case):
     if case.dtype == "bfloat16" and has_kinks(problem.params):
         return  # rounding moves inputs over a kink
     leaves, structure = jax.tree.flatten(exact)
-    slopes, weights = flat(grads), flat(cotangents)
+    gradients, weights = flat(grads), flat(cotangents)
     whole = np.sqrt(sum((w**2).sum() for w in weights))
 
     def loss(leaves):
@@ -506,17 +506,17 @@ def agree(case):
         true, doubt = difference(loss, leaves, direction)
         if doubt > 1e-8 * (1 + abs(true)):  # a kink is nearby
             continue
-        got = sum(np.vdot(slopes[i], d) for i, d in direction.items())
-        size = np.sqrt(sum((slopes[i] ** 2).sum() for i in direction))
-        # The slope of a closed gate is lost in rounding: `1 - tanh^2` is off by a unit of 1, of
-        # float32 where the weights are narrower.
+        got = sum(np.vdot(gradients[i], d) for i, d in direction.items())
+        size = np.sqrt(sum((gradients[i] ** 2).sum() for i in direction))
+        # The derivative of a closed gate is lost in rounding: `1 - tanh^2` is off by a unit of 1,
+        # of float32 where the weights are narrower.
         bound = SLACK * (unit * size + equations * whole) + 1e-8 * size + 1e-10
         bound += doubt
         if case.dtype != "float64":
             moved = [difference(loss, jax.tree.leaves(other), direction)[0] for other in others]
             bound += SLACK * max(abs(m - true) for m in moved)
-        said = f"gradient of {', '.join(named(given, i) for i in chosen_leaves)}"
-        assert abs(got - true) <= bound, f"{said}: {got} where {true} is right, +- {bound:.1e}"
+        what = f"gradient of {', '.join(named(given, i) for i in chosen_leaves)}"
+        assert abs(got - true) <= bound, f"{what}: {got} where {true} is right, +- {bound:.1e}"
 
 
 def named(given, i):
@@ -525,7 +525,7 @@ def named(given, i):
     return names[path[0].idx] + jax.tree_util.keystr(path[1:])
 
 
-def compare(said, got, true, others, unit):
+def compare(what, got, true, others, unit):
     for i, (a, b) in enumerate(zip(got, true, strict=True)):
         assert a.shape == b.shape
         scale = np.abs(b).max(initial=0)
@@ -533,7 +533,7 @@ def compare(said, got, true, others, unit):
         bound = SLACK * spread + max(SLACK * unit, 1e-12) * scale
         worst = np.abs(a - b).max(initial=0)
         assert worst <= bound, (
-            f"{said}, array {i}: wrong by {worst:.1e} of {scale:.1e}, +- {bound:.1e}"
+            f"{what}, array {i}: wrong by {worst:.1e} of {scale:.1e}, +- {bound:.1e}"
         )
 
 
@@ -544,9 +544,9 @@ def difference(f, leaves, direction):
     def at(e):
         return f([a + e * direction[i] if i in direction else a for i, a in enumerate(leaves)])
 
-    slope = lambda e: (8 * (at(e) - at(-e)) - (at(2 * e) - at(-2 * e))) / (12 * e)
+    derivative = lambda e: (8 * (at(e) - at(-e)) - (at(2 * e) - at(-2 * e))) / (12 * e)
     # Where a derivative jumps nearby, two widths may agree by chance.
-    fine, middle, coarse = slope(2**-11), slope(2**-10), slope(2**-9)
+    fine, middle, coarse = derivative(2**-11), derivative(2**-10), derivative(2**-9)
     return fine, max(abs(fine - middle), abs(middle - coarse))
 
 

@@ -118,9 +118,9 @@ def test_jit_vmap_and_grad():
     def openness(params):
         return jaxlstm.record(params, XS)[2].layers[0].forward.gates["z"].mean()
 
-    slope = jax.grad(openness)(params)
-    assert jnp.abs(slope.layers[0].forward.w[:, 1]).min() > 0
-    assert not slope.layers[0].backward.w.any()
+    gradient = jax.grad(openness)(params)
+    assert jnp.abs(gradient.layers[0].forward.w[:, 1]).min() > 0
+    assert not gradient.layers[0].backward.w.any()
 
 
 @jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
@@ -159,14 +159,14 @@ def light(name):
     return light
 
 
-@pytest.mark.parametrize("way", ["scan", "deferred"])
-def test_it_costs_nothing_when_not_asked(way):
+@pytest.mark.parametrize("implementation", ["scan", "deferred"])
+def test_it_costs_nothing_when_not_asked(implementation):
     """Names are in no compiled program, forwards or backwards."""
     unnamed = lambda **values: a if len(a := (*values.values(),)) > 1 else a[0]
 
     def programs(name):
         params = network(light(name), "bidirectional")
-        loss = lambda p, x: jaxlstm.apply(p, x, implementation=way)[0].sum()
+        loss = lambda p, x: jaxlstm.apply(p, x, implementation=implementation)[0].sum()
         plain = lambda text: re.sub(r"@\w+", "@", text)  # older JAX counts operations in names
         return [
             plain(jax.jit(f).lower(params, XS).as_text())
@@ -184,11 +184,11 @@ def compiled_gates(a):
 
 
 @jax.custom_jvp
-def own_slope(n):
+def own_derivative(n):
     return jaxlstm.tag(o=jnp.floor(n))
 
 
-own_slope.defjvp(lambda n, dn: (own_slope(*n), 3.0 * dn[0]))
+own_derivative.defjvp(lambda n, dn: (own_derivative(*n), 3.0 * dn[0]))
 
 
 @jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
@@ -201,7 +201,7 @@ def with_module_level_jit(s, u, v):
 @jaxlstm.gated_cell("zn", jaxlstm.HiddenState)
 def with_a_rule_of_its_own(s, u, v):
     z, n = compiled_gates(u + v)
-    return ((1 - z) * s.h + z * own_slope(n),)
+    return ((1 - z) * s.h + z * own_derivative(n),)
 
 
 def first_apply(params):
@@ -260,9 +260,9 @@ def test_a_derivative_rule_of_ones_own_is_kept():
     seen = jaxlstm.record(params, XS)[2]
     assert list(seen.gates) == ["z", "n", "o"]
     close(seen.gates["o"], jnp.floor(seen.gates["n"]))
-    slope = lambda run: jax.grad(lambda p: jnp.sum(jnp.sin(run(p, XS)[0])))(params)
-    close(slope(jaxlstm.record), slope(jaxlstm.apply))
-    assert jnp.abs(slope(jaxlstm.record).w[:, 1]).min() > 0
+    gradient = lambda run: jax.grad(lambda p: jnp.sum(jnp.sin(run(p, XS)[0])))(params)
+    close(gradient(jaxlstm.record), gradient(jaxlstm.apply))
+    assert jnp.abs(gradient(jaxlstm.record).w[:, 1]).min() > 0
     with pytest.raises(TypeError, match=r"\['o'\] .* cannot be replaced inside 'custom_jvp"):
         jaxlstm.apply(
             jaxlstm.wrappers.RecurrentDropout(params, jaxlstm.Static("o"), jaxlstm.Static(0.5)),
@@ -326,8 +326,8 @@ def test_noise_is_that_of_apply():
 
 def test_what_a_node_makes_anew_is_refused():
     class Frozen(jaxlstm.Bidirectional):
-        def run(self, xs, state, way):
-            return super().run.__func__(jax.lax.stop_gradient(self), xs, state, way)
+        def run(self, xs, state, implementation):
+            return super().run.__func__(jax.lax.stop_gradient(self), xs, state, implementation)
 
     layer = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
     params = Frozen(layer, layer)

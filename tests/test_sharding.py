@@ -54,7 +54,7 @@ NETWORKS = {
 }
 NOISY = ("stack", "zoneout", "recurrent dropout", "variational", "weight drop")
 OFTEN = ("lstm", "stack", "convolution")
-WAYS = {
+OTHERS = {
     "lstm": ("newton", "scan", "native"),
     "gru": ("newton", "native"),
     "linear": ("associative", "scan"),
@@ -65,22 +65,27 @@ WAYS = {
 
 
 def over_networks(law):
-    """Each by default, and each of its other ways to run."""
+    """Each by default, and by each of its other implementations."""
     cases = []
     for name in NETWORKS:
-        for way in (None, *WAYS.get(name, ())):
-            often = (way is None and name in OFTEN) or (name, way) == ("lstm", "native")
+        for implementation in (None, *OTHERS.get(name, ())):
+            often = (implementation is None and name in OFTEN) or (name, implementation) == (
+                "lstm",
+                "native",
+            )
             marks = [] if often else [pytest.mark.slow]
-            if way == "native":
+            if implementation == "native":
                 skip = not compiler_here()
                 marks.append(pytest.mark.skipif(skip, reason="no C++ compiler"))
-            cases.append(pytest.param(name, way, id=f"{name}-{way}", marks=marks))
-    return pytest.mark.parametrize(("name", "way"), cases)(law)
+            cases.append(
+                pytest.param(name, implementation, id=f"{name}-{implementation}", marks=marks)
+            )
+    return pytest.mark.parametrize(("name", "implementation"), cases)(law)
 
 
-def drawn(name, way, time=5, rows=ROWS):
+def drawn(name, implementation, time=5, rows=ROWS):
     """A network, and `(xs, state, mask, reset)`."""
-    dtype = jnp.float32 if way == "native" else jnp.float64
+    dtype = jnp.float32 if implementation == "native" else jnp.float64
     params = NETWORKS[name](dtype=dtype)
     batch = rows if isinstance(rows, tuple) else (rows,)
     space = (4,) * params.spatial_axes
@@ -90,17 +95,27 @@ def drawn(name, way, time=5, rows=ROWS):
     return params, (xs, state, mask, reset)
 
 
-def tolerance(way):
-    return {"rtol": 1e-5, "atol": 1e-6} if way == "native" else {"rtol": 1e-11, "atol": 1e-12}
+def tolerance(implementation):
+    return (
+        {"rtol": 1e-5, "atol": 1e-6}
+        if implementation == "native"
+        else {"rtol": 1e-11, "atol": 1e-12}
+    )
 
 
-def values(way, params, xs, state, mask, reset, key=None, **options):
-    told = {"mask": mask, "reset": reset, "key": key, "implementation": way, **options}
-    return jaxlstm.apply(params, xs, state, **told)
+def values(implementation, params, xs, state, mask, reset, key=None, **options):
+    everything = {
+        "mask": mask,
+        "reset": reset,
+        "key": key,
+        "implementation": implementation,
+        **options,
+    }
+    return jaxlstm.apply(params, xs, state, **everything)
 
 
-def loss(way, params, xs, state, mask, reset, key=None, **options):
-    out = values(way, params, xs, state, mask, reset, key, **options)
+def loss(implementation, params, xs, state, mask, reset, key=None, **options):
+    out = values(implementation, params, xs, state, mask, reset, key, **options)
     return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(out))
 
 
@@ -121,34 +136,34 @@ def rows_shared(mesh, given, *axes):
 
 
 @over_networks
-def test_rows_whose_types_say_so(name, way):
-    params, given = drawn(name, way)
+def test_rows_whose_types_say_so(name, implementation):
+    params, given = drawn(name, implementation)
     args, key = (params, *given), KEY if name in NOISY else None
     mesh = mesh_of(2)
     shared = (put(mesh, params), *rows_shared(mesh, given, "data"))
-    grad = jax.jit(jax.value_and_grad(functools.partial(loss, way), (0, 1, 2)))
-    close(grad(*shared, key=key), grad(*args, key=key), **tolerance(way))
-    run = jax.jit(functools.partial(values, way))
+    grad = jax.jit(jax.value_and_grad(functools.partial(loss, implementation), (0, 1, 2)))
+    close(grad(*shared, key=key), grad(*args, key=key), **tolerance(implementation))
+    run = jax.jit(functools.partial(values, implementation))
     got = run(*shared, key=key)
-    close(got, run(*args, key=key), **tolerance(way))
+    close(got, run(*args, key=key), **tolerance(implementation))
     assert got[0].sharding.spec[1] == "data"
     assert all(a.sharding.spec[0] == "data" for a in jax.tree.leaves(got[1]))
 
 
 @pytest.mark.parametrize("which", ["xs", "state", "mask", "reset", "params"])
-@pytest.mark.parametrize("way", [None, pytest.param("native", marks=pytest.mark.slow)])
-def test_one_array_that_is_shared_out_is_enough(which, way):
+@pytest.mark.parametrize("implementation", [None, pytest.param("native", marks=pytest.mark.slow)])
+def test_one_array_that_is_shared_out_is_enough(which, implementation):
     """The others need not be: of a mask just made, for example, no type says anything."""
-    if way == "native" and not compiler_here():
+    if implementation == "native" and not compiler_here():
         pytest.skip("no C++ compiler")
-    params, given = drawn("lstm", way)
+    params, given = drawn("lstm", implementation)
     mesh = mesh_of(2)
     shared = dict(zip(("xs", "state", "mask", "reset"), rows_shared(mesh, given, "data")))
     shared["params"] = params._replace(w=put(mesh, params.w, "data"))  # by inputs
     args = dict(zip(("params", "xs", "state", "mask", "reset"), (params, *given)))
-    grad = jax.jit(jax.value_and_grad(lambda p, x, **o: loss(way, p, x, **o), (0, 1)))
+    grad = jax.jit(jax.value_and_grad(lambda p, x, **o: loss(implementation, p, x, **o), (0, 1)))
     call = lambda a: grad(a["params"], a["xs"], **{k: a[k] for k in ("state", "mask", "reset")})
-    close(call({**args, which: shared[which]}), call(args), **tolerance(way))
+    close(call({**args, which: shared[which]}), call(args), **tolerance(implementation))
 
 
 AXES = {
@@ -164,7 +179,7 @@ AXES = {
 
 @pytest.mark.parametrize("single", [False, True], ids=["two devices", "one device"])
 @pytest.mark.parametrize(
-    ("name", "way"),
+    ("name", "implementation"),
     [("lstm", None), *(
         pytest.param(*case, marks=pytest.mark.slow)
         for case in [
@@ -173,8 +188,8 @@ AXES = {
     )],
 )  # fmt: skip
 @pytest.mark.parametrize("axes", AXES)
-def test_any_axes(axes, name, way, single, monkeypatch):
-    if way == "native" and not compiler_here():
+def test_any_axes(axes, name, implementation, single, monkeypatch):
+    if implementation == "native" and not compiler_here():
         pytest.skip("no C++ compiler")
     shape, rows, spec = AXES[axes]
     if single:
@@ -182,11 +197,11 @@ def test_any_axes(axes, name, way, single, monkeypatch):
             pytest.skip("a mesh of two devices")
         monkeypatch.setattr(jax, "device_count", lambda: 1)
         jax.clear_caches()
-    params, given = drawn(name, way, 3, rows)
+    params, given = drawn(name, implementation, 3, rows)
     mesh = mesh_of(*shape)
     shared = (put(mesh, params), *rows_shared(mesh, given, *spec))
-    grad = jax.jit(jax.value_and_grad(functools.partial(loss, way), (0, 1)))
-    close(grad(*shared), grad(params, *given), **tolerance(way))
+    grad = jax.jit(jax.value_and_grad(functools.partial(loss, implementation), (0, 1)))
+    close(grad(*shared), grad(params, *given), **tolerance(implementation))
     if single:
         jax.clear_caches()
 
@@ -219,17 +234,17 @@ def test_without_jit():
     close(got, jax.grad(functools.partial(loss, None))(params, *given, KEY), **tolerance(None))
 
 
-@pytest.mark.parametrize("way", [None, pytest.param("native", marks=pytest.mark.slow)])
-def test_an_ensemble_over_devices(way):
+@pytest.mark.parametrize("implementation", [None, pytest.param("native", marks=pytest.mark.slow)])
+def test_an_ensemble_over_devices(implementation):
     """By `vmap` of networks whose first axis is shared out, and by `vmap` in `shard_map`."""
-    if way == "native" and not compiler_here():
+    if implementation == "native" and not compiler_here():
         pytest.skip("no C++ compiler")
-    dtype = jnp.float32 if way == "native" else jnp.float64
+    dtype = jnp.float32 if implementation == "native" else jnp.float64
     ensemble = jax.vmap(lambda k: jaxlstm.init(k, jaxlstm.gru, 4, 5, dtype=dtype))(
         jax.random.split(KEY, 4)
     )
-    _, (xs, _, mask, reset) = drawn("gru", way)
-    grad = jax.value_and_grad(lambda p, x: loss(way, p, x, None, mask, reset), (0, 1))
+    _, (xs, _, mask, reset) = drawn("gru", implementation)
+    grad = jax.value_and_grad(lambda p, x: loss(implementation, p, x, None, mask, reset), (0, 1))
     every = jax.jit(jax.vmap(grad, (0, None)))
     expected = every(ensemble, xs)
     mesh = mesh_of(2, kind="Auto")
@@ -240,15 +255,15 @@ def test_an_ensemble_over_devices(way):
         )  # fmt: skip
         if check:  # then JAX sums the gradient of what all devices have over them
             got = jax.jit(by)(ensemble, jnp.array(xs))
-            close(got[0], expected[0], **tolerance(way))
-            close(got[1][0], expected[1][0], **tolerance(way))
+            close(got[0], expected[0], **tolerance(implementation))
+            close(got[1][0], expected[1][0], **tolerance(implementation))
         else:
-            close(jax.jit(by)(ensemble, xs), expected, **tolerance(way))
-    if way is None:
+            close(jax.jit(by)(ensemble, xs), expected, **tolerance(implementation))
+    if implementation is None:
         mesh = mesh_of(2)
         with jax.set_mesh(mesh):
             got = every(put(mesh, ensemble, "data"), put(mesh, xs))
-        close(got, expected, **tolerance(way))
+        close(got, expected, **tolerance(implementation))
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
@@ -258,11 +273,11 @@ def test_an_ensemble_over_devices(way):
     ids=["checked", "unchecked"],
 )
 @over_networks
-def test_shard_map(name, way, check, kind):
+def test_shard_map(name, implementation, check, kind):
     """Gradients from within, and of the whole; the last state varies as the rows do."""
     if kind == "Explicit" and (name not in ("lstm", "stack") or not check):
         pytest.skip("as the other kind")
-    params, given = drawn(name, way)
+    params, given = drawn(name, implementation)
     mesh = mesh_of(2, kind=kind)
     args = (params, *given)
     shared = args
@@ -270,13 +285,13 @@ def test_shard_map(name, way, check, kind):
         shared = (put(mesh, params), *rows_shared(mesh, given, "data"))
     each, once = P(None, "data"), P("data")
     specs = (P(), each, once, each, each)
-    run = functools.partial(values, way)
-    grad = jax.value_and_grad(functools.partial(loss, way), (0, 1, 2))
+    run = functools.partial(values, implementation)
+    grad = jax.value_and_grad(functools.partial(loss, implementation), (0, 1, 2))
     sharded = lambda f, out: jax.jit(
         jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=out, check_vma=check)
     )
     whole = sharded(run, (each, once))
-    close(whole(*shared), jax.jit(run)(*args), **tolerance(way))
+    close(whole(*shared), jax.jit(run)(*args), **tolerance(implementation))
 
     def within(*args):
         value, (dparams, dxs, dstate) = grad(*args)
@@ -284,9 +299,13 @@ def test_shard_map(name, way, check, kind):
         return jax.lax.psum(value, "data"), (dparams, dxs, dstate)
 
     expected = jax.jit(grad)(*args)
-    close(sharded(within, (P(), (P(), each, once)))(*shared), expected, **tolerance(way))
+    close(sharded(within, (P(), (P(), each, once)))(*shared), expected, **tolerance(implementation))
     of_all = lambda *a: sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(whole(*a)))
-    close(jax.jit(jax.value_and_grad(of_all, (0, 1, 2)))(*shared), expected, **tolerance(way))
+    close(
+        jax.jit(jax.value_and_grad(of_all, (0, 1, 2)))(*shared),
+        expected,
+        **tolerance(implementation),
+    )
 
 
 @pytest.mark.parametrize("name", ["stack", "zoneout", "variational"])
@@ -320,13 +339,13 @@ def test_noise_of_its_own_on_each_device(name):
     close(dparams, total, **tolerance(None))
 
 
-@pytest.mark.parametrize("way", ["deferred", "scan", "native"])
-def test_a_last_state_that_varies_is_not_taken_for_one_that_does_not(way):
-    if way == "native" and not compiler_here():
+@pytest.mark.parametrize("implementation", ["deferred", "scan", "native"])
+def test_a_last_state_that_varies_is_not_taken_for_one_that_does_not(implementation):
+    if implementation == "native" and not compiler_here():
         pytest.skip("no C++ compiler")
-    params, (xs, *_) = drawn("lstm", way)
+    params, (xs, *_) = drawn("lstm", implementation)
     mesh = mesh_of(2, kind="Auto")
-    run = lambda p, x: jaxlstm.apply(p, x, implementation=way)[1]
+    run = lambda p, x: jaxlstm.apply(p, x, implementation=implementation)[1]
     replicated = jax.shard_map(run, mesh=mesh, in_specs=(P(), P(None, "data")), out_specs=P())
     with pytest.raises(ValueError, match="replicat"):
         replicated(params, xs)
@@ -366,14 +385,14 @@ def test_shared_out_by_jit_alone():
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@pytest.mark.parametrize("way", [None, "native"])
-def test_checkpoint_and_second_derivatives_of_shared_rows(kind, way):
-    if way == "native" and not compiler_here():
+@pytest.mark.parametrize("implementation", [None, "native"])
+def test_checkpoint_and_second_derivatives_of_shared_rows(kind, implementation):
+    if implementation == "native" and not compiler_here():
         pytest.skip("no C++ compiler")
-    params, given = drawn("lstm", way, 4)
+    params, given = drawn("lstm", implementation, 4)
     mesh = mesh_of(2, kind=kind)
     shared = (put(mesh, params), *rows_shared(mesh, given, "data"))
-    grad = jax.grad(functools.partial(loss, way, checkpoint=2), (0, 1))
+    grad = jax.grad(functools.partial(loss, implementation, checkpoint=2), (0, 1))
     direction = lambda args: jax.tree.map(jnp.ones_like, args[:2])
     second = jax.jit(lambda *a: jax.jvp(lambda *b: grad(*b, *a[2:]), a[:2], direction(a)))
     close(second(*shared), second(params, *given), rtol=1e-4, atol=1e-4)

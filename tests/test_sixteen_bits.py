@@ -1,6 +1,7 @@
 """Weights of 16 bits: the state and the equations are float32, and so near the float64 truth."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -145,28 +146,28 @@ def contracting(net):
     return net._replace(r=net.r / by if by > 1 else net.r, weights=weights)
 
 
-def long_run(cell, way, dtype):
+def long_run(cell, implementation, dtype):
     """The errors over a thousand steps, of the outputs, the state and the weights' gradients."""
     net = contracting(jaxlstm.init(jax.random.key(0), cell, N, H))
     xs = inputs(shape=(LONG, 2, N)) / 2
     net, xs = cast((net, xs), dtype)
-    if way == "native" and (reason := jaxlstm.implementations(net, xs)["native"]):
+    if implementation == "native" and (reason := jaxlstm.implementations(net, xs)["native"]):
         pytest.skip(reason)
 
-    def results(way):
+    def results(implementation):
         def both(net, xs):
-            f = lambda net: jaxlstm.apply(net, xs, implementation=way)
+            f = lambda net: jaxlstm.apply(net, xs, implementation=implementation)
             out, pull = jax.vjp(f, net)
             cotangents = jax.tree.map(lambda a: jnp.full(a.shape, 1 / LONG, a.dtype), out)
             return out, pull(cotangents)
 
         return jax.jit(both)
 
-    got, truth = results(way)(net, xs), results("scan")(*cast((net, xs), float))
+    got, truth = results(implementation)(net, xs), results("scan")(*cast((net, xs), float))
     return [error(a, b) for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(truth), strict=True)]
 
 
-def ways(cell):
+def implementations(cell):
     return [
         "scan",
         *{"Linear": ["associative"], "Gated": ["deferred", "native"]}.get(type(cell).__name__, []),
@@ -182,27 +183,30 @@ OFTEN = [
 ]
 ALL = [
     pytest.param(
-        name, way, dtype, marks=() if (name, way, dtype) in OFTEN else pytest.mark.slow
+        *case, marks=() if case in OFTEN else pytest.mark.slow
     )
-    for name, cell in CELLS.items() for way in ways(cell) for dtype in SIXTEEN
+    for name, cell in CELLS.items()
+    for case in itertools.product([name], implementations(cell), SIXTEEN)
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "way", "dtype"), ALL)
-def test_a_thousand_steps(name, way, dtype):
+@pytest.mark.parametrize(("name", "implementation", "dtype"), ALL)
+def test_a_thousand_steps(name, implementation, dtype):
     """As near as the operands of products are: two units in the last place, after all time."""
-    errors = long_run(CELLS[name], way, dtype)
+    errors = long_run(CELLS[name], implementation, dtype)
     assert max(errors) < 2 * float(jnp.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("way", ["deferred", "scan", pytest.param("native", marks=needs_compiler)])
+@pytest.mark.parametrize(
+    "implementation", ["deferred", "scan", pytest.param("native", marks=needs_compiler)]
+)
 @pytest.mark.parametrize("dtype", SIXTEEN)
-def test_a_memory_that_grows_by_little(way, dtype):
+def test_a_memory_that_grows_by_little(implementation, dtype):
     """Each step adds less than half a unit in the last place of 16 bits to the memory of 0.9."""
     net = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 1, 1, dtype=jnp.dtype(dtype))
     biases = [-7.0, 12.0, 3.0, 3.0]  # i f g o
     net = net._replace(w=0 * net.w, r=0 * net.r, b=jnp.array(biases, dtype)[:, None])
-    _, (_, c) = jaxlstm.apply(net, jnp.zeros((LONG, 1), dtype), implementation=way)
+    _, (_, c) = jaxlstm.apply(net, jnp.zeros((LONG, 1), dtype), implementation=implementation)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
     f, i = sigmoid(12.0), sigmoid(-7.0)
     expected = i * np.tanh(3.0) * (1 - f**LONG) / (1 - f)
@@ -211,7 +215,7 @@ def test_a_memory_that_grows_by_little(way, dtype):
 
 
 @pytest.mark.parametrize(
-    ("cell", "way", "checkpoint"),
+    ("cell", "implementation", "checkpoint"),
     [
         (jaxlstm.gru, "deferred", None),
         pytest.param(jaxlstm.gru, "native", None, marks=needs_compiler),
@@ -223,7 +227,7 @@ def test_a_memory_that_grows_by_little(way, dtype):
     ],
     ids=str,
 )
-def test_gradients_are_summed_in_float32(cell, way, checkpoint):
+def test_gradients_are_summed_in_float32(cell, implementation, checkpoint):
     """Over a thousand steps; each adds too little to a sum of bfloat16, nothing to one of float16.
 
     The cotangents of the steps are below the smallest number of float16, those of the weights not.
@@ -232,15 +236,18 @@ def test_gradients_are_summed_in_float32(cell, way, checkpoint):
         net, xs = cast((network(cell), jnp.abs(inputs(shape=(LONG, 2, N)))), dtype)
         scale = jnp.float32(size)
 
-        def gradients(way, net, xs, scale):
+        def gradients(implementation, net, xs, scale):
             def loss(net):
-                ys = jaxlstm.apply(net, xs, implementation=way, checkpoint=checkpoint)[0]
+                ys = jaxlstm.apply(net, xs, implementation=implementation, checkpoint=checkpoint)[0]
                 return (ys.astype(scale.dtype) * scale).sum()
 
             return jax.grad(loss)(net)
 
         run = jax.jit(gradients, static_argnums=0)
-        got, truth = run(way, net, xs, scale), run("scan", *cast((net, xs, scale), float))
+        got, truth = (
+            run(implementation, net, xs, scale),
+            run("scan", *cast((net, xs, scale), float)),
+        )
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(truth), strict=True):
             assert error(a, b) < 16 * float(jnp.finfo(dtype).eps)
 

@@ -318,14 +318,15 @@ NOISY_NETWORKS = {
 )
 def test_the_noise_is_the_same_whichever_implementation_runs(name):
     """Values and gradients; a wrapper does not hide a layer from the faster ones."""
-    way, make = NOISY_NETWORKS[name]
+    implementation, make = NOISY_NETWORKS[name]
     params = make()
     options = {"key": KEY, "mask": some_mask(), "reset": some_reset()}
     got, plain = (
-        pulled(params, XS, implementation=ways, **options) for ways in ((way, "scan"), "scan")
+        pulled(params, XS, implementation=implementations, **options)
+        for implementations in ((implementation, "scan"), "scan")
     )
     close(got, plain)
-    quiet = pulled(params, XS, implementation=(way, "scan"))
+    quiet = pulled(params, XS, implementation=(implementation, "scan"))
     assert jnp.abs(got[0][0] - quiet[0][0]).max() > 1e-3
 
 

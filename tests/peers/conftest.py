@@ -53,8 +53,8 @@ def table() -> list[str]:
     for row in ROWS:
         found = [left.pop((column, row), None) for column in columns]
         if any(found):
-            said = [f"{f[1]:.1e} {f[0]}" if f else "" for f in found]
-            lines.append(f"| {row} | {' | '.join(said)} |")
+            texts = [f"{f[1]:.1e} {f[0]}" if f else "" for f in found]
+            lines.append(f"| {row} | {' | '.join(texts)} |")
     rest = [f"{' '.join(name)}: {worst:.1e} {dtype}" for name, (dtype, worst) in left.items()]
     return [*(lines if len(lines) > 2 else []), "", *sorted(rest)]
 

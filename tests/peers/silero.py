@@ -136,11 +136,11 @@ def runtime(content: Any, x: np.ndarray) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    state, said, rate = np.zeros((2, 1, 128), "float32"), [], np.array(RATE)
+    state, probabilities, rate = np.zeros((2, 1, 128), "float32"), [], np.array(RATE)
     for chunk in x:
         y, state = session.run(None, {"input": chunk[None], "state": state, "sr": rate})
-        said.append(y[0, 0])
-    return np.array(said)
+        probabilities.append(y[0, 0])
+    return np.array(probabilities)
 
 
 @jax.jit
@@ -158,8 +158,8 @@ def listen(detector: Detector, chunk: jax.Array, state: Any) -> tuple[jax.Array,
 
 
 def streamed(detector: Detector, x: np.ndarray) -> np.ndarray:
-    state, said = detector.lstm.initial_state(()), []
+    state, probabilities = detector.lstm.initial_state(()), []
     for chunk in x:
         p, state = listen(detector, chunk, state)
-        said.append(p)
-    return np.array(said)
+        probabilities.append(p)
+    return np.array(probabilities)

@@ -1,6 +1,6 @@
 """Every argument of every recurrent constructor: who says it here, and that none is unknown.
 
-`read`: the weights show it.  `told`: they do not, and an argument of the converter says it.
+`read`: the weights show it.  `argument`: they do not, and an argument of the converter says it.
 `call`: it is of a call here, of `apply` or `step`.  `start`: it draws weights that are replaced.
 `train`: it acts in training alone (a wrapper, a loss, a key).  `none`: it computes another thing,
 has no place in the weights, and the page on conversions says what to do.
@@ -19,23 +19,24 @@ from jaxlstm import convert
 TORCH = {
     "mode": "read", "input_size": "read", "hidden_size": "read", "num_layers": "read",
     "bias": "read", "batch_first": "call", "dropout": "train", "bidirectional": "read",
-    "proj_size": "read", "device": "call", "dtype": "read", "nonlinearity": "told",
+    "proj_size": "read", "device": "call", "dtype": "read", "nonlinearity": "argument",
 }  # fmt: skip
 KERAS = {
-    "units": "read", "activation": "told", "recurrent_activation": "told", "use_bias": "read",
+    "units": "read", "activation": "argument", "recurrent_activation": "argument",
+    "use_bias": "read",
     "kernel_initializer": "start", "recurrent_initializer": "start", "bias_initializer": "start",
     "unit_forget_bias": "start", "kernel_regularizer": "train", "recurrent_regularizer": "train",
     "bias_regularizer": "train", "activity_regularizer": "train", "kernel_constraint": "train",
     "recurrent_constraint": "train", "bias_constraint": "train", "dropout": "train",
     "recurrent_dropout": "train", "seed": "train", "return_sequences": "call",
     "return_state": "call", "go_backwards": "call", "stateful": "call", "unroll": "call",
-    "reset_after": "told", "use_cudnn": "call", "zero_output_for_mask": "call", "cell": "read",
+    "reset_after": "argument", "use_cudnn": "call", "zero_output_for_mask": "call", "cell": "read",
     "cells": "read", "layer": "read", "backward_layer": "read", "weights": "start",
     "merge_mode": "none", "kwargs": "call",
 }  # fmt: skip
 FLAX = {
-    "features": "read", "in_features": "read", "hidden_features": "read", "gate_fn": "told",
-    "activation_fn": "told", "kernel_init": "start", "recurrent_kernel_init": "start",
+    "features": "read", "in_features": "read", "hidden_features": "read", "gate_fn": "argument",
+    "activation_fn": "argument", "kernel_init": "start", "recurrent_kernel_init": "start",
     "bias_init": "start", "forget_bias_init": "start", "activation_bias_init": "start",
     "dtype": "call", "param_dtype": "read", "promote_dtype": "call", "carry_init": "call",
     "keep_rngs": "call", "rngs": "call", "kernel_metadata": "call", "bias_metadata": "call",
@@ -48,7 +49,7 @@ FLAX = {
 }  # fmt: skip
 HAIKU = {
     "hidden_size": "read", "double_bias": "read", "w_i_init": "start", "w_h_init": "start",
-    "b_init": "start", "layers": "told", "core": "call", "name": "told",
+    "b_init": "start", "layers": "argument", "core": "call", "name": "argument",
 }  # fmt: skip
 EQUINOX = {
     "input_size": "read", "hidden_size": "read", "use_bias": "read", "dtype": "read",
@@ -86,7 +87,7 @@ def test_no_argument_is_unknown(framework):
     found, known = kinds(framework)
     unknown = {f"{kind.__name__}({name})" for kind in found for name in arguments(kind) - {*known}}
     assert not unknown
-    assert {*known.values()} <= {"read", "told", "call", "start", "train", "none"}
+    assert {*known.values()} <= {"read", "argument", "call", "start", "train", "none"}
 
 
 XS = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
@@ -118,10 +119,10 @@ def altered(torch, how):
     return do(module, name), lambda m: undo(m, name)
 
 
-WAYS = ["weight_norm", "spectral_norm", "weight_norm again", "spectral_norm again"]
+KINDS = ["weight_norm", "spectral_norm", "weight_norm again", "spectral_norm again"]
 
 
-@pytest.mark.parametrize("how", [*WAYS, "orthogonal", "prune"])
+@pytest.mark.parametrize("how", [*KINDS, "orthogonal", "prune"])
 def test_the_advice_on_altered_modules_helps(how):
     torch = pytest.importorskip("torch")
     module, undo = altered(torch, how)
@@ -169,7 +170,7 @@ def test_torch_loads_what_it_is_given():
 
 
 @pytest.mark.parametrize("framework", ["torch", "keras", "linen", "nnx", "haiku", "transformed"])
-def test_a_module_is_told_what_to_give(framework):
+def test_a_module_in_place_of_its_weights(framework):
     def made():
         if framework == "torch":
             return convert.from_torch, pytest.importorskip("torch").nn.LSTM(3, 4)

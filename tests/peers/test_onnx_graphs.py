@@ -39,9 +39,9 @@ def modules():
     from torch import nn
 
     class Plain(nn.Module):
-        def __init__(self, kind, **told):
+        def __init__(self, kind, **options):
             super().__init__()
-            self.rnn = kind(N, H, **told)
+            self.rnn = kind(N, H, **options)
 
         def forward(self, x):
             return self.rnn(x)[0]
@@ -131,14 +131,14 @@ def test_exports_of_pytorch(name, dynamo, dynamic, measured):
     import torch
 
     torch.manual_seed(0)
-    module, said = modules()[name]
+    module, message = modules()[name]
     module = module.eval()
     first = name.endswith("batch first")
     made = exported(module, torch.randn(*((B, T) if first else (T, B)), N), dynamo, dynamic)
     if not any(n.op_type in ("LSTM", "GRU", "RNN") for n in made.graph.node):
         pytest.skip("the exporter wrote out every step")
-    if said is not None:
-        with pytest.raises(ValueError, match=said):
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
             convert.from_onnx(made)
         return
     params, state = convert.from_onnx(made, state=True)
@@ -168,16 +168,16 @@ def test_every_activation_in_every_place(name, kind, place, sides):
 
     functions = list(USUAL[kind])
     functions[place] = name
-    told = {"activations": functions * sides}
+    options = {"activations": functions * sides}
     rng = np.random.default_rng(0)
     for k, key in enumerate(("activation_alpha", "activation_beta")):
         if NUMBERS[name] > k:
-            told[key] = rng.uniform(0.1, 0.9, sides).round(2).tolist()
+            options[key] = rng.uniform(0.1, 0.9, sides).round(2).tolist()
     if sides == 2:
-        told["direction"] = "bidirectional"
+        options["direction"] = "bidirectional"
     arrays = weights(kind, N, H, sides=sides, dtype="f")
     arrays = {k: 0.3 * a for k, a in arrays.items()}
-    one = node(kind, ["X", "W", "R", "B"], ["Y"], hidden_size=H, **told)
+    one = node(kind, ["X", "W", "R", "B"], ["Y"], hidden_size=H, **options)
     made = float32(model([one], arrays, X))
     xs = rng.normal(size=(T, B, N)).astype("f")
     y = np.moveaxis(run(made, {"X": xs})["Y"], 1, 2).reshape(T, B, -1)
@@ -240,16 +240,16 @@ def shuffled(rng):
         shape = (*rng.choice([(t, b), (b, t)]), sides * h)
         steps.append(("Reshape", shape, {}))
     name, nodes, arrays = "a", [], {}
-    for k, (kind, to, told) in enumerate(steps):
+    for k, (kind, to, options) in enumerate(steps):
         inputs = [name] if to is None else [name, f"n{k}"]
         arrays |= {} if to is None else {f"n{k}": np.asarray(to, np.int64)}
-        nodes.append(node(kind, inputs, [f"z{k}"], **told))
+        nodes.append(node(kind, inputs, [f"z{k}"], **options))
         name = f"z{k}"
-    told = {"direction": "bidirectional"} if sides == 2 else {}
+    options = {"direction": "bidirectional"} if sides == 2 else {}
     arrays |= weights("LSTM", N, h, sides=sides, dtype="f")
     arrays |= weights("GRU", shape[-1], H, suffix="2", seed=1, dtype="f")
     every = [
-        node("LSTM", ["X", "W", "R", "B"], ["a"], name="a", hidden_size=h, **told),
+        node("LSTM", ["X", "W", "R", "B"], ["a"], name="a", hidden_size=h, **options),
         *nodes,
         node("GRU", [name, "W2", "R2", "B2"], ["Y"], name="b", hidden_size=H),
     ]

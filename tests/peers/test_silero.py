@@ -24,9 +24,9 @@ def test_a_minute_of_speech(source, signal, measured):
         expected = silero.runtime(silero.with_safetensors().SerializeToString(), x)
     detector = jax.tree.map(jax.numpy.asarray, detector)
     for how in (silero.whole, silero.streamed):
-        said = np.asarray(how(detector, x))
-        assert said.shape == expected.shape
-        difference = float(np.max(np.abs(said - expected)))
+        probabilities = np.asarray(how(detector, x))
+        assert probabilities.shape == expected.shape
+        difference = float(np.max(np.abs(probabilities - expected)))
         measured("silero-vad", f"{source}, {how.__name__}", "float32", difference)
         assert difference < 1e-5
     share = voiced[: len(x) * silero.CHUNK].reshape(len(x), -1).mean(1)

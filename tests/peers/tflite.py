@@ -12,7 +12,7 @@ def lstm_run(layer, xs):
     from ai_edge_litert.interpreter import Interpreter
 
     cell = layer.cell
-    told = {**cell.defaults(), **dict(cell.options)}
+    settings = {**cell.defaults(), **dict(cell.options)}
     weights = {k: np.asarray(a) for k, a in (layer.weights or {}).items()}
     at = lambda a, gate: (
         None if gate not in cell.gates else np.asarray(a)[..., cell.gates.index(gate), :]
@@ -62,8 +62,8 @@ def lstm_run(layer, xs):
     options = operator.builtinOptions = schema.UnidirectionalSequenceLSTMOptionsT()
     options.fusedActivationFunction = schema.ActivationFunctionType.TANH
     options.cellClip, options.projClip = (
-        told.get("cell_clip") or 0.0,
-        told.get("projection_clip") or 0.0,
+        settings.get("cell_clip") or 0.0,
+        settings.get("projection_clip") or 0.0,
     )
     options.timeMajor = True
     model.operatorCodes, graph.operators, model.subgraphs = [code], [operator], [graph]
