@@ -218,6 +218,29 @@ def test_zero_keeps_its_sign():
     close(got, expected, rtol=3e-6, atol=1e-6)
 
 
+@jaxlstm.general_cell("rn", jaxlstm.HiddenState)
+def all_gates_at_once(s, u, recur):
+    r, n = u + recur(s.h)
+    return (jax.nn.sigmoid(r) * s.h + jnp.tanh(n),)
+
+
+@jaxlstm.general_cell("rn", jaxlstm.HiddenState, recurrent="nr")
+def one_matrix_twice(s, u, recur):
+    r, n = u
+    v, w = recur(s.h, gates="nr")
+    (again,) = recur(jax.nn.sigmoid(r + w) * s.h, "n")
+    return (jnp.tanh(n + v * again),)
+
+
+@pytest.mark.parametrize("cell", [all_gates_at_once, one_matrix_twice], ids=str)
+def test_products_as_equations_may_ask_for_them(cell):
+    params = network(cell)
+    xs, state = some(params)
+    options = controls({"mask": True, "reset": True}, 7, (3,))
+    got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
+    close(got, expected, rtol=5e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("time", "batch", "hidden"),
     [pytest.param(60, (1,), 130, marks=pytest.mark.slow), (9, (17,), 37), (40, (33,), 64)],

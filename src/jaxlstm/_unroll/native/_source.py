@@ -56,7 +56,7 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
         """The state after it, and what each product is made of."""
         operands: list[Array] = []
 
-        def recur(h: Array, gates: str) -> Array:
+        def recur(h: Array, gates: str | None = None) -> Array:
             operands.append(h)
             return v_of(groups, parts, len(operands) - 1)
 
