@@ -106,7 +106,7 @@ class Case:
         blocks = [
             b._replace(width=6) if b.cell.endswith("with options") else b for b in self.blocks
         ]
-        if self.way == "native":
+        if self.implementation == "native":
             changes["dtype"] = "float32"
         if self.call in ("cut", "step"):  # time runs forward in all of it
             changes |= {"reverse": False, "batch_first": False}
@@ -372,8 +372,12 @@ class Problem:
         """Calls the library as the case says."""
         case, axis = self.case, int(self.case.batch_first)
         options: dict[str, Any] = {"reverse": case.reverse, "checkpoint": case.checkpoint}
-        if case.way:
-            options["implementation"] = case.way if case.way == "scan" else (case.way, "scan")
+        if case.implementation:
+            options["implementation"] = (
+                case.implementation
+                if case.implementation == "scan"
+                else (case.implementation, "scan")
+            )
         rows = {
             "mask": self.mask if case.mask else None,
             "reset": self.reset if case.reset else None,
