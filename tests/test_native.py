@@ -232,7 +232,17 @@ def one_matrix_twice(s, u, recur):
     return (jnp.tanh(n + v * again),)
 
 
-@pytest.mark.parametrize("cell", [all_gates_at_once, one_matrix_twice], ids=str)
+@jaxlstm.gated_cell(
+    "h",
+    jaxlstm.HiddenState,
+    weights={"q": jaxlstm.Weight("input hidden", jaxlstm.initializers.zeros, when="mixed")},
+)
+def optional_matrix(s, u, v, *, mixed=False, q=None):
+    """Without its option there is no `q`, whose shape the kernel could not take."""
+    return (jnp.tanh((u + v)[0]),)
+
+
+@pytest.mark.parametrize("cell", [all_gates_at_once, one_matrix_twice, optional_matrix], ids=str)
 def test_products_as_equations_may_ask_for_them(cell):
     params = network(cell)
     xs, state = some(params)

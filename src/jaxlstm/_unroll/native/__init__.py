@@ -52,7 +52,7 @@ from ..deferred import (
 )
 from ._compiler import Unavailable, reason as reason_for, register
 from ._operation import NO_ROWS, Kernel, computed, linear
-from ._source import own_weights, source
+from ._source import per_unit, source
 
 SWITCH = "JAXLSTM_KERNEL"
 _logged: list[str] = []  # one line per process
@@ -117,7 +117,7 @@ def _of_its_kind(problem: Problem) -> str | None:
         what = node.cell if isinstance(node, Layer) else type(node).__name__
         return f"needs a layer of a cell with recurrent weights; this is {what}."
     cell = node.cell
-    if cell.sizes or own_weights(cell, node.weights or ()) is None:
+    if cell.sizes or not per_unit(cell, node.weights or ()):
         return (
             "needs a cell whose states are as wide as its gates and whose further weights are "
             f"numbers for each unit; {cell} is none."

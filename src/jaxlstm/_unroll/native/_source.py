@@ -35,12 +35,10 @@ def source(cell: Cell, groups: Groups, hidden: int, weights: tuple[str, ...]) ->
         return _source(cell, groups, hidden, weights)
 
 
-def own_weights(cell: Cell, names: Iterable[str]) -> list[str] | None:
-    """The weights of a cell's equations, in order; None if one is not a number for each unit."""
+def per_unit(cell: Cell, names: Iterable[str]) -> bool:
+    """Whether weights of a cell's equations are numbers for each unit."""
     words = {name: weight.shape for name, weight in cell.weights}
-    chosen = sorted(names)
-    per_unit = ("... hidden", "gates ... hidden")
-    return chosen if all(words[name] in per_unit for name in chosen) else None
+    return all(words[name] in ("... hidden", "gates ... hidden") for name in names)
 
 
 def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> str:
@@ -49,8 +47,9 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
     part = lambda gates: jax.ShapeDtypeStruct((len(gates), hidden), jnp.float32) if gates else None
     parts = Parts(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
     dims = {"gates": len(cell.gates), "hidden": hidden}
-    shapes = {name: shape_of(weight.shape, dims) for name, weight in cell.weights}
-    own = {name: jax.ShapeDtypeStruct(shapes[name], jnp.float32) for name in weights}
+    declared = dict(cell.weights)  # more than there are, if some depend on options
+    shape = lambda name: shape_of(declared[name].shape, dims)
+    own = {name: jax.ShapeDtypeStruct(shape(name), jnp.float32) for name in weights}
 
     def step(s: State, parts: Parts, own: dict[str, Array]) -> tuple[State, list[Array]]:
         """The state after it, and what each product is made of."""
@@ -119,16 +118,13 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
     later = range(1, len(groups.calls))
     for call in later:
         write(f"operand_{call}", lambda *given, call=call: step(*given)[1][call])
-    for name, letters in (("operand", "szp"), ("operand_back", "szpd")):
+    for back, letters in (("", "szp"), ("_back", "szpd")):
         pointers = ", ".join(f"const V* {a}" for a in letters)
         given_on = ", ".join([*letters, "out"])
-        which = [f"  if (call == {c}) return {_of(name, c)}({given_on});" for c in later]
-        lines.extend([f"static inline void {name}(int call, {pointers}, V* out) {{", *which, "}"])
+        which = [f"  if (call == {c}) return operand_{c}{back}({given_on});" for c in later]
+        head = f"static inline void operand{back}(int call, {pointers}, V* out) {{"
+        lines.extend([head, *which, "}"])
     return "\n".join(lines) + "\n"
-
-
-def _of(name: str, call: int) -> str:
-    return name.replace("operand", f"operand_{call}")
 
 
 def _function(name: str, traced: ClosedJaxpr, letters: str, arguments: Sequence[str]) -> list[str]:

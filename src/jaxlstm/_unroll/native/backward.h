@@ -117,7 +117,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
         if (i < OF_X) add(xs + first * batch * input, input, dw, db, FROM_X[i], GATES);
         int h = h_of_slot(i);
         if (h < 0) continue;
-        int call = CALL_OF_H[h];
+        int call = CALL_OF_SLOT[i];
         const float* from = call ? operand_of(n, call) : before[0] + first * batch * hidden;
         add(from, hidden, dr, dother_b, FROM_H[h], RECURRENT);
       }

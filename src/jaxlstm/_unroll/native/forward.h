@@ -142,14 +142,14 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     }
     before_step(n, s);
     long first = (t - begun.base) * batch;
-    Matrix operand{call ? operand_of(call) : s[0], hidden, 1};
+    Matrix left{call ? operand_of(call) : s[0], hidden, 1};
     for (int i = 0; i < OF_H; i++) {
       if (CALL_OF_H[i] != call) continue;
       int slot = SLOT_OF_H[i];
       if (pack_h)
-        of_h[i].add_to(batch, operand, gates.at(slot, first), gates.stride(slot));
+        of_h[i].add_to(batch, left, gates.at(slot, first), gates.stride(slot));
       else
-        add_as_it_lies(batch, hidden, mine.units(), operand, h_lies(i), gates.at(slot, first),
+        add_as_it_lies(batch, hidden, mine.units(), left, h_lies(i), gates.at(slot, first),
                        gates.stride(slot));
     }
     bool last_call = call + 1 == CALLS;
@@ -168,13 +168,11 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
       mine.vectors([&](int u, int lanes) {
         V old[FIELDS], gate[SLOTS], weights[OWN + 1], fresh[FIELDS];
         for (int f = 0; f < FIELDS; f++) old[f] = load(s[f] + row * hidden + u, lanes);
-        for (int i = 0; i < SLOTS; i++) {
-          gate[i] = load(z[i] + u, lanes);
-        }
+        for (int i = 0; i < SLOTS; i++) gate[i] = load(z[i] + u, lanes);
         for (int k = 0; k < OWN; k++) weights[k] = load(of_units + k * hidden + u, lanes);
         if (!last_call) {
           V made;
-          ::operand(call + 1, old, gate, weights, &made);
+          operand(call + 1, old, gate, weights, &made);
           store(operand_of(call + 1) + row * hidden + u, made, lanes);
           return;
         }

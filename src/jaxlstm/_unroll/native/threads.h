@@ -109,7 +109,7 @@ class Chain {
 
  public:
   std::atomic<bool> begun{false};
-  std::atomic<bool> broken{false};  // a part that took long, since its thread was interrupted
+  std::atomic<bool> broken{false};  // another thread's part took long, since it was interrupted
   Chain(long count, int parts) : count(count), parts(parts), claims(parts) {}
   bool finished() const { return done.load(std::memory_order_acquire) >= count * parts; }
 
@@ -125,7 +125,7 @@ class Chain {
         long expected = step;
         if (!claims[part].next.compare_exchange_strong(expected, step + 1)) continue;
         f(part, step);
-        if (Clock::now() - begun > PATIENCE && interrupted()) broken.store(true);
+        if (thread && Clock::now() - begun > PATIENCE && interrupted()) broken.store(true);
         add_done((step + 1) * parts);
       }
       auto own = Clock::now() - begun, waited = wait_for((step + 1) * parts);
