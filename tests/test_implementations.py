@@ -278,6 +278,22 @@ def test_only_a_sum_is_kept_of_gates_taken_by_their_sum_alone(cell, expected):
     close(got, plain)
 
 
+def test_a_step_is_traced_once_for_all_that_ask_what_it_does():
+    """Two times for the groups of its gates, and once for the loop that runs it."""
+    traced = []
+
+    @jaxlstm.gated_cell("ab", jaxlstm.HiddenState)
+    def counted(s, u, v):
+        traced.append(None)
+        a, b = u + v
+        return (jnp.tanh(a) * jax.nn.sigmoid(b),)
+
+    params = network(counted)
+    traced.clear()
+    jaxlstm.apply(params, XS)
+    assert len(traced) == 3
+
+
 def test_a_segment_of_one_step_is_not_one_of_the_square_root():
     params = network(jaxlstm.lstm)
     program = lambda checkpoint: str(

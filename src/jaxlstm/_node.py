@@ -27,9 +27,7 @@ class Plan(NamedTuple):
     single_step: bool = False  # one step of a longer sequence, the rest of which is unknown
 
 
-class Problem(NamedTuple):
-    """What an implementation is given: run `node` over `xs`, from `state`."""
-
+class _Problem(NamedTuple):
     node: "StepNode"  # with the noise of this sequence sampled
     single: "StepNode"  # shapes and dtypes of `node` for one row, to trace a step
     initial: State  # the state after a reset
@@ -37,6 +35,12 @@ class Problem(NamedTuple):
     xs: Array  # (time, *batch, input)
     controls: Controls
     plan: Plan
+
+
+class Problem(_Problem):
+    """What an implementation is given: run `node` over `xs`, from `state`."""
+
+    # Without slots: what one implementation finds out about a problem, the next need not trace.
 
 
 Unroll: TypeAlias = Callable[["StepNode", Problem], tuple[Array, State]]

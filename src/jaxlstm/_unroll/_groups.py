@@ -64,11 +64,13 @@ def abstract_step(problem: Problem) -> tuple[StepNode, State, PyTree, PyTree]:
     """Node, state, `u` and noise of one step of one row: shapes and dtypes, to trace it."""
     node, xs, noisy = problem.single, problem.xs, problem.controls.noise is not None
     batch = (1,) * (len(xs.shape) - 2)
-    s = jax.eval_shape(lambda node: node.initial_state(batch), node)
+
+    def parts(node: StepNode, x: Array) -> tuple[State, PyTree, PyTree]:
+        noise = node.noise(jax.random.key(0), batch) if noisy else None
+        return node.initial_state(batch), node.project(x), noise
+
     x = jax.ShapeDtypeStruct((*batch, xs.shape[-1]), xs.dtype)
-    u = jax.eval_shape(lambda node, x: node.project(x), node, x)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    noise = jax.eval_shape(lambda node, key: node.noise(key, batch), node, key) if noisy else None
+    s, u, noise = jax.eval_shape(parts, node, x)
     return node, s, u, noise
 
 
@@ -77,8 +79,15 @@ def groups_of(problem: Problem) -> Groups | None:
 
     Read from one step of one row, as JAX traces it: each entry of `u` and of the products is
     followed through what only moves numbers to what uses it.  Any use but the sum of one gate's
-    `u` and `v` keeps these apart.
+    `u` and `v` keeps these apart.  Traced once for a problem, however many implementations ask.
     """
+    known = vars(problem)
+    if "groups" not in known:
+        known["groups"] = _traced(problem)
+    return known["groups"]
+
+
+def _traced(problem: Problem) -> Groups | None:
     node, s, u, noise = abstract_step(problem)
     calls: list[str] = []
     operands: list[bool] = []
