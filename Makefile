@@ -7,7 +7,7 @@ WORKERS ?= auto
 JAX ?= jax
 FLOOR = $(shell sed -n 's/.*"jax>=\([0-9.]*\)".*/jax==\1/p' pyproject.toml)
 
-.PHONY: help demo test test-slow test-slow-tenth sanitize sweep package test-all test-floor test-peers bench bench-gpu notebooks docs lint types format clean
+.PHONY: help demo test test-slow test-slow-tenth sanitize sweep package kernels test-all test-floor test-peers bench bench-gpu notebooks docs lint types format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -122,6 +122,14 @@ package: ## build both distributions, check them, and run tests of one on the ot
 	cd dist/jaxlstm-*/ && $(abspath .venv-package)/bin/python -m pip --quiet install --group test matplotlib
 	cd dist/jaxlstm-*/ && $(abspath .venv-package)/bin/python -m pytest -q --collect-only tests >/dev/null
 	cd dist/jaxlstm-*/ && $(abspath .venv-package)/bin/python -m pytest -q $(FROM_SDIST:%=tests/%.py)
+
+# The oldest JAX compiles them: newer jaxlibs take what was made for its FFI.  Each version of JAX may
+# trace the equations otherwise, so the newest is asked for its sources too.
+kernels: $(VENV)/.ready ## the wheel of CPU kernels for machines without a C++ compiler
+	$(MAKE) .venv-floor/.ready VENV=.venv-floor JAX='$(FLOOR)'
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip --quiet --disable-pip-version-check install --upgrade . jax
+	JAX_PLATFORMS=cpu nice .venv-floor/bin/python kernels/build.py .venv-newest/bin/python $(BIN)/python
 
 notebooks: .venv-docs/.ready ## run all of them; a changed result fails
 	.venv-docs/bin/python -m pytest -s -m 'slow or not slow' tests/test_notebooks.py

@@ -14,6 +14,8 @@ def test_the_version_stands_in_one_place():
     assert "version" in PROJECT["project"]["dynamic"]
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "src/jaxlstm/__init__.py"
     assert f"\nversion: {jaxlstm.__version__}\n" in CITATION
+    (kernels,) = PROJECT["project"]["optional-dependencies"]["kernels"]
+    assert kernels.startswith(f"jaxlstm-kernels=={jaxlstm.__version__};")
     faq = (ROOT / "docs" / "faq.md").read_text()
     assert f"version = {{{jaxlstm.__version__}}}" in faq
 

@@ -15,7 +15,7 @@ from . import cells
 from ._apply import apply
 from ._cell import Cell
 from ._init import init
-from ._unroll.native import SWITCH, _compiler, switched_on
+from ._unroll.native import SWITCH, _compiler, _packaged, switched_on
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,6 +49,7 @@ def info() -> int:
         "kernel": f"{'on' if switched_on() else 'off'} by default ({SWITCH})",
         "compiler": _compiler_here(),
         "cache": _cache_here(),
+        "packaged": _packaged_here(),
     }
     for name, line in lines.items():
         print(f"{name:9} {line}")
@@ -68,6 +69,16 @@ def _cache_here() -> str:
     if folder is None:
         return "none that is the user's alone: each process compiles what it uses (XDG_CACHE_HOME)"
     return f"{folder}, with {len([*folder.glob('*.so')])} kernels"
+
+
+def _packaged_here() -> str:
+    folder = _packaged.folder()
+    if folder is None:
+        return "none: jaxlstm-kernels is not installed"
+    usable = ", ".join(_packaged.levels(_compiler.features())) or "none of them"
+    version = ".".join(map(str, _packaged.ffi_version()))
+    made = ", ".join(sorted(str(p.relative_to(folder)) for p in folder.glob("ffi-*/*")))
+    return f"{folder}, with {made}; this processor runs {usable}, and jaxlib has ffi-{version}"
 
 
 def build(names: Sequence[str]) -> int:

@@ -18,11 +18,13 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import jax
+
+from . import _packaged
 
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 NAMES = ("values", "residuals", "back")  # what `loop.cc` offers
@@ -66,29 +68,39 @@ def reason(equations: str) -> str | None:
     try:
         return _failures.get(compiler())
     except NoCompiler as error:
-        return None if _made_before(_text(equations)) else str(error)
+        return None if _made_before(text := _text(equations)) else _not_packaged(text, error)
     except Unavailable as error:
         return str(error)
 
 
 def register(equations: str) -> str:
     """Compiles the loop for these equations; gives the prefix of its targets' names."""
-    command, text = (), _text(equations)
+    command, text, packaged = (), _text(equations), None
     try:
         try:
             command = compiler()
             name = f"{_digest_of(text)}_{_digest_of_compiler(command)}"
-        except NoCompiler:
+        except NoCompiler as error:
             if not (name := _made_before(text)):
-                raise
+                packaged = _packaged_for(text)
+                if isinstance(packaged, str):
+                    raise NoCompiler(_also(error, packaged)) from None
+                name = f"{packaged.stem}_{packaged.parent.name}".replace("-", "_")
         prefix = f"jaxlstm_{name}"
         with _lock:
             if prefix not in _registered:
-                library = _library(name, command, text)
-                _share_threads(library)
+                # Only a backend that has begun refuses a library of another FFI here: else it would
+                # fail to begin.
+                jax.default_backend()
+                of_package = packaged and _load_packaged(packaged)
+                library = of_package or _library(name, command, text)
                 for function in NAMES:
                     capsule = jax.ffi.pycapsule(getattr(library, function))
-                    jax.ffi.register_ffi_target(f"{prefix}_{function}", capsule, platform="cpu")
+                    try:
+                        jax.ffi.register_ffi_target(f"{prefix}_{function}", capsule, platform="cpu")
+                    except Exception as error:  # of XLA, which asks a library for its version
+                        raise Unavailable(f"is refused by XLA: {error}.") from error
+                _share_threads(library)
                 _registered.add(prefix)
     except OSError as error:
         _failures[command] = f"has no library for this cell: {error}."
@@ -97,6 +109,48 @@ def register(equations: str) -> str:
         _failures[command] = str(error)
         raise
     return prefix
+
+
+def _packaged_for(text: str) -> Path | str:
+    """The library of the package for this text, or why there is none."""
+    return _packaged.find(digest_for_package(text), features())
+
+
+def _not_packaged(text: str, none: NoCompiler) -> str | None:
+    found = _packaged_for(text)
+    return _also(none, found) if isinstance(found, str) else None
+
+
+def _also(none: NoCompiler, why: str) -> str:
+    return f"{str(none).removesuffix('.')}; {why}."
+
+
+def _load_packaged(path: Path) -> ctypes.CDLL:
+    if not (code := _read(path)):
+        raise Unavailable(f"finds {path} broken: install {_packaged.PACKAGE} anew.")
+    return _load(code)
+
+
+def digest_for_package(text: str) -> str:
+    """Of what its libraries are made of; their folders name XLA's FFI and the processor."""
+    return _hash(text, *_texts())
+
+
+_PORTABLE = (
+    "-s", "-static-libstdc++", "-static-libgcc", "-ffunction-sections",
+    "-Wl,--gc-sections", "-Wl,--exclude-libs,ALL",
+)  # fmt: skip
+
+
+def make_for_package(text: str, level: str, folder: Path) -> Path:
+    """Compiles a text for all processors of a level, and for machines without libstdc++."""
+    version = ".".join(map(str, _packaged.ffi_version()))
+    path = folder / f"ffi-{version}" / level / f"{digest_for_package(text)}.so"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = (f"-march={level}", *_PORTABLE)
+    code = _compile(compiler(), text, [flags])
+    path.write_bytes(code + _digest(path, code))
+    return path
 
 
 def _share_threads(library: ctypes.CDLL) -> None:
@@ -114,7 +168,7 @@ def _text(equations: str) -> str:
 
 def _digest_of(text: str) -> str:
     """Of all that a library is made of, but the compiler."""
-    machine = [platform.machine(), platform.processor(), _features()]
+    machine = [platform.machine(), platform.processor(), features()]
     return _hash(text, *_texts(), *FLAGS, *machine, metadata.version("jaxlib"))
 
 
@@ -168,7 +222,13 @@ def _version(command: tuple[str, ...], path: str, changed: int) -> str:
     return _ran([*command, "--version"], LIMIT / 4)[1]
 
 
-def _compile(command: tuple[str, ...], text: str) -> bytes:
+# For the processor that it runs on; Clang on ARM knows the second.
+_NATIVE = (("-march=native",), ("-mcpu=native",))
+
+
+def _compile(
+    command: tuple[str, ...], text: str, ways: Sequence[tuple[str, ...]] = _NATIVE
+) -> bytes:
     with contextlib.closing(_workplaces()) as folders:
         folder = next(folders, None)
         if folder is None:
@@ -180,9 +240,9 @@ def _compile(command: tuple[str, ...], text: str) -> bytes:
         source.write_text(text)
         arguments = [*command, *FLAGS, "-pthread", f"-I{HERE}", f"-I{jax.ffi.include_dir()}"]
         code, output = 0, ""
-        for tune in ("-march=native", "-mcpu=native"):  # Clang on ARM knows the second
+        for flags in ways:
             # Its own files go with the folder, even if it is killed.
-            line = [*arguments, tune, str(source), "-o", str(made)]
+            line = [*arguments, *flags, str(source), "-o", str(made)]
             code, output = _ran(line, LIMIT, TMPDIR=str(folder))
             if code == 0 and made.exists():
                 return made.read_bytes()
@@ -325,7 +385,7 @@ def _texts() -> list[str]:
     return [path.read_text() for path in sorted([*HERE.glob("*.h"), *HERE.glob("*.cc")])]
 
 
-def _features() -> str:
+def features() -> str:
     """What this processor can do, so that a folder shared by several machines holds one each."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
