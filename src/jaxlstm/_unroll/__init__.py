@@ -38,10 +38,10 @@ DEFAULT = ("native", "deferred", "scan")
 
 
 def default(problem: Problem) -> tuple[str, ...]:
-    """On one device `scan` is as fast where a step has no recurrent products."""
+    """On one device `scan` is as fast as `deferred` where a step has no recurrent products."""
     groups = groups_of(problem)
     alone = groups is not None and not groups.calls and jax.device_count() == 1
-    return ("scan",) if alone else DEFAULT
+    return tuple(name for name in DEFAULT if not (alone and name == "deferred"))
 
 
 def refusal(name: str, problem: Problem) -> str | None:

@@ -75,7 +75,7 @@ def abstract_step(problem: Problem) -> tuple[StepNode, State, PyTree, PyTree]:
 
 
 def groups_of(problem: Problem) -> Groups | None:
-    """The groups of a node's gates; None if no weight of its step can be taken out of a loop.
+    """The groups of a node's gates; None if its step is such that no rule can be made of it.
 
     Read from one step of one row, as JAX traces it: each entry of `u` and of the products is
     followed through what only moves numbers to what uses it.  Any use but the sum of one gate's
@@ -124,8 +124,6 @@ def _traced(problem: Problem) -> Groups | None:
     used = {id(x) for equation in jaxpr.eqns for x in equation.invars} | {*map(id, jaxpr.outvars)}
     alone = [id(x) for x, of_rows in zip(weights, are_of_rows(node), strict=True) if not of_rows]
     own = not used.isdisjoint(alone)
-    if not calls and not own:
-        return None
     apart: set[str] = set()
     if node.gates:
         apart = _apart(program, [(node.gates, u), *zip(calls, products, strict=True)])

@@ -48,7 +48,8 @@ from ._groups import Groups, Parts, groups_of, plus, rows, split, u_of, v_of, wi
 
 
 def refusal(problem: Problem) -> str | None:
-    if groups_of(problem) is None:
+    groups = groups_of(problem)
+    if groups is None or not (groups.calls or groups.own):
         return (
             "needs a node with recurrent weights, or another matrix, that its step multiplies with "
             "outside of loops of its own, `jit`, `grad` and other transformations, and a step "

@@ -28,7 +28,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
-from ..._cell import Cell, Linear
+from ..._cell import Cell
 from ..._control import Controls, on_each_device, shared, vary_alike
 from ..._dtypes import wide, widened
 from ..._layer import Layer, for_loops, for_rows
@@ -89,11 +89,13 @@ def _run(
     flat = lambda tree, at: jax.tree.map(
         lambda a: a.reshape(*a.shape[:at], rows, *a.shape[at + len(batch) :]), tree
     )
-    assert node.r is not None
-    b = jnp.zeros(node.w.shape[1:], xs.dtype) if node.b is None else node.b
-    other = node.recurrent_bias
-    other = jnp.zeros(node.r.shape[1:], xs.dtype) if other is None else other
-    p = node._replace(b=b, recurrent_bias=other)
+    given = lambda a, *shape: jnp.zeros(shape, xs.dtype) if a is None else a
+    hidden, gates = node.w.shape[-1], len(node.cell.recurrent)
+    p = node._replace(
+        b=given(node.b, *node.w.shape[1:]),
+        r=given(node.r, hidden, gates, hidden),
+        recurrent_bias=given(node.recurrent_bias, gates, hidden),
+    )
     job = Job(p, flat(initial, 0), flat(state, 0), flat(xs, 1), flat(controls, 1))
     job = vary_alike(job, job)  # so that all that is derived of it does
     last, ys = recurrence(engine, loop, job)
@@ -113,16 +115,15 @@ def refusal(problem: Problem) -> str | None:
 def _of_its_kind(problem: Problem) -> str | None:
     """Why no kernel is made for a problem, on any machine."""
     node, xs = problem.node, problem.xs
-    if type(node) is not Layer or isinstance(node.cell, Linear) or node.r is None:
-        what = node.cell if isinstance(node, Layer) else type(node).__name__
-        return f"needs a layer of a cell with recurrent weights; this is {what}."
+    if type(node) is not Layer:
+        return f"needs a layer of a cell; this is {type(node).__name__}."
     cell = node.cell
     if cell.sizes or not per_unit(cell, node.weights or ()):
         return (
             "needs a cell whose states are as wide as its gates and whose further weights are "
             f"numbers for each unit; {cell} is none."
         )
-    if node.r.shape[0] != node.r.shape[-1]:
+    if node.r is not None and node.r.shape[0] != node.r.shape[-1]:
         return f"has no block-diagonal weights; those of {cell} are."
     if wide(xs.dtype) != jnp.float32:
         return f"computes in float32; this is {xs.dtype}."
@@ -130,7 +131,7 @@ def _of_its_kind(problem: Problem) -> str | None:
         return f"runs on Linux and macOS; this is {os.name!r}."
     if (groups := groups_of(problem)) is None:
         return NO_BRANCHES
-    if not groups.operands or not groups.operands[0]:
+    if not all(groups.operands[:1]):
         return f"needs a cell whose first product is that of the hidden state; {cell} is none."
     try:
         source(*_cell_of(node, groups))

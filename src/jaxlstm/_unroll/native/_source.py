@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jaxtyping import Array, ArrayLike, PyTree
 
-from ..._cell import Cell, General, shape_of
+from ..._cell import Cell, Layer, shape_of
 from ..._jaxpr import avals, called, evaluate, moved
 from ..._types import DType, State
 from .._groups import Groups, Parts, u_of, v_of
@@ -42,7 +42,6 @@ def per_unit(cell: Cell, names: Iterable[str]) -> bool:
 
 
 def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> str:
-    options = dict(cell.options)
     state = [jax.ShapeDtypeStruct((hidden,), jnp.float32)] * len(cell.state._fields)
     part = lambda gates: jax.ShapeDtypeStruct((len(gates), hidden), jnp.float32) if gates else None
     parts = Parts(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
@@ -55,12 +54,12 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
         """The state after it, and what each product is made of."""
         operands: list[Array] = []
 
-        def recur(h: Array, gates: str | None = None) -> Array:
+        def recur(h: Array, gates: str) -> Array:
             operands.append(h)
             return v_of(groups, parts, len(operands) - 1)
 
-        v = recur if isinstance(cell, General) else recur(s[0], groups.calls[0])
-        new: PyTree = cell.equations(cell.state._make(s), u_of(groups, parts), v, **options, **own)
+        layer = Layer(cell, None, None, None, weights=own or None)
+        new = cell.step(layer, cell.state._make(s), u_of(groups, parts), recur)
         return tuple(new), operands
 
     names = lambda letter, n: [f"{letter}[{i}]" for i in range(n)]
@@ -80,7 +79,7 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
     of_slots = [-1] * len(slots)
     for _, call, slot in products:
         of_slots[slot] = call
-    from_h, of_h, to = zip(*products, strict=True)
+    from_h, of_h, to = zip(*products, strict=True) if products else ((), (), ())
     tables = {
         "FROM_X": [cell.gates.index(g) for g in groups.sums + groups.u],
         "FROM_H": from_h,
