@@ -112,7 +112,7 @@ def test_sixteen_bits_are_computed_in_float32(dtype, mapped):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(a.dtype)), got, wide)
 
 
-@pytest.mark.parametrize("name", some_of(CELLS, ("gru_reset_before",)))
+@pytest.mark.parametrize("name", some_of(CELLS, ("gru_reset_before", "mingru", "indrnn")))
 def test_every_cell_agrees_with_scan_or_says_why_not(name):
     params = network(CELLS[name])
     xs, state = some(params)
@@ -326,7 +326,7 @@ def test_no_steps_and_no_rows(time, batch, reverse):
     close(got, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", some_of(("lstm", "gru"), ("lstm",)))
+@pytest.mark.parametrize("name", some_of(("lstm", "gru", "mingru"), ("lstm", "mingru")))
 def test_layers_and_directions_with_a_mask(name):
     params = network(getattr(jaxlstm, name), layers=2, bidirectional=True)
     xs, state = some(params)
@@ -335,7 +335,7 @@ def test_layers_and_directions_with_a_mask(name):
     close(got, expected, rtol=3e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", some_of(("lstm", "gru"), ("gru",)))
+@pytest.mark.parametrize("name", some_of(("lstm", "gru", "minlstm"), ("gru", "minlstm")))
 def test_forward_mode_and_second_derivatives(name):
     params = network(getattr(jaxlstm, name), 3)
     xs, _ = some(params, 4, (2,))
@@ -420,7 +420,7 @@ def refused(cell, **options):
 
 
 def test_it_says_why_it_cannot(monkeypatch):
-    assert "recurrent weights" in refused(CELLS["mingru"])
+    assert "further weights" in refused(CELLS["lru"])
     assert "first product" in refused(CELLS["mut3"])
     assert "computes in float32; this is float64" in refused(jaxlstm.lstm, dtype=jnp.float64)
     assert "'sin'" in refused(wavy)

@@ -153,7 +153,7 @@ def test_padding_of_nan_is_invisible():
 SEVERAL = pytest.param(three_products, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("cell", [jaxlstm.gru, SEVERAL], ids=str)
+@pytest.mark.parametrize("cell", [jaxlstm.gru, SEVERAL, jaxlstm.mingru], ids=str)
 def test_second_derivatives_and_forward_mode(cell):
     params, xs = network(cell), inputs(4, 2, 4)
     direction = normal_like((params, xs), 8)
@@ -226,7 +226,7 @@ def test_mapped_data_become_rows_of_one_call(at):
         close(twice()(more), twice("scan")(more), rtol=5e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("cell", [jaxlstm.lstm, SEVERAL], ids=str)
+@pytest.mark.parametrize("cell", [jaxlstm.lstm, SEVERAL, jaxlstm.minlstm], ids=str)
 def test_an_ensemble(cell):
     """Mapped weights, and gradients of the same weights for each member of the data."""
     ensemble = jax.vmap(lambda k: jaxlstm.init(k, cell, 4, 5, dtype=F32))(
@@ -390,6 +390,17 @@ def test_a_mesh_of_one_device():
         on = mesh(kind, 1)
         shared = put(on, params), put(on, xs, None, "data")
         close(jax.jit(both())(*shared), jax.jit(both())(params, xs), rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("named", [None, "native"])
+def test_constants_of_numpy(named):
+    params, xs, reset = network(), inputs(1, 3, 4), np.array([[True, False, True]])
+
+    def grad(implementation):
+        f = functools.partial(loss, reset=reset, implementation=implementation)
+        return jax.grad(jax.checkpoint(f))(params, xs)  # without `jit`
+
+    close(grad(named), grad("scan"), 1e-5, 1e-6)
 
 
 def test_not_for_other_numbers_cells_and_modes(monkeypatch):

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec as P
@@ -20,6 +21,7 @@ from ..._options import setting
 from ..._types import T, TreeDef
 
 Arrays: TypeAlias = list[Array]
+Given: TypeAlias = Array | np.ndarray  # JAX hands on a constant as an array of NumPy
 Axes: TypeAlias = Sequence[int | None]  # that are mapped, of some arrays
 Batched: TypeAlias = tuple[Arrays, list[int]]  # results, and the axis of each that is mapped
 
@@ -50,13 +52,13 @@ class Operation(NamedTuple):
     # Which operands have an axis of members, first; None where there is but one.
     members: tuple[bool, ...] | None = None
 
-    def by_kernel(self, target: str, *args: Array) -> Arrays:
+    def by_kernel(self, target: str, *args: Given) -> Arrays:
         assert self.kernel
         own = self.members or (False,) * len(args)
         outs = self.kernel.call(target, *[a if m else a[None] for a, m in zip(args, own)])
         return outs if self.members else [a[0] for a in outs]
 
-    def by_loops(self, *args: Array) -> Arrays:
+    def by_loops(self, *args: Given) -> Arrays:
         return (self.each(self.plain) if self.members else self.plain)(*args)
 
     def each(self, f: Callable[..., T]) -> Callable[..., T]:
@@ -125,7 +127,7 @@ _bound.multiple_results = True
 
 
 @_bound.def_impl
-def _run(*args: Array, operation: Operation) -> Arrays:
+def _run(*args: Given, operation: Operation) -> Arrays:
     with jax.disable_jit(False):
         return jax.jit(functools.partial(_bound.bind, operation=operation))(*args)
 
@@ -138,7 +140,7 @@ def _shapes(*args: object, operation: Operation) -> list[object]:
 
 
 def _jvp(
-    primals: Sequence[Array], tangents: Sequence[Array | ad.Zero], *, operation: Operation
+    primals: Sequence[Given], tangents: Sequence[Array | ad.Zero], *, operation: Operation
 ) -> tuple[Arrays, Arrays]:
     given = tuple(map(ad.instantiate_zeros, tangents))
     return jax.jvp(operation.by_loops, tuple(primals), given)
@@ -157,7 +159,8 @@ def _transpose(
     return [*[None] * known, *back(list(args[:known]), given)]
 
 
-def _batch(args: Sequence[Array], axes: Axes, *, operation: Operation) -> Batched:
+def _batch(given: Sequence[Given], axes: Axes, *, operation: Operation) -> Batched:
+    args = [*map(jnp.asarray, given)]
     mapped = [(a, axis) for a, axis in zip(args, axes, strict=True) if axis is not None]
     if any(shared(a)[axis] for a, axis in mapped):
         return _on_each_device(args, axes, operation)
@@ -168,10 +171,10 @@ def _batch(args: Sequence[Array], axes: Axes, *, operation: Operation) -> Batche
     own = operation.members or (False,) * len(args)
     after = lambda at, member: NO_ROWS if at == NO_ROWS else at + member
     operands = map(after, operation.operands, own)
-    given = list(zip(args, axes, operands, strict=True))
-    rows = [_as_rows(a, axis, at, size) for a, axis, at in given]
+    each = list(zip(args, axes, operands, strict=True))
+    rows = [_as_rows(a, axis, at, size) for a, axis, at in each]
     outs = _bound.bind(*rows, operation=operation)
-    had = next(_rows_of(a, axis, at) for a, axis, at in given if at != NO_ROWS)
+    had = next(_rows_of(a, axis, at) for a, axis, at in each if at != NO_ROWS)
     apart = lambda a, at: a.reshape(*a.shape[:at], size, had, *a.shape[at + 1 :])
     results = [at + bool(operation.members) for at in operation.results]
     return list(map(apart, outs, results)), results

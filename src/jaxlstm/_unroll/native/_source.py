@@ -58,7 +58,8 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
             operands.append(h)
             return v_of(groups, parts, len(operands) - 1)
 
-        layer = Layer(cell, None, None, None, weights=own or None)
+        w = jnp.zeros((0, len(cell.gates), hidden))  # no equation takes the products' weights
+        layer = Layer(cell, w, None, None, weights=own or None)
         new = cell.step(layer, cell.state._make(s), u_of(groups, parts), recur)
         return tuple(new), operands
 
