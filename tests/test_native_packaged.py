@@ -142,9 +142,9 @@ for name in sys.argv[1:]:
     loss = lambda p, n: jnp.sum(jaxlstm.apply(p, xs, implementation=n)[0] ** 2)
     grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
     expected = grad(params, "scan")
-    for way in (None, "native"):
-        for a, b in zip(jax.tree.leaves(grad(params, way)), jax.tree.leaves(expected), strict=True):
-            assert jnp.allclose(a, b, rtol=1e-4, atol=1e-4), (name, way)
+    for how in (None, "native"):
+        for a, b in zip(jax.tree.leaves(grad(params, how)), jax.tree.leaves(expected), strict=True):
+            assert jnp.allclose(a, b, rtol=1e-4, atol=1e-4), (name, how)
     text = jax.jit(jaxlstm.apply).lower(params, xs).as_text()
     print(name, text.count("custom_call @jaxlstm_"))
 """

@@ -372,12 +372,8 @@ class Problem:
         """Calls the library as the case says."""
         case, axis = self.case, int(self.case.batch_first)
         options: dict[str, Any] = {"reverse": case.reverse, "checkpoint": case.checkpoint}
-        if case.implementation:
-            options["implementation"] = (
-                case.implementation
-                if case.implementation == "scan"
-                else (case.implementation, "scan")
-            )
+        if name := case.implementation:
+            options["implementation"] = name if name == "scan" else (name, "scan")
         rows = {
             "mask": self.mask if case.mask else None,
             "reset": self.reset if case.reset else None,

@@ -3,8 +3,7 @@
 XLA multiplies a thin matrix anew in every step: it packs the weights each time, and calls a few
 kernels of a microsecond each.  Here the weights are packed once, and all of time is one call.
 The kernel is C++ (`loop.cc`), around a cell's own equations, which `_source.py` writes out from
-what JAX traces; so nearly any cell runs, a user's too.  The machine's
-compiler makes it, once.
+what JAX traces; so nearly any cell runs, a user's too.  The machine's compiler makes it, once.
 
 The default takes it where a program is lowered for one CPU device (`_operation.py`): what is
 traced is the same everywhere, and becomes the loops of `deferred` on other devices, where a batch

@@ -227,7 +227,7 @@ _NATIVE = (("-march=native",), ("-mcpu=native",))
 
 
 def _compile(
-    command: tuple[str, ...], text: str, ways: Sequence[tuple[str, ...]] = _NATIVE
+    command: tuple[str, ...], text: str, targets: Sequence[tuple[str, ...]] = _NATIVE
 ) -> bytes:
     with contextlib.closing(_workplaces()) as folders:
         folder = next(folders, None)
@@ -240,7 +240,7 @@ def _compile(
         source.write_text(text)
         arguments = [*command, *FLAGS, "-pthread", f"-I{HERE}", f"-I{jax.ffi.include_dir()}"]
         code, output = 0, ""
-        for flags in ways:
+        for flags in targets:
             # Its own files go with the folder, even if it is killed.
             line = [*arguments, *flags, str(source), "-o", str(made)]
             code, output = _ran(line, LIMIT, TMPDIR=str(folder))

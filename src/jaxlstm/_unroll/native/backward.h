@@ -37,8 +37,8 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   size_t to_inputs = all_dxs.data ? lines(Packed::size(hidden, input)) : 0;
   size_t each =
       OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most) +
-      lines(OWN * most) + (TURNS > 1 ? lines(batch * most) : 0);
-  size_t operands = (TURNS - 1) * lines(rows * hidden);  // of a block, in two places too
+      lines(OWN * most) + (PHASES > 1 ? lines(batch * most) : 0);
+  size_t operands = (PHASES - 1) * lines(rows * hidden);  // of a block, in two places too
   size_t of_member = parts * (each + 2 * turn) + OF_X * to_inputs + 2 * operands;
   Room room(members * of_member);
   float* place = room.begin();
@@ -46,7 +46,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   // Step 0 packs. Then a step has the first products of the one before it in this order, which is the
   // later one in time, and the cotangents of its own gates; then its other products, the last one
   // first. The last step has products alone.
-  in_steps(plan.threads, members, time * TURNS + 2, parts, [=](long member, int part, long number) {
+  in_steps(plan.threads, members, time * PHASES + 2, parts, [=](long member, int part, long number) {
     bool reverse = *(int32_t*)reversed.of(member);
     const float *xs = all_xs.of(member), *w = all_w.of(member), *r = all_r.of(member);
     const float* of_units = all_own.of(member);
@@ -73,7 +73,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
     Scratch scratch(own + part * each);
     float *columns = scratch.take(Packed::size(rows, mine.units())), *totals = scratch.take(most);
     float* own_totals = scratch.take(OWN * most);  // of a block
-    float* doperand = TURNS > 1 ? scratch.take(batch * most) : nullptr;
+    float* doperand = PHASES > 1 ? scratch.take(batch * most) : nullptr;
     auto operand_of = [&](long n, int call) {
       return all_operands + n / block % 2 * operands + (call - 1) * lines(rows * hidden);
     };
@@ -160,9 +160,9 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       }
     };
 
-    int call = (TURNS - (number - 1) % TURNS) % TURNS;
+    int call = (PHASES - (number - 1) % PHASES) % PHASES;
     if (call == 0 && number > 1) {
-      long n = time - (number - 1) / TURNS, t = mine.step(n), begin = begin_of(n), first = first_of(n);
+      long n = time - (number - 1) / PHASES, t = mine.step(n), begin = begin_of(n), first = first_of(n);
       long steps = std::min(block, time - begin);
       through(n, 0, dstate[0] + mine.from, hidden);
       for (long row = 0; reset && row < batch; row++)
@@ -175,7 +175,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       if (n == begin && dr) to_weights(n, first, steps * batch), to_own_weights();
       if (n == begin && dxs) to_xs(n, first, steps * batch);
     }
-    long n = time - 1 - (number - 1) / TURNS;
+    long n = time - 1 - (number - 1) / PHASES;
     if (n < 0) return;
 
     long t = mine.step(n), first = first_of(n);

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int SLOTS = SUMS + INPUTS + PRODUCTS;  // rows of gates that are kept of a step
 constexpr int OF_X = SUMS + INPUTS;
-constexpr int TURNS = CALLS > 1 ? CALLS : 1;  // of all parts, in a step of time
+constexpr int PHASES = CALLS > 1 ? CALLS : 1;  // of a step of time, one for each of its products
 int h_of_slot(int slot) {
   for (int i = 0; i < OF_H; i++)
     if (SLOT_OF_H[i] == slot) return i;

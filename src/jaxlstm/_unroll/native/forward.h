@@ -41,7 +41,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   size_t each = Gates::size(rows, most) + (pack_x ? OF_X * lines(Packed::size(input, most)) : 0) +
                 (pack_h ? OF_H * lines(Packed::size(hidden, most)) : 0) + lines(SLOTS * most);
   size_t turn = keep ? 0 : FIELDS * lines(batch * hidden);
-  size_t operands = (TURNS - 1) * lines(batch * hidden), of_member = parts * each + 2 * turn + operands;
+  size_t operands = (PHASES - 1) * lines(batch * hidden), of_member = parts * each + 2 * turn + operands;
   Room room(members * of_member);
   float* place = room.begin();
   struct Begun {
@@ -52,7 +52,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
 
   // Step 0 packs; then come those of time, each with its products one after the other; a last one is
   // for what each leaves to the next.
-  in_steps(plan.threads, members, time * TURNS + 2, parts, [=](long member, int part, long number) {
+  in_steps(plan.threads, members, time * PHASES + 2, parts, [=](long member, int part, long number) {
     bool reverse = *(int32_t*)reversed.of(member);
     const float *xs = all_xs.of(member), *w = all_w.of(member), *b = all_b.of(member);
     const float *r = all_r.of(member), *other_b = all_other_b.of(member);
@@ -110,8 +110,8 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
       return;
     }
 
-    long n = (number - 1) / TURNS, t = mine.step(n);
-    int call = (number - 1) % TURNS;
+    long n = (number - 1) / PHASES, t = mine.step(n);
+    int call = (number - 1) % PHASES;
     // A held step is kept for the way back as one from the initial state, whose inputs are zero: the
     // state may be NaN, which times a cotangent of zero is NaN.
     if (keep && mask && n && call == 0) {
@@ -152,7 +152,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
         add_as_it_lies(batch, hidden, mine.units(), left, h_lies(i), gates.at(slot, first),
                        gates.stride(slot));
     }
-    bool last_call = call + 1 == TURNS;
+    bool last_call = call + 1 == PHASES;
 
     float* const* after = last;
     if (n + 1 < time) before_step(n + 1, next), after = next;
