@@ -73,7 +73,7 @@ test-all: ## the fast tests on every Python found, each with its newest JAX, and
 	  $(MAKE) test PYTHON=$$p VENV=$$venv; done
 	$(MAKE) test VENV=.venv-floor JAX='$(FLOOR)'
 
-# Short enough for every commit: gradients, the ways to run, the README, with the oldest JAX.
+# Short enough for every commit: gradients, the arguments, the README, with the oldest JAX.
 test-floor: ## derivatives and the README's snippets with the oldest JAX
 	$(MAKE) .venv-floor/.ready VENV=.venv-floor JAX='$(FLOOR)'
 	.venv-floor/bin/python -m pytest -n $(WORKERS) $(FLOOR_TESTS:%=tests/test_%.py)

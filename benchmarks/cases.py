@@ -13,7 +13,7 @@ CELLS = tuple(GATES)
 
 
 class Case(NamedTuple):
-    """A cell and the sizes of one line, and what else is asked of it.
+    """A cell and the sizes of one line, and what else it has.
 
     `masked` lines have ragged lengths, `reset` lines episodes; `bidirectional` are two layers, and
     a `population` is as many networks by `vmap` over their weights, which see the same inputs.
@@ -36,11 +36,11 @@ class Case(NamedTuple):
     @property
     def sizes(self) -> str:
         numbers = f"{self.batch},{self.time},{self.input},{self.hidden}"
-        said = [name for name in ("masked", "reset") if getattr(self, name)]
-        said += ["two layers, bidirectional"] if self.bidirectional else []
-        said += [f"population of {self.population}"] if self.population else []
-        said += [] if self.dtype == "float32" else [self.dtype]
-        return f"({', '.join([numbers, *said])})"
+        words = [name for name in ("masked", "reset") if getattr(self, name)]
+        words += ["two layers, bidirectional"] if self.bidirectional else []
+        words += [f"population of {self.population}"] if self.population else []
+        words += [] if self.dtype == "float32" else [self.dtype]
+        return f"({', '.join([numbers, *words])})"
 
     @property
     def plain(self) -> bool:
@@ -95,11 +95,13 @@ def network(case: Case, seed: int) -> Any:
     if case.cell == "projected_lstm":
         cell = cell(projection=case.hidden // 2)
     options = {"layers": 2, "bidirectional": True} if case.bidirectional else {}
-    draw = lambda key: jaxlstm.init(
+    sample = lambda key: jaxlstm.init(
         key, cell, case.input, case.hidden, dtype=case.dtype, scheme="torch", **options
     )
     key = jax.random.key(seed)
-    return jax.vmap(draw)(jax.random.split(key, case.population)) if case.population else draw(key)
+    return (
+        jax.vmap(sample)(jax.random.split(key, case.population)) if case.population else sample(key)
+    )
 
 
 def apply(case: Case, params: Any, xs: Any, **options: Any) -> Any:
@@ -109,7 +111,7 @@ def apply(case: Case, params: Any, xs: Any, **options: Any) -> Any:
     return ys, tuple(jax.tree.leaves(last))
 
 
-def draw(case: Case, seed: int = 0) -> Data:
+def sample(case: Case, seed: int = 0) -> Data:
     params = network(case, seed)
     rng = np.random.default_rng(seed)
     dtype = jnp.dtype(case.dtype)

@@ -50,20 +50,20 @@ def mnist1d(shuffle=None, features=lambda xs: xs):
     order = jnp.arange(40)
     order = order if shuffle is None else jax.random.permutation(jax.random.key(shuffle), 40)
     xs, tests = (jnp.asarray(made[k], jnp.float32)[:, order] for k in ("x", "x_test"))
-    ys, wanted = jnp.asarray(made["y"]), jnp.asarray(made["y_test"])
+    ys, targets = jnp.asarray(made["y"]), jnp.asarray(made["y_test"])
 
     def batch(i):
         at = (i * 100) % len(xs)
         rows = lambda a: jax.lax.dynamic_slice_in_dim(a, at, 100)
         return features(rows(xs).T[..., None]), rows(ys)
 
-    return batch, (features(tests.T[..., None]), wanted)
+    return batch, (features(tests.T[..., None]), targets)
 
 
 def adding(length=200):
     """Two of `length` numbers are marked; the answer is their sum."""
 
-    def draw(key, size):
+    def sample(key, size):
         values, first, second = jax.random.split(key, 3)
         value = jax.random.uniform(values, (length, size))
         a = jax.random.randint(first, (size,), 0, length // 2)
@@ -71,8 +71,8 @@ def adding(length=200):
         mark = jax.nn.one_hot(a, length, axis=0) + jax.nn.one_hot(b, length, axis=0)
         return jnp.stack([value, mark], -1), jnp.sum(value * mark, 0)
 
-    batch = lambda i: draw(jax.random.fold_in(jax.random.key(0), i), 50)
-    return batch, draw(jax.random.key(1), 2000)
+    batch = lambda i: sample(jax.random.fold_in(jax.random.key(0), i), 50)
+    return batch, sample(jax.random.key(1), 2000)
 
 
 ON_MNIST1D = Task(6, 10, True, 1e-2, 6000, math.inf, mnist1d)
@@ -138,7 +138,7 @@ def predict(task, params, xs):
 def measure(cell, task, steps, seed):
     """Trains, and returns what the results keep."""
     began = time.time()
-    batch, (tests, wanted) = task.data()
+    batch, (tests, targets) = task.data()
     width, weights = widest(cell, task, tests.shape[-1], tests.shape[0])
     params = network(jax.random.key(seed), cell, task, width, tests.shape[-1], tests.shape[0])
     clip = [optax.clip_by_global_norm(task.clip)] if math.isfinite(task.clip) else []
@@ -163,12 +163,12 @@ def measure(cell, task, steps, seed):
         carry, losses = chunk(carry, jnp.arange(start, min(start + 500, steps)))
         out = predict(task, carry[0], tests)
         if task.outputs == 1:
-            score = {"error": float(jnp.mean((out[:, 0] - wanted) ** 2))}
+            score = {"error": float(jnp.mean((out[:, 0] - targets) ** 2))}
         else:
-            along.append(round(float(100 * jnp.mean(jnp.argmax(out, -1) == wanted)), 2))
+            along.append(round(float(100 * jnp.mean(jnp.argmax(out, -1) == targets)), 2))
             score = {"accuracy": along[-1], "along": along}
-    told = {"width": width, "weights": int(weights), "steps": steps, "seed": seed}
-    return {**score, "loss": float(losses[-50:].mean()), **told, "seconds": time.time() - began}
+    settings = {"width": width, "weights": int(weights), "steps": steps, "seed": seed}
+    return {**score, "loss": float(losses[-50:].mean()), **settings, "seconds": time.time() - began}
 
 
 def main(argv=None):
@@ -180,19 +180,19 @@ def main(argv=None):
     parser.add_argument("--steps", type=int, help="fewer than the task's own, to try it out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
-    told = parser.parse_args(argv)
-    read = lambda: json.loads(told.results.read_text()) if told.results.exists() else {}
-    asked = [(t, c) for t in told.tasks for c in told.cells]
-    asked = [(t, c) for t in WHY for c in WHO[t]] if told.why else asked
-    open_ = [(t, c) for t, c in asked if c not in read().get(t, {})]
-    for name, cell in open_[told.part[0] :: told.part[1]]:
+    args = parser.parse_args(argv)
+    read = lambda: json.loads(args.results.read_text()) if args.results.exists() else {}
+    pairs = [(t, c) for t in args.tasks for c in args.cells]
+    pairs = [(t, c) for t in WHY for c in WHO[t]] if args.why else pairs
+    missing = [(t, c) for t, c in pairs if c not in read().get(t, {})]
+    for name, cell in missing[args.part[0] :: args.part[1]]:
         task, options = {**TASKS, **WHY}[name], OPTIONS.get((name, cell), {})
-        found = measure(CELLS[cell](**options), task, told.steps or task.steps, told.seed)
+        found = measure(CELLS[cell](**options), task, args.steps or task.steps, args.seed)
         found |= {"options": options} if options else {}
         results = read()  # another part may have written meanwhile
         results.setdefault(name, {})[cell] = found
-        told.results.parent.mkdir(exist_ok=True)
-        told.results.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+        args.results.parent.mkdir(exist_ok=True)
+        args.results.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
         print(name, cell, found, flush=True)
 
 

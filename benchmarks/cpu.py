@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import numpy as np
-from cases import CELLS, GRID, MORE, SMALL, Case, draw, flops
+from cases import CELLS, GRID, MORE, SMALL, Case, flops, sample
 from report import markdown, plot
 from timing import RESULTS, environment, error, limits, rounds, truth, write
 
@@ -30,7 +30,7 @@ CROWDED = Case("lstm", 32, 128, 256, 256)
 
 
 def measure(case: Case, names: list[str], count: int) -> list[dict[str, Any]]:
-    data = draw(case)
+    data = sample(case)
     made: dict[str, dict[str, Job]] = {}
     left_out: dict[str, str] = {}
     for name in names:
@@ -84,14 +84,14 @@ def measure(case: Case, names: list[str], count: int) -> list[dict[str, Any]]:
 # Both run in a process of their own: what it prints is one line of JSON.
 ALONE = """
 import json, sys, time
-from cases import Case, draw
+from cases import Case, sample
 from peers import PEERS
 
 name, seconds, case = sys.argv[1], float(sys.argv[2]), Case(*json.loads(sys.argv[3]))
 if name == "torch":
     import torch
     torch.set_num_threads(2)
-job = PEERS[name](case, draw(case))["forward+backward"]
+job = PEERS[name](case, sample(case))["forward+backward"]
 job.run()
 print("ready", flush=True)
 sys.stdin.readline()
@@ -105,10 +105,10 @@ print(json.dumps(sorted(times)[len(times) // 2]))
 FIRST = """
 import json, sys, time
 import jax
-from cases import Case, draw, apply
+from cases import Case, sample, apply
 
 case = Case(*json.loads(sys.argv[1]))
-data = draw(case)
+data = sample(case)
 start = time.perf_counter()
 loss = lambda p: apply(case, p, data.xs)[0].sum()
 jax.block_until_ready(jax.jit(jax.grad(loss))(data.params))

@@ -20,7 +20,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs
 
 import jax
 import numpy as np
-from cases import CELLS, Case, Data, draw
+from cases import CELLS, Case, Data, sample
 from gpu_report import markdown
 from timing import RESULTS, environment, error, limits, rounds, truth, write
 
@@ -79,7 +79,7 @@ def judge(job: Job, true: Any, dtype: Any, bound: float) -> dict[str, float]:
     job.run()
     result = job.result()
     if result.ys.dtype != dtype:
-        raise ValueError(f"computes in {result.ys.dtype} what is asked for in {dtype}")
+        raise ValueError(f"computes in {result.ys.dtype} what should be in {dtype}")
     errors = error(result, true)
     if not all(e < bound for e in errors.values()):  # not by `max`: it passes over NaN
         raise ValueError(f"does not compute the same: {errors}")
@@ -87,7 +87,7 @@ def judge(job: Job, true: Any, dtype: Any, bound: float) -> dict[str, float]:
 
 
 def measure(case: Case, dtype: Any, names: list[str], count: int, bound: float) -> list[Any]:
-    data = jax.tree.map(lambda a: a.astype(dtype), draw(case))
+    data = jax.tree.map(lambda a: a.astype(dtype), sample(case))
     bounds = limits(case, dtype)
     true, no_truth = attempt(lambda: truth(case, data))
     made, refused = {}, dict.fromkeys(names, no_truth)
@@ -139,7 +139,7 @@ def device(tiny: bool, precision: str) -> dict[str, Any]:
 
 
 def set_precision(precision: str, torch_too: bool) -> None:
-    """PyTorch's cuDNN takes TF32 unless told otherwise, as JAX does."""
+    """PyTorch's cuDNN takes TF32 by default, as JAX does."""
     if precision == "highest":
         jax.config.update("jax_default_matmul_precision", "highest")
     module, _ = attempt(lambda: __import__("torch")) if torch_too else (None, None)

@@ -87,12 +87,12 @@ def _costs(lines: list[dict[str, Any]]) -> list[str]:
         row = [_size(x)]
         for n in names:
             seconds, memory = x["compile_seconds"].get(n), x["temporary_bytes"].get(n)
-            said = [
+            entries = [
                 "-" if seconds is None else f"{seconds:.2f}",
                 "-" if memory is None else f"{memory / 2**20:.1f}",
                 f"{max(x['error'][n].values()):.0e}" if n in x["error"] else "-",
             ]
-            row.append(" / ".join(said))
+            row.append(" / ".join(entries))
         rows.append(row)
     return _table(rows)
 
@@ -106,8 +106,8 @@ def _left_out(lines: list[dict[str, Any]]) -> list[str]:
         for name, reason in x["left_out"].items():
             at = reasons.setdefault((name, reason), {}).setdefault(group(x), [])
             at.append(f"{_size(x)} {x['what']}")
-    said = []
+    entries = []
     for (name, reason), groups in reasons.items():
         where = [g if len(at) == whole[g] else f"{g} {', '.join(at)}" for g, at in groups.items()]
-        said.append(f"- {name}, {'; '.join(where)}: {reason}")
-    return said or ["Nobody."]
+        entries.append(f"- {name}, {'; '.join(where)}: {reason}")
+    return entries or ["Nobody."]

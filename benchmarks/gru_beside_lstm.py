@@ -131,11 +131,11 @@ def updating(name):
     _, _, batch, loss, _, _ = task(name)
 
     @jax.jit
-    def update(model, memory, key):
+    def update(model, opt_state, key):
         xs, target = batch(key)
-        slopes = jax.grad(lambda model: loss(outputs(model, xs), target))(model)
-        changes, memory = OPTIMISER.update(slopes, memory)
-        return optax.apply_updates(model, changes), memory
+        grads = jax.grad(lambda model: loss(outputs(model, xs), target))(model)
+        updates, opt_state = OPTIMISER.update(grads, opt_state)
+        return optax.apply_updates(model, updates), opt_state
 
     return update
 
@@ -149,11 +149,13 @@ def measuring(name):
 def train(name, network, seed, steps=None):
     """The quality on the test set at ten moments of the training; lower is better."""
     model = start(name, network, seed)
-    memory = OPTIMISER.init(model)
+    opt_state = OPTIMISER.init(model)
     steps = steps or TASKS[name][1]
     curve = []
     for i in range(steps):
-        model, memory = updating(name)(model, memory, jax.random.fold_in(jax.random.key(seed), i))
+        model, opt_state = updating(name)(
+            model, opt_state, jax.random.fold_in(jax.random.key(seed), i)
+        )
         if (i + 1) % (TASKS[name][1] // 10) == 0:
             curve.append(round(float(measuring(name)(model)), 5))
     return curve

@@ -18,15 +18,15 @@ import jaxlstm
 from peers import Job
 
 CELLS = ("mingru", "minlstm", "lru")
-WAYS = ("associative", "scan")
+IMPLEMENTATIONS = ("associative", "scan")
 
 
-def job(cell: str, batch: int, time: int, width: int, way: str, back: bool) -> Job:
+def job(cell: str, batch: int, time: int, width: int, name: str, back: bool) -> Job:
     """One program, compiled and ready to run."""
     made = getattr(jaxlstm.cells, cell)
     params = jaxlstm.init(jax.random.key(0), made, width, width, dtype=jnp.float32)
     xs, dys = jax.random.normal(jax.random.key(1), (2, time, batch, width), jnp.float32)
-    forward = lambda params, xs: jaxlstm.apply(params, xs, implementation=way)[0]
+    forward = lambda params, xs: jaxlstm.apply(params, xs, implementation=name)[0]
     both = lambda params, xs, dys: jax.vjp(forward, params, xs)[1](dys)
     args = (params, xs, dys) if back else (params, xs)
     program = jax.jit(both if back else forward).lower(*args).compile()
@@ -36,8 +36,8 @@ def job(cell: str, batch: int, time: int, width: int, way: str, back: bool) -> J
 
 
 def measure(cell: str, batch: int, time: int, width: int, back: bool, count: int) -> dict[str, Any]:
-    jobs = {way: job(cell, batch, time, width, way, back) for way in WAYS}
-    seconds = {way: float(np.median(t)) for way, t in rounds(jobs, count).items()}
+    jobs = {name: job(cell, batch, time, width, name, back) for name in IMPLEMENTATIONS}
+    seconds = {name: float(np.median(t)) for name, t in rounds(jobs, count).items()}
     line = {
         "cell": cell,
         "batch": batch,
@@ -45,7 +45,7 @@ def measure(cell: str, batch: int, time: int, width: int, back: bool, count: int
         "width": width,
         "what": "forward+backward" if back else "forward",
         "seconds": seconds,
-        "temporary_bytes": {way: j.temporary_bytes for way, j in jobs.items()},
+        "temporary_bytes": {name: j.temporary_bytes for name, j in jobs.items()},
         "ratio": seconds["scan"] / seconds["associative"],
     }
     print(*[line[k] for k in ("cell", "batch", "time", "width", "what")], f"{line['ratio']:.2f}")

@@ -21,7 +21,7 @@ from peers import Job
 
 CELLS = ("lstm", "gru", "rnn", "indrnn")
 INPUT, DELAY, SHORT = 2, 5, 50
-WAYS = ("newton", "scan")
+IMPLEMENTATIONS = ("newton", "scan")
 WHAT = ("forward", "forward+backward")  # gradients for the width 8 alone
 
 
@@ -51,14 +51,14 @@ def network(cell: str, width: int, dtype: Any, training: int) -> tuple[Any, floa
 
 
 def programs(params: Any, xs: Any, back: bool) -> dict[str, Job]:
-    def job(way: str) -> Job:
-        forward = lambda params, xs: jaxlstm.apply(params, xs, implementation=way)[0]
+    def job(name: str) -> Job:
+        forward = lambda params, xs: jaxlstm.apply(params, xs, implementation=name)[0]
         both = lambda params, xs: jax.vjp(forward, params, xs)[1](xs[:, :1] + params.w[:1, 0])
         program = jax.jit(both if back else forward).lower(params, xs).compile()
         run = lambda: jax.block_until_ready(program(params, xs))
         return Job(run, lambda: None)  # type: ignore[arg-type, return-value]
 
-    return {way: job(way) for way in WAYS}
+    return {name: job(name) for name in IMPLEMENTATIONS}
 
 
 def measure(
@@ -79,7 +79,7 @@ def measure(
         }  # fmt: skip
         for what in WHAT if width == 8 else WHAT[:1]:
             timed = rounds(programs(params, xs, what != "forward"), count)
-            line[what] = {way: float(np.median(t)) for way, t in timed.items()}
+            line[what] = {name: float(np.median(t)) for name, t in timed.items()}
     print(*line.values(), flush=True)
     return line
 

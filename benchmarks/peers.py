@@ -46,15 +46,15 @@ def weights_of(network: Any) -> tuple[Any, Any]:
 
 
 def only(case: Case, cells: Any, *allowed: str) -> None:
-    """A reason to be left out of lines of other cells, or that ask for more than is told."""
+    """A reason to be left out of lines of other cells, or that have more than it takes."""
     if case.cell not in cells:
         raise NotImplementedError(f"has no {case.cell}")
-    asked = {
+    extras = {
         "masks": case.masked, "resets": case.reset, "two layers": case.bidirectional,
         "a population": case.population, "16 bits": case.dtype != "float32",
     }  # fmt: skip
-    if missing := [name for name, value in asked.items() if value and name not in allowed]:
-        raise NotImplementedError(f"is not asked for {', '.join(missing)}")
+    if missing := [name for name, value in extras.items() if value and name not in allowed]:
+        raise NotImplementedError(f"is not measured with {', '.join(missing)}")
 
 
 def _jobs(f: Any, back: Any, weights: Any, data: Data) -> dict[str, Job]:
@@ -228,11 +228,11 @@ def torch(case: Case, data: Data, device: str = "cpu") -> dict[str, Job]:
         wait()
 
     def both() -> None:
-        wanted = xs.clone().requires_grad_()
+        inputs = xs.clone().requires_grad_()
         module.zero_grad(set_to_none=True)
-        ys, last = call(wanted)
+        ys, last = call(inputs)
         torch.autograd.backward([ys, *last], [dys, *dlast])
-        box["both"] = ys, last, wanted.grad
+        box["both"] = ys, last, inputs.grad
         wait()
 
     def array(a: Any) -> np.ndarray:
@@ -259,8 +259,8 @@ def torch(case: Case, data: Data, device: str = "cpu") -> dict[str, Job]:
         run()
         return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
 
-    ways = {"forward": (forward, result_forward), "forward+backward": (both, result_both)}
-    return {name: Job(*way, temporary_bytes=temporary(way[0])) for name, way in ways.items()}
+    runs = {"forward": (forward, result_forward), "forward+backward": (both, result_both)}
+    return {name: Job(*run, temporary_bytes=temporary(run[0])) for name, run in runs.items()}
 
 
 def onnxruntime(case: Case, data: Data) -> dict[str, Job]:

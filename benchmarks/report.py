@@ -65,7 +65,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"XLA_FLAGS: {env['xla_flags'] or 'none'}; medians of {env['rounds']} interleaved rounds.",
         "",
         "*ms* and all other columns are of the default call. Ratios are `t_other / t_default`: "
-        "above 1 the default is faster. *scan*, *deferred* and *native* are our own ways to run, "
+        "above 1 the default is faster. *scan*, *deferred* and *native* are our implementations, "
         "by name. *chain* and *product* are limits: the dependent chain of the small products "
         "alone, and one large product with all the FLOPs of the forward pass. *Compile* is XLA's "
         "part, and memory what the compiled program needs beside arguments and results; both with "
@@ -85,8 +85,8 @@ def markdown(found: dict[str, Any]) -> str:
     )
     text += ["", "Left out:", "", *reasons] if reasons else []
     failed = [f"{x['cell']} {_size(x)} {x['what']}" for x in found["lines"] if not x["accurate"]]
-    said = "; ".join(failed) if failed else "none"
-    text += ["", f"Lines further from float64 than 1.5 times the worst peer: {said}.", ""]
+    listed = "; ".join(failed) if failed else "none"
+    text += ["", f"Lines further from float64 than 1.5 times the worst peer: {listed}.", ""]
     return "\n".join(text)
 
 
@@ -143,8 +143,8 @@ def summary(found: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for cell in ("lstm", "gru"):
-        for said, names in peers.items():
-            row = [f"`{cell}`, {said}"]
+        for label, names in peers.items():
+            row = [f"`{cell}`, {label}"]
             for what in WHATS:
                 lines = [x for x in _groups(found["lines"])[cell] if x["what"] == what]
                 ran = any(names[-1] in x["median"] for x in lines)  # ONNX Runtime: forward alone

@@ -200,10 +200,10 @@ def measure(
         "compile_seconds": {n: m.compile_seconds for n, m in made.items()},
         "threads": {n: m.threads for n, m in made.items()}, "left_out": left_out,
     }  # fmt: skip
-    said = ", ".join(
+    summary = ", ".join(
         f"{n} {x['p50']:.0f}/{x['p99']:.0f}/{x['max']:.0f}" for n, x in latency.items()
     )
-    print(f"{at}: p50/p99/max us: {said}", flush=True)
+    print(f"{at}: p50/p99/max us: {summary}", flush=True)
     return line
 
 

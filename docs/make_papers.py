@@ -45,7 +45,7 @@ page was written: check a figure at its source before you rely on it.
 """
 TABLES = """## How to read the other tables
 
-*score* is the share of the test sequences that are right at every step that is asked, its mean and
+*score* is the share of the test sequences that are right at every step that counts, its mean and
 standard deviation over the seeds; *solved* counts the seeds that reached the score that is named
 below the table; *sequences* is how many sequences these had been trained on when they did, the
 median and the range; *loss* is the mean over the seeds at the end, nan where one diverged; *s/seed*

@@ -80,11 +80,11 @@ def test_the_cpu_benchmark_runs_small_and_measures_the_default_first(tmp_path):
 
 REFUSALS = """
 import gpu, numpy as np, streaming
-from cases import Case, draw
+from cases import Case, sample
 from peers import Job
 
 case = Case("lstm", 2, 3, 4, 5)
-data = draw(case)
+data = sample(case)
 true = gpu.truth(case, data)["forward"]
 job = gpu.ours(case, data)["forward"]
 assert gpu.judge(job, true, np.float32, 1e-5)

@@ -46,18 +46,18 @@ def as_users_have_it():
 
 
 def sequence(batch, row):
-    """What is asked of one sequence: `(step, wanted)`."""
-    asked = np.flatnonzero(batch.asked[:, row])
-    return [(t, np.asarray(batch.wanted)[t, row]) for t in asked]
+    """What is asked of one sequence: `(step, target)`."""
+    asked = np.flatnonzero(batch.loss_mask[:, row])
+    return [(t, np.asarray(batch.targets)[t, row]) for t in asked]
 
 
 @pytest.mark.parametrize("product", [False, True])
 def test_the_adding_problem_is_the_paper_s(product):
-    batch = adding.sequences(100, product).draw(KEY, 300)
+    batch = adding.sequences(100, product).sample(KEY, 300)
     xs = np.asarray(batch.xs)
     assert xs.shape == (110, 300, 2)
     for row in range(300):
-        ((end, wanted),) = sequence(batch, row)
+        ((end, targets),) = sequence(batch, row)
         assert 99 <= end < 110
         first, second = np.flatnonzero(xs[:, row, 1] == 1)
         assert second < 50
@@ -67,32 +67,32 @@ def test_the_adding_problem_is_the_paper_s(product):
         assert end in ends
         a, b = xs[first, row, 0], xs[second, row, 0]
         # A marked first step counts for 0 in the sum; the product leaves it as it is given.
-        np.testing.assert_allclose(wanted, a * b if product else 0.5 + (a + b) / 4, rtol=1e-5)
+        np.testing.assert_allclose(targets, a * b if product else 0.5 + (a + b) / 4, rtol=1e-5)
     assert xs[..., 0].min() < (0.01 if product else -0.99)
 
 
 def test_the_order_of_two_symbols():
-    batch = temporal_order.order(100).draw(KEY, 200)
+    batch = temporal_order.order(100).sample(KEY, 200)
     symbol = np.asarray(batch.xs).argmax(-1)
     seen = set()
     for row in range(200):
-        ((end, wanted),) = sequence(batch, row)
+        ((end, targets),) = sequence(batch, row)
         t1, t2 = np.flatnonzero((symbol[:, row] == 4) | (symbol[:, row] == 5))
         assert 10 <= t1 < 20
         assert 50 <= t2 < 60
-        assert wanted == 2 * (symbol[t1, row] - 4) + symbol[t2, row] - 4
+        assert targets == 2 * (symbol[t1, row] - 4) + symbol[t2, row] - 4
         assert symbol[0, row] == 6
         assert symbol[end, row] == 7
-        seen.add(int(wanted))
+        seen.add(int(targets))
     assert seen == {0, 1, 2, 3}
 
 
 def test_copying_asks_for_what_was_shown():
-    batch = copying.copying(20).draw(KEY, 5)
-    seen, wanted = np.asarray(batch.xs).argmax(-1), np.asarray(batch.wanted)
-    assert seen.shape == wanted.shape == (40, 5)
-    assert (wanted[-10:] == seen[:10]).all()
-    assert not wanted[:-10].any()
+    batch = copying.copying(20).sample(KEY, 5)
+    seen, targets = np.asarray(batch.xs).argmax(-1), np.asarray(batch.targets)
+    assert seen.shape == targets.shape == (40, 5)
+    assert (targets[-10:] == seen[:10]).all()
+    assert not targets[:-10].any()
     assert (seen[29] == 9).all()
     assert not seen[10:29].any()
     assert not seen[30:].any()
@@ -100,12 +100,12 @@ def test_copying_asks_for_what_was_shown():
 
 
 def test_long_time_lags():
-    batch = time_lags.lags(10).draw(KEY, 2)
-    seen, wanted = np.asarray(batch.xs).argmax(-1), np.asarray(batch.wanted)
+    batch = time_lags.lags(10).sample(KEY, 2)
+    seen, targets = np.asarray(batch.xs).argmax(-1), np.asarray(batch.targets)
     assert seen[:, 0].tolist() == [9, *range(9)]
     assert seen[:, 1].tolist() == [10, *range(9)]
-    assert wanted[:, 0].tolist() == [*range(9), 9]
-    assert wanted[:, 1].tolist() == [*range(9), 10]
+    assert targets[:, 0].tolist() == [*range(9), 9]
+    assert targets[:, 1].tolist() == [*range(9), 10]
 
 
 def accepts(text):
@@ -125,18 +125,18 @@ def accepts(text):
 
 
 def test_the_grammar_makes_its_strings():
-    batch = reber.draw(KEY, 300)
+    batch = reber.sample(KEY, 300)
     symbol = np.asarray(batch.xs).argmax(-1)
     lengths = []
     for row in range(300):
-        asked = np.flatnonzero(batch.asked[:, row])
+        asked = np.flatnonzero(batch.loss_mask[:, row])
         text = "".join(grammar.SYMBOLS[s] for s in symbol[asked, row])
-        last = grammar.SYMBOLS[int(batch.wanted.symbol[asked[-1], row])]
+        last = grammar.SYMBOLS[int(batch.targets.symbol[asked[-1], row])]
         if asked[-1] + 1 < reber.LONGEST:  # else it goes on
             assert accepts(text + last), text + last
             lengths.append(len(text) + 1)
         for t in asked:  # what came could come
-            assert batch.wanted.legal[t, row, batch.wanted.symbol[t, row]]
+            assert batch.targets.legal[t, row, batch.targets.symbol[t, row]]
     assert min(lengths) == 9
     assert not accepts("BTBTXSEPE")
     assert accepts("BTBTXSETE")
@@ -146,15 +146,15 @@ def test_strings_of_a_language_and_what_may_follow():
     batch = counting.strings(jnp.array([1, 3]), 3, 2)
     symbol = np.asarray(batch.xs).argmax(-1)
     assert symbol[:7, 1].tolist() == [0, 1, 1, 1, 2, 2, 2]
-    assert batch.asked[:, 0].tolist() == [True] * 3 + [False] * 4
-    legal = np.asarray(batch.wanted)
+    assert batch.loss_mask[:, 0].tolist() == [True] * 3 + [False] * 4
+    legal = np.asarray(batch.targets)
     # Of a, b and the end: after the start a; after an a both letters; then b, at last the end.
     assert legal[:3, 0].tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
     assert legal[:, 1].tolist() == [
         [1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]
     ]  # fmt: skip
     three = counting.strings(jnp.array([2]), 2, 3)
-    assert np.asarray(three.wanted)[:, 0].argmax(-1).tolist() == [0, 0, 0, 1, 2, 2, 3]
+    assert np.asarray(three.targets)[:, 0].argmax(-1).tolist() == [0, 0, 0, 1, 2, 2, 3]
 
 
 def experiment(name):

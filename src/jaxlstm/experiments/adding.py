@@ -2,8 +2,8 @@
 
 Each step has a number between -1 and 1 and a mark: 1 at the two numbers to be added, one among
 the first ten steps and one before the middle, -1 at the first and the last step, else 0.  A
-sequence has between T and 1.1 T steps.  At its end `0.5 + (X1 + X2) / 4` is wanted; an answer is
-right within 0.04.  A network that always answers 0.5 has a squared error of 1/24, 0.042.
+sequence has between T and 1.1 T steps.  At its end the target is `0.5 + (X1 + X2) / 4`; an answer
+is right within 0.04.  A network that always answers 0.5 has a squared error of 1/24, 0.042.
 """
 
 import math
@@ -57,7 +57,7 @@ def sequences(length: int, product: bool = False) -> Task:
     """Also the multiplication problem, whose numbers lie between 0 and 1."""
     longest = length + length // 10
 
-    def draw(key: Any, batch: int) -> Batch:
+    def sample(key: Any, batch: int) -> Batch:
         numbers, ends, first, second = jax.random.split(key, 4)
         low = 0.0 if product else -1.0
         value = jax.random.uniform(numbers, (longest, batch), jnp.float32, low, 1)
@@ -70,13 +70,13 @@ def sequences(length: int, product: bool = False) -> Task:
         value = jnp.where(at == 0, 0, value)
         mark = marked - 1.0 * (((at == 0) | (at == end)) & ~marked)
         if product:
-            wanted = jnp.prod(jnp.where(marked, value, 1), 0)
+            targets = jnp.prod(jnp.where(marked, value, 1), 0)
         else:
-            wanted = 0.5 + jnp.sum(jnp.where(marked, value, 0), 0) / 4
+            targets = 0.5 + jnp.sum(jnp.where(marked, value, 0), 0) / 4
         xs = jnp.stack([value, mark], -1).astype(jnp.float32)
-        return Batch(xs, jnp.broadcast_to(wanted, at.shape[:1] + wanted.shape), at == end)
+        return Batch(xs, jnp.broadcast_to(targets, at.shape[:1] + targets.shape), at == end)
 
-    return Task(2, 1, draw, squared, within)
+    return Task(2, 1, sample, squared, within)
 
 
 def networks(
@@ -100,7 +100,7 @@ def networks(
     return made
 
 
-LONG_MEMORY = {"lstm": {}, "gru": {"keep": "z", "write": ""}}  # what chrono is told of the gates
+LONG_MEMORY = {"lstm": {}, "gru": {"keep": "z", "write": ""}}  # the gates, as options of chrono
 UNITS = {"rnn": 49, "gru": 28, "lstm": 24}  # for about 2,600 weights each
 
 

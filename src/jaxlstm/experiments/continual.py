@@ -41,8 +41,8 @@ def errors(model: Model, key: Any, streams: int, time: int) -> tuple[Array, Arra
     """`(losses, right)` of fresh streams, `(time, streams)`, and the last state."""
     symbols, states, _ = grammar.walk(key, jnp.zeros(streams, int), WARM + time + 1)
     outputs, state = read(model, grammar.one_hot(symbols[:-1]))
-    wanted = grammar.Next(symbols[1:], jnp.asarray(grammar.LEGAL)[states[:-1]])
-    losses, right = grammar.loss(outputs, wanted), grammar.right(outputs, wanted)
+    targets = grammar.Next(symbols[1:], jnp.asarray(grammar.LEGAL)[states[:-1]])
+    losses, right = grammar.loss(outputs, targets), grammar.right(outputs, targets)
     return losses[WARM:], right[WARM:], state
 
 

@@ -1,8 +1,8 @@
-"""The copying task: ten symbols are shown, and T steps later wanted in the same order.
+"""The copying task: to repeat ten symbols in the same order, T steps later.
 
 Ten symbols of eight kinds are followed by T blanks, the last of them a sign to begin, and by ten
-more blanks, during which the ten symbols are wanted; until then blanks are.  A network that
-remembers nothing has a loss of `10 ln 8 / (T + 20)`, a mean over all steps.
+more blanks, during which the targets are the ten symbols; until then they are blanks.  A network
+that remembers nothing has a loss of `10 ln 8 / (T + 20)`, a mean over all steps.
 """
 
 import math
@@ -51,15 +51,15 @@ TRIED = (
 
 
 def copying(lag: int) -> Task:
-    def draw(key: Any, batch: int) -> Batch:
+    def sample(key: Any, batch: int) -> Batch:
         symbols = jax.random.randint(key, (10, batch), 1, 9)
         blanks = lambda n: jnp.zeros((n, batch), int)
         seen = [symbols, blanks(lag - 1), jnp.full((1, batch), 9), blanks(10)]
         xs = jax.nn.one_hot(jnp.concatenate(seen), 10, dtype=jnp.float32)
-        wanted = jnp.concatenate([blanks(lag + 10), symbols])
-        return Batch(xs, wanted, jnp.ones(wanted.shape, bool))
+        targets = jnp.concatenate([blanks(lag + 10), symbols])
+        return Batch(xs, targets, jnp.ones(targets.shape, bool))
 
-    return Task(10, 9, draw, cross_entropy, most_likely)
+    return Task(10, 9, sample, cross_entropy, most_likely)
 
 
 def runs(short: bool) -> dict[str, Run]:

@@ -46,14 +46,14 @@ def strings(n: Array, longest: int, letters: int) -> Batch:
     at = jnp.arange(letters * longest + 1)[:, None]
     # 0 is the start, 1 the letter a, and so on.
     symbol = jnp.where(at == 0, 0, 1 + (at - 1) // n)
-    asked = at <= letters * n
+    loss_mask = at <= letters * n
     xs = jax.nn.one_hot(symbol, letters + 1, dtype=jnp.float32)
     follows = 1 + at // n  # the letter of the next step, or the end
     legal = jax.nn.one_hot(follows - 1, letters + 1, dtype=jnp.float32)
     # Within the letters `a` one more may come, or the first `b`.
     free = (symbol == 1)[..., None]
     legal = jnp.where(free, jnp.arange(letters + 1) < 2, legal)
-    return Batch(xs, legal.astype(jnp.float32), asked)
+    return Batch(xs, legal.astype(jnp.float32), loss_mask)
 
 
 def loss(outputs: Array, legal: Array) -> Array:
@@ -65,17 +65,17 @@ def exact(outputs: Array, legal: Array) -> Array:
 
 
 def language(letters: int, longest: int) -> Task:
-    def draw(key: Any, batch: int) -> Batch:
+    def sample(key: Any, batch: int) -> Batch:
         n = jax.random.randint(key, (batch,), 1, longest + 1)
         return strings(n, longest, letters)
 
-    return Task(letters + 1, letters + 1, draw, loss, exact)
+    return Task(letters + 1, letters + 1, sample, loss, exact)
 
 
 def reach(model: Model, letters: int, furthest: int) -> Array:
     """The largest n up to which every string is right."""
     data = strings(jnp.arange(1, furthest + 1), furthest, letters)
-    good = jnp.all(exact(read(model, data.xs)[0], data.wanted) | ~data.asked, axis=0)
+    good = jnp.all(exact(read(model, data.xs)[0], data.targets) | ~data.loss_mask, axis=0)
     return jnp.cumprod(good).sum()
 
 

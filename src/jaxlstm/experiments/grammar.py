@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Int
 
 SYMBOLS = "BTPSXVE"
-# The inner automaton: from each state two ways, a symbol and where it leads.
+# The inner automaton: from each state two edges, a symbol and the next state.
 INNER = (
     (("B", 1), ("B", 1)),
     (("T", 2), ("P", 3)),
@@ -26,18 +26,18 @@ INNER = (
 
 
 def _automaton() -> tuple[np.ndarray, np.ndarray]:
-    """Of the embedded grammar: which symbol each way emits, and the state that it leads to.
+    """Of the embedded grammar: which symbol each edge emits, and the state that it leads to.
 
     States: 0 the start, 1 after `B`, eight within a branch `T` from 2 and `P` from 10, 18 before
     the last `E`, which leads to the start.
     """
-    ways = [(("B", 1), ("B", 1)), (("T", 2), ("P", 10))]
+    edges = [(("B", 1), ("B", 1)), (("T", 2), ("P", 10))]
     for branch, base in (("T", 2), ("P", 10)):
-        ways += [tuple((symbol, base + to) for symbol, to in pair) for pair in INNER]
-        ways += [((branch, 18), (branch, 18))]
-    ways += [(("E", 0), ("E", 0))]
-    emitted = np.array([[SYMBOLS.index(symbol) for symbol, _ in pair] for pair in ways])
-    leads = np.array([[to for _, to in pair] for pair in ways])
+        edges += [tuple((symbol, base + to) for symbol, to in pair) for pair in INNER]
+        edges += [((branch, 18), (branch, 18))]
+    edges += [(("E", 0), ("E", 0))]
+    emitted = np.array([[SYMBOLS.index(symbol) for symbol, _ in pair] for pair in edges])
+    leads = np.array([[to for _, to in pair] for pair in edges])
     return emitted, leads
 
 
@@ -69,12 +69,12 @@ def one_hot(symbols: Array) -> Array:
     return jax.nn.one_hot(symbols, len(SYMBOLS), dtype=jnp.float32)
 
 
-def loss(outputs: Array, wanted: Next) -> Array:
+def loss(outputs: Array, targets: Next) -> Array:
     """Of the symbol that came."""
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, wanted.symbol)
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, targets.symbol)
 
 
-def right(outputs: Array, wanted: Next) -> Array:
+def right(outputs: Array, targets: Next) -> Array:
     """Whether what could come is more active than all that could not."""
-    low = jnp.where(wanted.legal, outputs, jnp.inf).min(-1)
-    return low > jnp.where(wanted.legal, -jnp.inf, outputs).max(-1)
+    low = jnp.where(targets.legal, outputs, jnp.inf).min(-1)
+    return low > jnp.where(targets.legal, -jnp.inf, outputs).max(-1)

@@ -1,4 +1,4 @@
-"""The multiplication problem: the adding problem's sequences, with the product wanted.
+"""The multiplication problem: the adding problem's sequences, whose target is the product.
 
 The numbers lie between 0 and 1.  A network that always answers 1/4 has a squared error of 7/144,
 0.049.

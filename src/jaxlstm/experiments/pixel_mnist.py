@@ -67,16 +67,16 @@ def images(kind: str, every: int) -> tuple[np.ndarray, np.ndarray]:
 def pixels(every: int, tests: int) -> Task:
     train, test = images("train", every), images("t10k", every)
 
-    def draw(key: Any, batch: int) -> Batch:
+    def sample(key: Any, batch: int) -> Batch:
         seen, digits = (jnp.asarray(a) for a in (test if batch == tests else train))
         at = jax.random.randint(key, (batch,), 0, len(digits))
         at = jnp.arange(tests) if batch == tests else at  # the tests are the first ones
         time = len(seen)
-        asked = jnp.arange(time)[:, None] == time - 1
-        wanted = jnp.broadcast_to(digits[at], (time, batch))
-        return Batch(seen[:, at][..., None], wanted, jnp.broadcast_to(asked, (time, batch)))
+        loss_mask = jnp.arange(time)[:, None] == time - 1
+        targets = jnp.broadcast_to(digits[at], (time, batch))
+        return Batch(seen[:, at][..., None], targets, jnp.broadcast_to(loss_mask, (time, batch)))
 
-    return Task(1, 10, draw, cross_entropy, most_likely)
+    return Task(1, 10, sample, cross_entropy, most_likely)
 
 
 def runs(short: bool) -> dict[str, Run]:

@@ -32,15 +32,15 @@ TRIED = (
 LONGEST = 32
 
 
-def draw(key: Any, batch: int) -> Batch:
+def sample(key: Any, batch: int) -> Batch:
     start = jnp.zeros(batch, int)
     symbols, states, _ = grammar.walk(key, start, LONGEST + 1)
     over = jnp.cumsum(states == 0, axis=0) > 0
-    wanted = grammar.Next(symbols[1:], jnp.asarray(grammar.LEGAL)[states[:-1]])
-    return Batch(grammar.one_hot(symbols[:-1]), wanted, ~over[:-1])
+    targets = grammar.Next(symbols[1:], jnp.asarray(grammar.LEGAL)[states[:-1]])
+    return Batch(grammar.one_hot(symbols[:-1]), targets, ~over[:-1])
 
 
-TASK = Task(7, 7, draw, grammar.loss, grammar.right)
+TASK = Task(7, 7, sample, grammar.loss, grammar.right)
 CELLS = {
     "rnn": (jaxlstm.rnn, 18),
     "elman": (jaxlstm.rnn, 18),

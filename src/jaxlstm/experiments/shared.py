@@ -39,11 +39,11 @@ class Verdict(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Sequences, what is wanted of them, and at which steps."""
+    """Sequences, their targets, and the steps that count in the loss and the score."""
 
     xs: Float[Array, "time batch features"]
-    wanted: Any
-    asked: Bool[Array, "time batch"]
+    targets: Any
+    loss_mask: Bool[Array, "time batch"]
 
 
 class Task(NamedTuple):
@@ -51,9 +51,9 @@ class Task(NamedTuple):
 
     features: int
     outputs: int
-    draw: Callable[[Any, int], Batch]  # key, how many sequences
-    loss: Callable[[Array, Any], Array]  # outputs, wanted -> (time, batch)
-    right: Callable[[Array, Any], Array]  # outputs, wanted -> (time, batch)
+    sample: Callable[[Any, int], Batch]  # key, how many sequences
+    loss: Callable[[Array, Any], Array]  # outputs, targets -> (time, batch)
+    right: Callable[[Array, Any], Array]  # outputs, targets -> (time, batch)
 
 
 class Model(NamedTuple):
@@ -68,7 +68,7 @@ class Run(NamedTuple):
     """How one network learns: adam, until every seed has solved the task or the steps are done."""
 
     init: Callable[[Any], tuple[Any, Any]]  # key -> weights, what is carried from step to step
-    loss: Callable[[Any, Any, Any], tuple[Array, Any]]  # weights, carried, key
+    loss: Callable[[Any, Any, Any], tuple[Array, Any]]  # weights, carry, key
     test: Callable[[Any], tuple[Array, Array]]  # weights -> loss, score between 0 and 1
     optimizer: Any
     steps: int
@@ -137,23 +137,23 @@ def learning(
 ) -> Run:
     """How a network of one cell learns a task; `change(key, network)` is done to it before."""
 
-    def draw(key: Any) -> tuple[Model, None]:
+    def sample(key: Any) -> tuple[Model, None]:
         first, second = jax.random.split(key)
         model = init(first, cell, task.features, hidden, task.outputs, **options)
         if change:
             model = model._replace(network=change(second, model.network))
         return model, None
 
-    def asked(model: Model, data: Batch) -> tuple[Array, Array]:
+    def evaluate(model: Model, data: Batch) -> tuple[Array, Array]:
         outputs, _ = read(model, data.xs)
-        mean = jnp.sum(task.loss(outputs, data.wanted) * data.asked) / data.asked.sum()
-        return mean, jnp.mean(jnp.all(task.right(outputs, data.wanted) | ~data.asked, axis=0))
+        mean = jnp.sum(task.loss(outputs, data.targets) * data.loss_mask) / data.loss_mask.sum()
+        return mean, jnp.mean(jnp.all(task.right(outputs, data.targets) | ~data.loss_mask, axis=0))
 
-    def loss(model: Model, carried: None, key: Any) -> tuple[Array, None]:
-        return asked(model, task.draw(key, batch))[0], None
+    def loss(model: Model, carry: None, key: Any) -> tuple[Array, None]:
+        return evaluate(model, task.sample(key, batch))[0], None
 
     def test(model: Model) -> tuple[Array, Array]:
-        return asked(model, task.draw(jax.random.key(1234), tests))
+        return evaluate(model, task.sample(jax.random.key(1234), tests))
 
     recipe = (
         f"{cell}, {hidden} units, batches of {batch}, {steps:,} steps, learning rate {rate:g}, "
@@ -161,7 +161,7 @@ def learning(
     )
     more = [note, *(f"{name} {value}" for name, value in options.items())]
     return Run(
-        draw, loss, test, optimizer or adam(steps, rate), steps, every, batch, solved,
+        sample, loss, test, optimizer or adam(steps, rate), steps, every, batch, solved,
         ", ".join([recipe, *filter(None, more)]),
     )  # fmt: skip
 
@@ -202,33 +202,33 @@ def fit(
     """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     first, data = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
-    weights, carried = jax.jit(jax.vmap(run.init))(first)
-    memory = jax.vmap(run.optimizer.init)(weights)
+    weights, carry = jax.jit(jax.vmap(run.init))(first)
+    opt_state = jax.vmap(run.optimizer.init)(weights)
 
-    def update(weights: Any, memory: Any, carried: Any, key: Any) -> tuple[Any, ...]:
-        (loss, carried), grads = jax.value_and_grad(run.loss, has_aux=True)(weights, carried, key)
-        updates, memory = run.optimizer.update(grads, memory, weights)
-        return (optax.apply_updates(weights, updates), memory, carried), loss
+    def update(weights: Any, opt_state: Any, carry: Any, key: Any) -> tuple[Any, ...]:
+        (loss, carry), grads = jax.value_and_grad(run.loss, has_aux=True)(weights, carry, key)
+        updates, opt_state = run.optimizer.update(grads, opt_state, weights)
+        return (optax.apply_updates(weights, updates), opt_state, carry), loss
 
-    def several(weights: Any, memory: Any, carried: Any, start: Any, keys: Any) -> Any:
+    def several(weights: Any, opt_state: Any, carry: Any, start: Any, keys: Any) -> Any:
         def step(state: Any, i: Any) -> Any:
-            weights, memory, carried = state
+            weights, opt_state, carry = state
             at = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            return jax.vmap(update)(weights, memory, carried, at)
+            return jax.vmap(update)(weights, opt_state, carry, at)
 
-        return jax.lax.scan(step, (weights, memory, carried), start + jnp.arange(run.every))
+        return jax.lax.scan(step, (weights, opt_state, carry), start + jnp.arange(run.every))
 
     several, test = jax.jit(several), jax.jit(jax.vmap(run.test))
     about: dict[str, Any] = {"recipe": run.recipe, "name": name, "seeds": list(seeds)}
-    state, saved = restored(path, (weights, memory, carried), about)
-    weights, memory, carried = state
+    state, saved = restored(path, (weights, opt_state, carry), about)
+    weights, opt_state, carry = state
     curves: list[list[tuple[int, float, float]]] = saved.get("curves", [[] for _ in seeds])
     done, before = saved.get("done", 0), saved.get("seconds", 0.0)
     unfinished: dict[str, str] = {}
     began = kept = time.perf_counter()
     with tqdm(total=run.steps, desc=name, mininterval=1.0, initial=done) as bar:
         while done < run.steps:
-            (weights, memory, carried), _ = several(weights, memory, carried, done, data)
+            (weights, opt_state, carry), _ = several(weights, opt_state, carry, done, data)
             done += run.every
             for curve, loss, score in zip(curves, *test(weights)):
                 curve.append((done * run.batch, float(loss), float(score)))
@@ -239,7 +239,7 @@ def fit(
             if pressed or time.perf_counter() - kept > 60:
                 kept = time.perf_counter()
                 now = {"curves": curves, "done": done, "seconds": before + kept - began}
-                keep(path, (weights, memory, carried), about | now)
+                keep(path, (weights, opt_state, carry), about | now)
             if pressed and done < run.steps:
                 unfinished["unfinished"] = f"{done:,} of {run.steps:,} steps"
                 break
@@ -487,19 +487,19 @@ def thousands() -> Any:
     return EngFormatter(sep="")
 
 
-def cross_entropy(outputs: Array, wanted: Array) -> Array:
+def cross_entropy(outputs: Array, targets: Array) -> Array:
     """Of whole numbers, the classes."""
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, wanted)
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
 
 
-def most_likely(outputs: Array, wanted: Array) -> Array:
-    return outputs.argmax(-1) == wanted
+def most_likely(outputs: Array, targets: Array) -> Array:
+    return outputs.argmax(-1) == targets
 
 
-def squared(outputs: Array, wanted: Array) -> Array:
-    return jnp.square(outputs[..., 0] - wanted)
+def squared(outputs: Array, targets: Array) -> Array:
+    return jnp.square(outputs[..., 0] - targets)
 
 
-def within(outputs: Array, wanted: Array) -> Array:
+def within(outputs: Array, targets: Array) -> Array:
     """As Hochreiter and Schmidhuber count: an error below 0.04."""
-    return jnp.abs(outputs[..., 0] - wanted) < 0.04
+    return jnp.abs(outputs[..., 0] - targets) < 0.04

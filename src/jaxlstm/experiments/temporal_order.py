@@ -36,7 +36,7 @@ def order(length: int) -> Task:
     """With the paper's proportions: 100 steps to 110."""
     longest = length + length // 10
 
-    def draw(key: Any, batch: int) -> Batch:
+    def sample(key: Any, batch: int) -> Batch:
         noise, ends, first, second, kinds = jax.random.split(key, 5)
         between = lambda key, a, b: jax.random.randint(key, (batch,), a * length, b * length) // 10
         t1, t2 = between(first, 1, 2), between(second, 5, 6)
@@ -50,7 +50,7 @@ def order(length: int) -> Task:
         xs = jax.nn.one_hot(symbol, 8, dtype=jnp.float32)
         return Batch(xs, jnp.broadcast_to(2 * x + y, symbol.shape), at == end)
 
-    return Task(8, 4, draw, cross_entropy, most_likely)
+    return Task(8, 4, sample, cross_entropy, most_likely)
 
 
 TRIED = (

@@ -1,8 +1,8 @@
 """Long time lags: the last of p + 1 symbols is the first one, and p - 1 others stand between.
 
 There are two sequences only, `(y, a_1, ..., a_{p-1}, y)` and `(x, a_1, ..., a_{p-1}, x)`, and the
-next symbol is always wanted.  An answer counts as right if its probability is above 3/4; a network
-that has not kept the first symbol is right on at most one of the two.
+target is always the next symbol.  An answer counts as right if its probability is above 3/4; a
+network that has not kept the first symbol is right on at most one of the two.
 """
 
 import jax
@@ -36,17 +36,17 @@ TRIED = (
     "then stay on a plateau where both sequences get the same answer (a loss of ln 2 / 101, "
     "0.0069). With 8 or 16 units, other learning rates (0.005, 0.02), other biases of the input "
     "gates (0, -3) or smaller initial weights, no more seeds of the cell of 1997 left that "
-    "plateau. With 32 units and only the last symbol asked for, all five of them solve p = 100 "
+    "plateau. With 32 units and only the last symbol as a target, all five of them solve p = 100 "
     "within 600 sequences, and so do all five simple networks, whose recurrent matrix starts "
     "orthogonal here, within 200: a lag of 100 without noise is in itself no obstacle to a "
     "network that starts like that."
 )
 
 
-def sure(outputs: Array, wanted: Array) -> Array:
+def sure(outputs: Array, targets: Array) -> Array:
     """An error below 0.25, as the paper asks: a guess that happens to be right does not count."""
     chance = jax.nn.softmax(outputs)
-    return jnp.take_along_axis(chance, wanted[..., None], -1)[..., 0] > 0.75
+    return jnp.take_along_axis(chance, targets[..., None], -1)[..., 0] > 0.75
 
 
 def lags(p: int) -> Task:
