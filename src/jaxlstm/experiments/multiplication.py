@@ -14,11 +14,14 @@ PUBLISHED = (
     "LSTM (93 weights), T = 100: 139 of 2,560 wrong after 482,000 sequences, 14 after 1,273,000"
 )
 TRIED = (
-    "Right within 0.04 is more to ask of a product than of a sum, and the loss was still falling "
-    "when the steps, a sixth of the paper's sequences, were done. Tried since: at a learning rate "
-    "of 0.01 the LSTM with chrono initialisation is right on 84 to 99 % (the mean of five seeds "
-    "is 90 %) after only 800 of 4,000 steps, at which that run was stopped; so more can be had of "
-    "it than this table shows."
+    "The first runs, 2,500 steps at a learning rate of 0.003, left this undecided: no seed of "
+    "either LSTM reached the score of 0.98, in the mean they were right on 84 % (chrono "
+    "initialisation) and 91 % (the cell of 1997), and the loss was still falling. With 0.01 one of "
+    "two seeds with chrono initialisation reached 0.98 within 2,500 steps and the other came to "
+    "0.977; so 0.01 and up to 4,000 steps were chosen for both LSTMs. The simple network kept its "
+    "rate of 0.001 and got the 4,000 steps too. Right within 0.04 is more to ask of a product than "
+    "of a sum. The score of 0.98 lies between the two that the paper gives: 139 of 2,560 wrong "
+    "are 0.946, and 14 are 0.995."
 )
 
 
@@ -28,4 +31,4 @@ def runs(short: bool) -> dict[str, Run]:
     if short:
         return adding.networks(task, length, 900, ("rnn", "lstm chrono"), tests=256, solved=0.9)
     names = "rnn", "lstm chrono", "lstm 1997"
-    return adding.networks(task, length, 2500, names, tests=2560, solved=0.98)
+    return adding.networks(task, length, 4000, names, tests=2560, solved=0.98, rates=adding.FASTER)
