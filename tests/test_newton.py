@@ -53,7 +53,7 @@ def agrees(params, xs, state, rtol=1e-12, **options):
 def way_of(params, xs):
     """How `newton` would run a layer."""
     seen = []
-    look = lambda node, problem: (seen.append(newton._way(problem)), unroll(node, problem))[1]
+    look = lambda node, problem: (seen.append(newton._method(problem)), unroll(node, problem))[1]
     plan = Plan(implementation=("scan",))
     jax.eval_shape(lambda p: start(Arguments(p, xs), plan, look), params)
     (way,) = seen

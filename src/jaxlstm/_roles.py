@@ -216,8 +216,8 @@ def _role_by_name(name: str, of_a_layer: bool) -> str:
             kinds = {_role(dict(cell.weights).get(name[8:])) for cell in _cells_with(name[8:])}
             return kinds.pop() if len(kinds) == 1 else "other"
     words = name.split("_")
-    said = {role for kind in _kinds(Node) for k, role in kind.roles.items() if k in words}
-    return said.pop() if len(said) == 1 else "other"
+    roles = {role for kind in _kinds(Node) for k, role in kind.roles.items() if k in words}
+    return roles.pop() if len(roles) == 1 else "other"
 
 
 def _cells_with(weight: str) -> list[Cell]:

@@ -14,7 +14,7 @@ from .._layer import are_of_rows, take, take_some
 from .._node import Problem, State, StepNode
 
 
-class Parts(NamedTuple):
+class Preactivations(NamedTuple):
     """`u` and `v` of one step, or of all, as they are stored; None for no gate."""
 
     sums: PyTree  # `u + v`, of the gates that the equations take by it alone
@@ -65,12 +65,12 @@ def abstract_step(problem: Problem) -> tuple[StepNode, State, PyTree, PyTree]:
     node, xs, noisy = problem.single, problem.xs, problem.controls.noise is not None
     batch = (1,) * (len(xs.shape) - 2)
 
-    def parts(node: StepNode, x: Array) -> tuple[State, PyTree, PyTree]:
+    def once(node: StepNode, x: Array) -> tuple[State, PyTree, PyTree]:
         noise = node.noise(jax.random.key(0), batch) if noisy else None
         return node.initial_state(batch), node.project(x), noise
 
     x = jax.ShapeDtypeStruct((*batch, xs.shape[-1]), xs.dtype)
-    s, u, noise = jax.eval_shape(parts, node, x)
+    s, u, noise = jax.eval_shape(once, node, x)
     return node, s, u, noise
 
 
@@ -180,39 +180,39 @@ def _apart(program: ClosedJaxpr, operands: list[tuple[str, jax.ShapeDtypeStruct]
     return apart
 
 
-def split(groups: Groups, u: PyTree, vs: list[Array]) -> Parts:
+def split(groups: Groups, u: PyTree, vs: list[Array]) -> Preactivations:
     """`u` and `v` as they are stored."""
     if not groups.gates:
-        return Parts(None, u, tuple(vs))
+        return Preactivations(None, u, tuple(vs))
     products = zip(groups.calls, groups.summed, vs, strict=True)
     summed = [(gates, take_some(v, names, gates)) for names, gates, v in products]
     sums = None
     if groups.sums:
         sums = take(u, groups.gates, groups.sums) + rows(groups.sums, summed)
     v = tuple(map(take_some, vs, groups.calls, groups.v))
-    return Parts(sums, take_some(u, groups.gates, groups.u), v)
+    return Preactivations(sums, take_some(u, groups.gates, groups.u), v)
 
 
-def plus(a: Parts, b: Parts) -> Parts:
-    """The sum of the parts of `u` and of those of `v`."""
+def plus(a: Preactivations, b: Preactivations) -> Preactivations:
+    """The sum of those of the inputs and those of the products."""
     add = lambda x, y: y if x is None else x if y is None else x + y
-    return Parts(add(a.sums, b.sums), a.u, b.v)
+    return Preactivations(add(a.sums, b.sums), a.u, b.v)
 
 
-def u_of(groups: Groups, parts: Parts) -> PyTree:
+def u_of(groups: Groups, pre: Preactivations) -> PyTree:
     """`u` as the equations take it; of a summed gate, the sum."""
     if not groups.gates:
-        return parts.u
-    return rows(groups.gates, [(groups.sums, parts.sums), (groups.u, parts.u)])
+        return pre.u
+    return rows(groups.gates, [(groups.sums, pre.sums), (groups.u, pre.u)])
 
 
-def v_of(groups: Groups, parts: Parts, call: int) -> Array:
+def v_of(groups: Groups, pre: Preactivations, call: int) -> Array:
     """A product as the equations take it; of a summed gate, zero."""
     if not groups.gates:
-        return parts.v[call]
-    of_a_gate = parts.u if parts.sums is None else parts.sums
+        return pre.v[call]
+    of_a_gate = pre.u if pre.sums is None else pre.sums
     zeros = jnp.zeros_like(of_a_gate[..., 0, :])
-    return rows(groups.calls[call], [(groups.v[call], parts.v[call])], zeros)
+    return rows(groups.calls[call], [(groups.v[call], pre.v[call])], zeros)
 
 
 def rows(

@@ -56,12 +56,12 @@ def run(problem: Problem) -> tuple[Array, State]:
         states = cell.remember(like, memories, read)
         return states[0].astype(xs.dtype), jax.tree.map(lambda s: s[end], states)
     # What is read from the memory is kept under the mask, as the memory itself is; nothing is
-    # read from a memory that is only kept, which may be NaN.
+    # read from a memory that a step only keeps, which may be NaN.
     fresh = tuple(jnp.broadcast_to(m, c.shape) for m, c in zip(cell.memory(initial), memories))
     ys = cell.remember(like, where(mask, memories, fresh), read)[0]
     ended = tuple(c[end] for c in memories)
-    kept = _kept(ys, state[0], initial[0], controls, reverse)
-    last = cell.remember(state, ended, lambda *_: kept)
+    output = _last_output(ys, state[0], initial[0], controls, reverse)
+    last = cell.remember(state, ended, lambda *_: output)
     return ys.astype(xs.dtype), last
 
 
@@ -101,7 +101,9 @@ def _after_in_episode(first: Episodic, second: Episodic) -> Episodic:
     return a2 * of(a1), a2 * of(b1) + b2, anew1 | anew2
 
 
-def _kept(ys: Array, before: Array, initial: Array, controls: Controls, reverse: bool) -> Array:
+def _last_output(
+    ys: Array, before: Array, initial: Array, controls: Controls, reverse: bool
+) -> Array:
     """The output after the last step: that of the last one that was not masked, or reset."""
     mask = controls.mask
     assert mask is not None

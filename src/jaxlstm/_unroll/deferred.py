@@ -44,7 +44,7 @@ from .._layer import Layer, are_of_rows, for_a_loop, for_loops, for_rows
 from .._node import Controls, Problem, State, StepNode
 from .._options import at_least
 from .._types import Tree
-from ._groups import Groups, Parts, groups_of, plus, rows, split, u_of, v_of, without_sums
+from ._groups import Groups, Preactivations, groups_of, plus, rows, split, u_of, v_of, without_sums
 
 
 def refusal(problem: Problem) -> str | None:
@@ -127,7 +127,7 @@ class Residuals(NamedTuple):
 
     job: Job
     before: State
-    parts: Parts
+    preactivations: Preactivations
     hs: tuple[Array | None, ...]  # what each product is made of; None: the state's first field
 
 
@@ -188,25 +188,25 @@ def _added(a: Array, b: Array) -> Array:
     return a + b if differentiable(a) else a
 
 
-def _inputs(groups: Groups, node: StepNode, xs: Array) -> Parts:
+def _inputs(groups: Groups, node: StepNode, xs: Array) -> Preactivations:
     """`u`, of one step or of all, by a product for each group.
 
     For all steps two products are as fast as one, and their cotangents come in parts too, not
     copied to be joined.
     """
     if not node.gates:
-        return Parts(None, node.project(xs), ())
+        return Preactivations(None, node.project(xs), ())
     one = lambda gates: node.project(xs, gates) if gates else None
-    return Parts(one(groups.sums), one(groups.u), ())
+    return Preactivations(one(groups.sums), one(groups.u), ())
 
 
-def _products(groups: Groups, node: StepNode, hs: tuple[Array, ...]) -> Parts:
+def _products(groups: Groups, node: StepNode, hs: tuple[Array, ...]) -> Preactivations:
     """`v`, of all steps, by a product for each group."""
     one = lambda h, gates: node.recur(h, gates) if gates else None
     sums = map(one, hs, groups.summed)
     v = tuple(map(one, hs, groups.v))
     summed = rows(groups.sums, zip(groups.summed, sums)) if groups.sums else None
-    return Parts(summed, None, v)
+    return Preactivations(summed, None, v)
 
 
 def _loop(loop: Loop, job: Job, emit: Callable[..., PyTree]) -> tuple[State, PyTree]:
@@ -244,17 +244,17 @@ def values(loop: Loop, job: Job) -> Outs:
 
 def residuals(loop: Loop, job: Job) -> tuple[Outs, Residuals]:
     def emit(s: State, u: PyTree, hs: list[Array], vs: list[Array], new: State) -> PyTree:
-        kept = tuple(None if h is s[0] else h for h in hs)
-        return _output(job, new), s, split(loop.groups, u, vs), kept
+        operands = tuple(None if h is s[0] else h for h in hs)
+        return _output(job, new), s, split(loop.groups, u, vs), operands
 
     last, (ys, *rest) = _loop(loop, job, emit)
     return (last, ys), Residuals(job, *rest)
 
 
-def tangents(loop: Loop, kept: Residuals, d: Tangents) -> Outs:
+def tangents(loop: Loop, res: Residuals, d: Tangents) -> Outs:
     groups, d = loop.groups, instantiated(d)
-    node, xs, controls = kept.job.node, kept.job.xs, kept.job.controls
-    hs = tuple(kept.before[0] if h is None else h for h in kept.hs)
+    node, xs, controls = res.job.node, res.job.xs, res.job.controls
+    hs = tuple(res.before[0] if h is None else h for h in res.hs)
 
     # Those of the inputs and of the weights, for all time at once.
     into_u = functools.partial(_inputs, groups)
@@ -269,7 +269,7 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> Outs:
         fixed: PyTree,
         node: StepNode,
         s: State,
-        parts: Parts,
+        pre: Preactivations,
         varying: PyTree,
         zero: Array | None = None,
     ) -> State:
@@ -286,25 +286,25 @@ def tangents(loop: Loop, kept: Residuals, d: Tangents) -> Outs:
             if zero is not None:
                 h = h + vary_alike(zero.astype(h.dtype), h)
             # Inside `shard_map` a value must vary over what its tangent varies over.
-            return recalled(h, vary_alike(v_of(groups, parts, i), (node, parts, h)))
+            return recalled(h, vary_alike(v_of(groups, pre, i), (node, pre, h)))
 
-        return node.step(s, u_of(groups, parts), recur, combine(varying, fixed))
+        return node.step(s, u_of(groups, pre), recur, combine(varying, fixed))
 
     if groups.prints:  # which the loop before has done
         point = without_prints(point)
 
     def body(ds: State, at: PyTree) -> tuple[State, Array]:
-        before, parts, dparts, now, varying, fixed, dnoise, dstep = at
+        before, pre, dpre, now, varying, fixed, dnoise, dstep = at
         ds = ds if now.reset is None else where(now.reset, d.initial, ds)
         f = lambda rows, *given: point(fixed, put(rows), *given)
-        dnew = jax.jvp(f, (rows, before, parts, varying), (drows, ds, dparts, dnoise))[1]
+        dnew = jax.jvp(f, (rows, before, pre, varying), (drows, ds, dpre, dnoise))[1]
         dnew = dnew if dstep is None else jax.tree.map(_added, dnew, dstep)
         ds = where(now.mask, dnew, ds)
-        return ds, _output(kept.job, ds)
+        return ds, _output(res.job, ds)
 
-    dsteps = _of_own(point, d.node, kept, varying, fixed) if groups.own else None
+    dsteps = _of_own(point, d.node, res, varying, fixed) if groups.own else None
     body = jax.checkpoint(body, prevent_cse=False)
-    steps = (kept.before, kept.parts, plus(du, dv), controls._replace(noise=None))
+    steps = (res.before, res.preactivations, plus(du, dv), controls._replace(noise=None))
     steps = (*steps, varying, fixed, partition(d.noise)[0], dsteps)
     return over_time(body, d.state, steps, loop.reverse)
 
@@ -322,7 +322,7 @@ def _rows(node: Tree) -> tuple[list[Array], Callable[[list[Array]], Tree]]:
 
 
 def _of_own(
-    point: Callable[..., State], dnode: PyTree, kept: Residuals, varying: PyTree, fixed: PyTree
+    point: Callable[..., State], dnode: PyTree, res: Residuals, varying: PyTree, fixed: PyTree
 ) -> State:
     """What the tangents of weights that a step has beside those of rows add to each state.
 
@@ -331,21 +331,21 @@ def _of_own(
     rows, put = _rows(dnode)
     weights, back = for_a_loop(put([*map(jnp.zeros_like, rows)]))
     wides, tree = jax.tree.flatten(weights)
-    time, node = kept.job.xs.shape[0], kept.job.node
+    time, node = res.job.xs.shape[0], res.job.node
     # Where the step makes them narrow, each step has its own, to be summed wide.
     pairs = enumerate(zip(wides, jax.tree.leaves(dnode), strict=True))
     each = {i: jnp.broadcast_to(a, (time, *a.shape)) for i, (a, b) in pairs if a.dtype != b.dtype}
 
     def one(at: PyTree, own: dict[int, Array]) -> State:
-        before, parts, varying, fixed = at
+        before, pre, varying, fixed = at
         given = back(tree.unflatten([own.get(i, a) for i, a in enumerate(wides)]))
         # The operand of a product must have a tangent, be it zero: else its rule is left to be
         # found by the next derivative.
-        f = lambda node, zero: point(fixed, node, before, parts, varying, zero)
-        zero = jnp.zeros((), kept.job.xs.dtype)
+        f = lambda node, zero: point(fixed, node, before, pre, varying, zero)
+        zero = jnp.zeros((), res.job.xs.dtype)
         return jax.jvp(f, (node, zero), (given, zero))[1]
 
-    return jax.checkpoint(jax.vmap(one))((kept.before, kept.parts, varying, fixed), each)
+    return jax.checkpoint(jax.vmap(one))((res.before, res.preactivations, varying, fixed), each)
 
 
 PLAIN = Engine(values, residuals, tangents)

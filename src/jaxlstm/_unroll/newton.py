@@ -76,7 +76,7 @@ class NewtonReport(NamedTuple):
 Carried: TypeAlias = tuple[State, Array, Array, NewtonReport]  # state, errors, going, report
 
 
-class Way(NamedTuple):
+class Method(NamedTuple):
     """How a problem is solved, known when it is traced."""
 
     unitwise: bool  # blocks of the Jacobian, one for each unit; else one block
@@ -140,7 +140,7 @@ def reported(problem: Problem) -> tuple[Array, State, NewtonReport]:
     node = for_rows(for_loops(node), xs, node.spatial_axes)
     ahead = lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0) if reverse else a, tree)
     job = Job(node, problem.initial, problem.state, *ahead((xs, problem.controls)))
-    states, report = solution(_way(problem), job)
+    states, report = solution(_method(problem), job)
     last = jax.tree.map(lambda a: a[-1], states)
     return ahead(states[0].astype(xs.dtype)), last, _read(report)
 
@@ -151,7 +151,7 @@ def _read(report: NewtonReport) -> NewtonReport:
     return jax.lax.stop_gradient(report)._replace(rounds=rounds, fell_back=fell_back)
 
 
-def _way(problem: Problem) -> Way:
+def _method(problem: Problem) -> Method:
     xs, fields = problem.xs, jax.tree.leaves(problem.state)
     batch = xs.shape[1 : -1 - problem.node.spatial_axes]
     sizes = [math.prod(a.shape[len(batch) :]) for a in fields]
@@ -163,7 +163,7 @@ def _way(problem: Problem) -> Way:
     rows = math.prod(n for n in batch if isinstance(n, int))
     each = max(rows, 1) * sum(sizes) * side * fields[0].dtype.itemsize
     blocks = -(-xs.shape[0] * each // BYTES)
-    return Way(unitwise, exact, -(-xs.shape[0] // blocks))
+    return Method(unitwise, exact, -(-xs.shape[0] // blocks))
 
 
 # What computes number by number.
@@ -245,8 +245,8 @@ class Layout(NamedTuple):
         )
 
 
-def _layout(way: Way, job: Job) -> Layout:
-    return Layout(way.unitwise, job.state, job.xs.ndim - 2 - job.node.spatial_axes)
+def _layout(method: Method, job: Job) -> Layout:
+    return Layout(method.unitwise, job.state, job.xs.ndim - 2 - job.node.spatial_axes)
 
 
 def _steps(job: Job, before: State, recur: Recur | None = None) -> State:
@@ -317,9 +317,9 @@ class Guess(NamedTuple):
     settled: Array  # whether residuals are rounding, and the errors known, or known to be large
 
 
-def _newton(way: Way, job: Job, start_errors: Array, going: Array) -> Guess:
+def _newton(method: Method, job: Job, start_errors: Array, going: Array) -> Guess:
     """The states of a block of time, given the errors in the state before it."""
-    layout = _layout(way, job)
+    layout = _layout(method, job)
     start = layout.pack(job.state, 0)
     dtype, shape = start.dtype, (job.xs.shape[0], *start.shape)
     noise = jax.random.rademacher(
@@ -351,7 +351,7 @@ def _newton(way: Way, job: Job, start_errors: Array, going: Array) -> Guess:
         known = (unknown <= 0.5) | large
         settled = jnp.all(in_units(r) <= RESIDUAL) & known
 
-        if not way.exact:
+        if not method.exact:
             product = _of_units_alone(job.node)
             _, tangent_of_units = jax.linearize(lambda s: _steps(job, s, product), before)
             own = lambda d: layout.pack(tangent_of_units(layout.unpack(d)))
@@ -386,18 +386,18 @@ def _newton(way: Way, job: Job, start_errors: Array, going: Array) -> Guess:
     return jax.lax.while_loop(more, again, vary_alike(first, (job, start_errors, going)))
 
 
-def _in_blocks(way: Way, job: Job, *others: PyTree) -> tuple[PyTree, ...]:
+def _in_blocks(method: Method, job: Job, *others: PyTree) -> tuple[PyTree, ...]:
     """Inputs, controls and others, cut into blocks of time; masked steps fill the last."""
     xs, controls, time = job.xs, job.controls, job.xs.shape[0]
-    count = -(-time // way.steps)
-    rest = count * way.steps - time
+    count = -(-time // method.steps)
+    rest = count * method.steps - time
     if rest and controls.mask is None:
         rows = xs.shape[: xs.ndim - 1 - job.node.spatial_axes]
         controls = controls._replace(mask=vary_alike(jnp.ones(rows, bool), xs))
 
     def cut(a: Array) -> Array:
         a = jnp.concatenate([a, jnp.zeros_like(a[:rest])]) if rest else a
-        return a.reshape(count, way.steps, *a.shape[1:])
+        return a.reshape(count, method.steps, *a.shape[1:])
 
     return jax.tree.map(cut, (xs, controls, *others))
 
@@ -417,14 +417,14 @@ def _joined(blocks: Tree, time: int) -> Tree:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def solution(way: Way, job: Job) -> tuple[State, NewtonReport]:
+def solution(method: Method, job: Job) -> tuple[State, NewtonReport]:
     """The state after every step, and a report of floats."""
-    layout = _layout(way, job)
+    layout = _layout(method, job)
 
     def body(carry: Carried, part: PyTree) -> tuple[Carried, State]:
         state, errors, going, report = carry
         here = job._replace(state=state, xs=part[0], controls=part[1])
-        found = _newton(way, here, errors, going)
+        found = _newton(method, here, errors, going)
         going = going & found.settled & (found.amplification <= AMPLIFIED)
         report = NewtonReport(
             jnp.maximum(report.rounds, found.rounds),
@@ -439,7 +439,7 @@ def solution(way: Way, job: Job) -> tuple[State, NewtonReport]:
     errors = jnp.zeros_like(layout.pack(job.state, 0))
     zero = jnp.zeros((), errors.dtype)
     carry = (job.state, errors, jnp.ones((), bool), NewtonReport(zero, zero, zero, zero))
-    carry, blocks = _over_blocks(body, vary_alike(carry, job), _in_blocks(way, job))
+    carry, blocks = _over_blocks(body, vary_alike(carry, job), _in_blocks(method, job))
     _, _, solved, report = carry
     states = _joined(blocks, job.xs.shape[0])
     mixed = lambda: jax.tree.map(functools.partial(jnp.where, solved), states, _by_scan(job))
@@ -477,12 +477,12 @@ def _by_scan(job: Job) -> State:
 
 @solution.defjvp
 def _rule(
-    way: Way, primals: tuple[Job], tangents: tuple[Job]
+    method: Method, primals: tuple[Job], tangents: tuple[Job]
 ) -> tuple[tuple[State, NewtonReport], tuple[State, NewtonReport]]:
     """The derivative of the solution: `ds_t = A_t ds_{t-1} + df_t`."""
     (job,), (d,) = primals, tangents
-    layout = _layout(way, job)
-    states, report = solution(way, job)
+    layout = _layout(method, job)
+    states, report = solution(method, job)
     varying, fixed = partition(job.controls.noise)
     dvarying, _ = partition(d.controls.noise)
     before = _shifted(job.state, states)
@@ -518,14 +518,14 @@ def _rule(
             steps = (before, df, here.node.project(here.xs), here.controls)
             return over_time(one, ds, steps, False)[1]
 
-        if way.exact:
+        if method.exact:
             out = jax.lax.cond(_by_all(report.fell_back == 0), parallel, sequential, ds, df)
         else:
             out = sequential(ds, df)
         return jax.tree.map(lambda a: a[-1], out), out
 
     parts = _in_blocks(
-        way, job._replace(controls=job.controls._replace(noise=None)),
+        method, job._replace(controls=job.controls._replace(noise=None)),
         before, varying, fixed, d.xs, dvarying,
     )  # fmt: skip
     _, blocks = _over_blocks(jax.checkpoint(body), d.state, parts)

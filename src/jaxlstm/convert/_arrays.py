@@ -17,7 +17,7 @@ def array(name: str, a: PyTree) -> np.ndarray:
     if getattr(a, "is_quantized", False):
         raise TypeError(f"`{name}` is a quantised tensor: give its values, `tensor.dequantize()`.")
     try:
-        if hasattr(a, "detach"):  # PyTorch, where gradients are asked for, of any device
+        if hasattr(a, "detach"):  # PyTorch, with gradients or not, of any device
             a = a.detach().cpu()
         if str(getattr(a, "dtype", "")) == "torch.bfloat16":
             a = jnp.from_dlpack(a.contiguous())
@@ -61,7 +61,7 @@ def device(name: str, a: np.ndarray) -> jax.Array:
     return jnp.asarray(a)
 
 
-def held(name: str, a: np.ndarray, weight: bool) -> jax.Array | np.ndarray:
+def loaded(name: str, a: np.ndarray, weight: bool) -> jax.Array | np.ndarray:
     """As JAX holds it, or as NumPy does where JAX would truncate it, which no weight may be."""
     if not weight and jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
         return a.copy()

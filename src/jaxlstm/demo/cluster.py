@@ -1,7 +1,7 @@
 """Joins a cluster of processes, or says why it cannot be joined.
 
-Processes that are told of each other meet first, by plain sockets, at the address where JAX will
-meet then: JAX aborts a process that it cannot join to the others.
+Before JAX connects the processes, they meet by plain sockets, at the address that JAX will use:
+JAX aborts a process that it cannot join to the others.
 """
 
 import contextlib
@@ -78,15 +78,15 @@ def _gather(port: int, processes: int, ends: float) -> None:
         ) from None
     here: dict[int, socket.socket] = {}
     others: list[socket.socket] = []
-    said = ""
+    failure = ""
     with server:
-        while not said and len(here) < processes - 1:
+        while not failure and len(here) < processes - 1:
             server.settimeout(max(ends - time.monotonic(), 0.01))
             try:
                 peer, _ = server.accept()
             except TimeoutError:
                 came = sorted([0, *here])
-                said = (
+                failure = (
                     f"of {processes} processes only {came} came; start the others, or wait longer."
                 )
                 break
@@ -95,15 +95,17 @@ def _gather(port: int, processes: int, ends: float) -> None:
             if number is None:
                 continue
             if count != processes:
-                said = f"process {number} has --processes {count}, and process 0 has {processes}."
+                failure = (
+                    f"process {number} has --processes {count}, and process 0 has {processes}."
+                )
             elif number in here or number == 0:
-                said = f"two processes have --process {number}."
+                failure = f"two processes have --process {number}."
             here[number] = peer
     for peer in others:  # the port is free now, for JAX
         with peer, contextlib.suppress(OSError):  # it may be gone, or was none of ours
-            peer.sendall(f"{ME} {said or 'all'}\n".encode())
-    if said:
-        raise ClusterError(said)
+            peer.sendall(f"{ME} {failure or 'all'}\n".encode())
+    if failure:
+        raise ClusterError(failure)
 
 
 def _listening(port: int) -> socket.socket:

@@ -49,10 +49,10 @@ class Devices:
         """Whole arrays, on the host of every process."""
         return jax.tree.map(np.asarray, self._whole(tree))
 
-    def check_alike(self, value: int, said: str) -> None:
+    def check_alike(self, value: int, advice: str) -> None:
         """Raises, in every process, where a number is not the same in all of them."""
         if self.alone:
             return
         found = multihost_utils.process_allgather(np.int32(value))
         if (found != value).any():
-            raise ClusterError(f"the processes are at the steps {found.tolist()}. {said}")
+            raise ClusterError(f"the processes are at the steps {found.tolist()}. {advice}")

@@ -50,9 +50,9 @@ def table(found: Sequence[Learned]) -> list[tuple[str, ...]]:
     rows = [("cell", "weights", *(f"T = {distance}" for distance in distances))]
     for cell in dict.fromkeys(each.cell for each in found):
         own = {each.distance: each for each in found if each.cell == cell}
-        said = (spread(own[distance].errors) if distance in own else "" for distance in distances)
+        errors = (spread(own[distance].errors) if distance in own else "" for distance in distances)
         weights = next(iter(own.values())).weights
-        rows.append((cell, f"{weights:,}", *said))
+        rows.append((cell, f"{weights:,}", *errors))
     return rows
 
 

@@ -33,7 +33,7 @@ from ..._dtypes import wide, widened
 from ..._layer import Layer, for_loops, for_rows
 from ..._node import Problem, State
 from ..._options import setting
-from .._groups import NO_BRANCHES, Groups, Parts, groups_of, u_of, v_of
+from .._groups import NO_BRANCHES, Groups, Preactivations, groups_of, u_of, v_of
 from ..deferred import (
     Engine,
     Job,
@@ -269,8 +269,8 @@ def _rows_of_job(job: Job) -> Job:
     return rows._replace(node=_at(NO_ROWS, job.node), initial=state, state=state)
 
 
-def _rows_of_residuals(kept: Residuals) -> Residuals:
-    return Residuals(_rows_of_job(kept.job), _at(1, kept.before), _at(1, kept.parts), kept.hs)
+def _rows_of_residuals(res: Residuals) -> Residuals:
+    return Residuals(_rows_of_job(res.job), _at(1, res.before), _at(1, res.preactivations), res.hs)
 
 
 def _forward(keep: bool, loop: Loop, target: str, job: Job) -> PyTree:
@@ -281,13 +281,13 @@ def _forward(keep: bool, loop: Loop, target: str, job: Job) -> PyTree:
     results: tuple[PyTree, ...] = (ys, of())
     if keep:
         part = lambda gates: _like(n, time, rows, len(gates), hidden) if gates else None
-        parts = Parts(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
-        results = (*results, of(time), parts)
-    ys, last, *kept = _call(
+        pre = Preactivations(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
+        results = (*results, of(time), pre)
+    ys, last, *stored = _call(
         target, results, jnp.int32([loop.reverse]), job.xs, p.w, p.b, p.r, p.recurrent_bias,
         _own(p, n), job.state, job.initial, _flags(job.controls, rows),
     )  # fmt: skip
-    return (last, ys), *kept
+    return (last, ys), *stored
 
 
 def _values(named: bool, loop: Loop, job: Job) -> Outs:
@@ -299,44 +299,44 @@ def _values(named: bool, loop: Loop, job: Job) -> Outs:
 
 
 def _residuals(named: bool, loop: Loop, job: Job) -> tuple[Outs, Residuals]:
-    def plain(job: Job) -> tuple[Outs, State, Parts]:
+    def plain(job: Job) -> tuple[Outs, State, Preactivations]:
         out, saved = residuals(loop, _for_loops(job))
-        return out, saved.before, saved.parts
+        return out, saved.before, saved.preactivations
 
     call = functools.partial(_forward, True, loop)
     kernel = _kernel("residuals", named, loop.groups, _layer(job), call, job)
     group = loop.groups
     at = lambda gates: 1 if gates else None
-    parts = Parts(at(group.sums), at(group.u), tuple(map(at, group.v)))
-    made = ((_at(0, job.state), 1), _at(1, job.state), parts)
-    out, before, parts = computed(plain, kernel, (_rows_of_job(job),), made, job)
-    return out, Residuals(job, before, parts, (None,) * len(group.calls))
+    pre = Preactivations(at(group.sums), at(group.u), tuple(map(at, group.v)))
+    made = ((_at(0, job.state), 1), _at(1, job.state), pre)
+    out, before, pre = computed(plain, kernel, (_rows_of_job(job),), made, job)
+    return out, Residuals(job, before, pre, (None,) * len(group.calls))
 
 
-def _tangents(named: bool, loop: Loop, kept: Residuals, d: Tangents) -> Outs:
+def _tangents(named: bool, loop: Loop, res: Residuals, d: Tangents) -> Outs:
     back = functools.partial(_back, named, loop, (nonzero(d.node), nonzero(d.xs)))
     d = instantiated(d)
     state = _at(0, d.state)
-    rows = _rows_of_residuals(kept), Tangents(_at(NO_ROWS, d.node), state, state, 1, None)
-    return linear(functools.partial(_plain_tangents, loop), back, rows, (state, 1), kept, d)
+    rows = _rows_of_residuals(res), Tangents(_at(NO_ROWS, d.node), state, state, 1, None)
+    return linear(functools.partial(_plain_tangents, loop), back, rows, (state, 1), res, d)
 
 
-def _plain_tangents(loop: Loop, kept: Residuals, d: Tangents) -> Outs:
-    node = _for_loops(kept.job._replace(node=d.node)).node
-    kept = kept._replace(job=_for_loops(kept.job), hs=_operands(loop.groups, kept))
-    return tangents(loop, kept, d._replace(node=node))
+def _plain_tangents(loop: Loop, res: Residuals, d: Tangents) -> Outs:
+    node = _for_loops(res.job._replace(node=d.node)).node
+    res = res._replace(job=_for_loops(res.job), hs=_operands(loop.groups, res))
+    return tangents(loop, res, d._replace(node=node))
 
 
-def _operands(groups: Groups, kept: Residuals) -> tuple[Array | None, ...]:
+def _operands(groups: Groups, res: Residuals) -> tuple[Array | None, ...]:
     """What the products of all steps are made of, computed again; None for the hidden state."""
     hs: list[Array] = []
 
     def recur(h: Array, gates: str) -> Array:
         hs.append(h)
-        return v_of(groups, kept.parts, len(hs) - 1)
+        return v_of(groups, res.preactivations, len(hs) - 1)
 
     if not all(groups.operands):
-        _layer(kept.job).step(kept.before, u_of(groups, kept.parts), recur, None)
+        _layer(res.job).step(res.before, u_of(groups, res.preactivations), recur, None)
     found = hs or [None] * len(groups.operands)
     return tuple(None if is_h else h for is_h, h in zip(groups.operands, found, strict=True))
 
@@ -348,39 +348,40 @@ def _for_loops(job: Job) -> Job:
 
 
 def _back(
-    named: bool, loop: Loop, needed: tuple[bool, bool], kept: Residuals, cotangents: Outs
+    named: bool, loop: Loop, needed: tuple[bool, bool], res: Residuals, cotangents: Outs
 ) -> Tangents:
     """The transpose of the tangents: from those of `(last, ys)` to those of what entered.
 
-    `needed`: whether those of the weights, and of the inputs, are wanted; else they are zero.
+    `needed`: whether those of the weights, and of the inputs, are used; else they are zero.
     """
-    p, xs, state = _layer(kept.job), kept.job.xs, _at(0, kept.job.state)
+    p, xs, state = _layer(res.job), res.job.xs, _at(0, res.job.state)
     of_weights, of_inputs = needed
     node = _at(NO_ROWS, p) if of_weights else None
     made = Tangents(node, state, state, 1 if of_inputs else None, None)
-    rows = _rows_of_residuals(kept), (state, 1)
+    rows = _rows_of_residuals(res), (state, 1)
     call = functools.partial(_call_back, loop, needed)
-    kernel = _kernel("back", named, loop.groups, p, call, kept, cotangents)
+    kernel = _kernel("back", named, loop.groups, p, call, res, cotangents)
     plain = functools.partial(_plainly_back, loop, needed)
-    d = computed(plain, kernel, rows, made, kept, cotangents)
+    d = computed(plain, kernel, rows, made, res, cotangents)
     zeros = lambda tree: vary_alike(jax.tree.map(jnp.zeros_like, tree), tree)
     return d._replace(node=d.node if of_weights else zeros(p), xs=d.xs if of_inputs else zeros(xs))
 
 
 def _call_back(
-    loop: Loop, needed: tuple[bool, bool], target: str, kept: Residuals, cotangents: Outs
+    loop: Loop, needed: tuple[bool, bool], target: str, res: Residuals, cotangents: Outs
 ) -> Tangents:
     of_weights, of_inputs = needed
     dlast, dys = cotangents
-    p, xs, controls = _layer(kept.job), kept.job.xs, kept.job.controls
-    n = _members((kept, cotangents))
+    p, xs, controls = _layer(res.job), res.job.xs, res.job.controls
+    n = _members((res, cotangents))
     own = _own(p, n)
     weights = (p.w, p.b, p.r, p.recurrent_bias, own)
     shape = lambda a, needed: a.shape[1:] if needed else (0, *a.shape[2:])
     like = lambda a, needed=True: _like(n, *shape(a, needed), dtype=a.dtype)
     states = jax.tree.map(like, (dlast, dlast))
     results = (like(xs, of_inputs), [like(a, of_weights) for a in weights], *states)
-    args = (xs, p.w, p.r, own, kept.before, kept.parts, dys, dlast, _flags(controls, dys.shape[2]))
+    flags = _flags(controls, dys.shape[2])
+    args = (xs, p.w, p.r, own, res.before, res.preactivations, dys, dlast, flags)
     dxs, (dw, db, dr, dother, down), dstate, dinitial = _call(
         target, results, jnp.int32([loop.reverse]), *args
     )
@@ -392,12 +393,12 @@ def _call_back(
 
 
 def _plainly_back(
-    loop: Loop, needed: tuple[bool, bool], kept: Residuals, cotangents: Outs
+    loop: Loop, needed: tuple[bool, bool], res: Residuals, cotangents: Outs
 ) -> Tangents:
-    job = kept.job
+    job = res.job
     entering = Tangents(job.node, job.initial, job.state, job.xs, None)
     entering = jax.tree.map(jnp.zeros_like, entering)
-    plain = functools.partial(_plain_tangents, loop, kept)
+    plain = functools.partial(_plain_tangents, loop, res)
     d = jax.linear_transpose(plain, entering)(cotangents)[0]
     return d._replace(node=d.node if needed[0] else None, xs=d.xs if needed[1] else None)
 

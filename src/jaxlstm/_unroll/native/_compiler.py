@@ -1,4 +1,4 @@
-"""The machine's C++ compiler: asked once for a cell, and what it made is kept on disk.
+"""The machine's C++ compiler: run once for a cell, whose library is then on disk.
 
 What lies on disk is trusted no further than its digest goes, and is never mapped itself: what is
 loaded is a copy in memory, so that a file that is cut short later, or a disk from which no program
@@ -188,10 +188,10 @@ def _made_before(text: str) -> str | None:
 
 
 def _library(name: str, command: tuple[str, ...], text: str) -> ctypes.CDLL:
-    """What is kept on disk, where it is whole; else made anew, and kept if it can be."""
+    """The library on disk if it is whole; else compiled, and written there if possible."""
     folder = cache_folder()
-    kept = folder and folder / f"{name}.so"
-    if kept and (code := _read(kept)):
+    cached = folder and folder / f"{name}.so"
+    if cached and (code := _read(cached)):
         with contextlib.suppress(OSError):  # made beside other system libraries: it is made anew
             return _load(code)
     if not command:
@@ -201,9 +201,9 @@ def _library(name: str, command: tuple[str, ...], text: str) -> ctypes.CDLL:
         library = _load(code)
     except OSError as error:
         raise Unavailable(f"cannot load what {command[0]} made: {error}.") from error
-    if kept:
+    if cached:
         with contextlib.suppress(OSError):  # then each process makes it anew
-            _write(kept, code)
+            _write(cached, code)
     return library
 
 
@@ -281,7 +281,7 @@ def _ran(command: list[str], limit: float, **environment: str) -> tuple[int, str
 
 
 def cache_folder() -> Path | None:
-    """Where libraries are kept: a folder that is the user's alone, since what lies there is run."""
+    """Where libraries are: a folder that is the user's alone, since what lies there is run."""
     configured = os.environ.get("XDG_CACHE_HOME", "")
     try:
         cache = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"

@@ -85,16 +85,16 @@ def linear(
     back: Callable[..., PyTree],
     rows: PyTree,
     made: PyTree,
-    kept: PyTree,
+    residuals: PyTree,
     x: PyTree,
 ) -> T:
-    """`plain(kept, x)`, linear in `x`; JAX takes `back(kept, cotangents)` for its transpose.
+    """`plain(residuals, x)`, linear in `x`, whose transpose is `back(residuals, cotangents)`.
 
     `jax.custom_derivatives` has a linear function with a transpose too, which `vmap` and second
     derivatives do not know.
     """
-    leaves, tree = jax.tree.flatten((kept, x))
-    known_tree = jax.tree.structure(kept)
+    leaves, tree = jax.tree.flatten((residuals, x))
+    known_tree = jax.tree.structure(residuals)
     results, out = jax.tree.flatten(made)
 
     def transposed(known: Arrays, cotangents: Arrays) -> Arrays:

@@ -20,7 +20,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 from ..._cell import Cell, Layer, shape_of
 from ..._jaxpr import avals, called, evaluate, moved
 from ..._types import DType, State
-from .._groups import Groups, Parts, u_of, v_of
+from .._groups import Groups, Preactivations, u_of, v_of
 
 
 @functools.cache
@@ -44,30 +44,30 @@ def per_unit(cell: Cell, names: Iterable[str]) -> bool:
 def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> str:
     state = [jax.ShapeDtypeStruct((hidden,), jnp.float32)] * len(cell.state._fields)
     part = lambda gates: jax.ShapeDtypeStruct((len(gates), hidden), jnp.float32) if gates else None
-    parts = Parts(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
+    pre = Preactivations(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
     dims = {"gates": len(cell.gates), "hidden": hidden}
     declared = dict(cell.weights)  # more than there are, if some depend on options
     shape = lambda name: shape_of(declared[name].shape, dims)
     own = {name: jax.ShapeDtypeStruct(shape(name), jnp.float32) for name in weights}
 
-    def step(s: State, parts: Parts, own: dict[str, Array]) -> tuple[State, list[Array]]:
+    def step(s: State, pre: Preactivations, own: dict[str, Array]) -> tuple[State, list[Array]]:
         """The state after it, and what each product is made of."""
         operands: list[Array] = []
 
         def recur(h: Array, gates: str) -> Array:
             operands.append(h)
-            return v_of(groups, parts, len(operands) - 1)
+            return v_of(groups, pre, len(operands) - 1)
 
         w = jnp.zeros((0, len(cell.gates), hidden))  # no equation takes the products' weights
         layer = Layer(cell, w, None, None, weights=own or None)
-        new = cell.step(layer, cell.state._make(s), u_of(groups, parts), recur)
+        new = cell.step(layer, cell.state._make(s), u_of(groups, pre), recur)
         return tuple(new), operands
 
     names = lambda letter, n: [f"{letter}[{i}]" for i in range(n)]
     slots = [*groups.sums, *groups.u, *"".join(groups.v)]
     rows = sum(math.prod(a.shape[:-1]) for a in own.values())
     arguments = [*names("s", len(state)), *names("z", len(slots)), *names("p", rows)]
-    given = tuple(state), parts, own
+    given = tuple(state), pre, own
 
     # Of every row of a product: which it is, its call, and where it is added.
     products = []

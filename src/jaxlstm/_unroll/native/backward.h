@@ -20,8 +20,8 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   Part all_dys = given.in();
   for (auto& s : all_dlast) s = given.in();
   Part all_mask = given.flags(), all_reset = given.flags();
-  Part all_dxs = given.wanted(), all_dw = given.wanted(), all_db = given.wanted();
-  Part all_dr = given.wanted(), all_dother_b = given.wanted(), all_down = given.wanted();
+  Part all_dxs = given.optional(), all_dw = given.optional(), all_db = given.optional();
+  Part all_dr = given.optional(), all_dother_b = given.optional(), all_down = given.optional();
   long members = ((XLA_FFI_Buffer*)frame->rets.rets[given.out])->dims[0];
   for (auto& s : all_dstate) s = given.result();
   for (auto& s : all_dinitial) s = given.result();
@@ -185,7 +185,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       through(n, call, doperand, most);
     }
     for (long row = 0; row < batch; row++) {
-      bool held = mask && !mask[t * batch + row];
+      bool masked = mask && !mask[t * batch + row];
       long at = (t * batch + row) * hidden;
       const float* z[SLOTS];
       float* dz[SLOTS];
@@ -196,7 +196,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
       mine.vectors([&](int u, int lanes) {
         V old[FIELDS], gate[SLOTS], weights[OWN + 1], ds[FIELDS], out[FIELDS + SLOTS + OWN] = {};
         for (int f = 0; f < FIELDS; f++) ds[f] = load(dstate[f] + row * hidden + u, lanes);
-        if (!held || call) {
+        if (!masked || call) {
           for (int f = 0; f < FIELDS; f++) old[f] = load(before[f] + at + u, lanes);
           for (int i = 0; i < SLOTS; i++) gate[i] = load(z[i] + u, lanes);
           for (int k = 0; k < OWN; k++) weights[k] = load(of_units + k * hidden + u, lanes);
@@ -205,7 +205,7 @@ void run_backward(XLA_FFI_CallFrame* frame) {
           V made, d = load(doperand + row * most + u - mine.from, lanes);
           operand(call, old, gate, weights, &made);
           store(operand_of(n, call) + ((t - first) * batch + row) * hidden + u, made, lanes);
-          if (held) return;
+          if (masked) return;
           operand_back(call, old, gate, weights, &d, out);
           for (int f = 0; f < FIELDS; f++) store(dstate[f] + row * hidden + u, ds[f] + out[f], lanes);
           for (int i = 0; i < SLOTS; i++)  // others read those of later products
@@ -214,10 +214,10 @@ void run_backward(XLA_FFI_CallFrame* frame) {
           return add_own(out + FIELDS + SLOTS, u, lanes);
         }
         ds[0] += load(dys + at + u, lanes);
-        if (!held) new_state_back(old, gate, weights, ds, out);
+        if (!masked) new_state_back(old, gate, weights, ds, out);
         add_own(out + FIELDS + SLOTS, u, lanes);
         for (int f = 0; f < FIELDS; f++)
-          store(dstate[f] + row * hidden + u, held ? ds[f] : out[f], lanes);
+          store(dstate[f] + row * hidden + u, masked ? ds[f] : out[f], lanes);
         for (int i = 0; i < SLOTS; i++) store(dz[i] + u, out[FIELDS + i], lanes);
       });
     }

@@ -5,7 +5,7 @@
 
 namespace {
 
-constexpr int SLOTS = SUMS + INPUTS + PRODUCTS;  // rows of gates that are kept of a step
+constexpr int SLOTS = SUMS + INPUTS + PRODUCTS;  // rows of preactivations of a step
 constexpr int OF_X = SUMS + INPUTS;
 constexpr int PHASES = CALLS > 1 ? CALLS : 1;  // of a step of time, one for each of its products
 int h_of_slot(int slot) {
@@ -121,7 +121,7 @@ struct Buffers {
   }
   Part in() { return part(arg(), 4); }
   Part result() { return part(ret(), 4); }
-  Part wanted() {  // what nobody wants is asked for as an array of no rows
+  Part optional() {  // gradients that are not needed have no rows
     auto& b = ret();
     return b.dims[1] ? part(b, 4) : Part{nullptr, 0};
   }
@@ -141,8 +141,8 @@ struct Plan {
   }
 };
 
-// XLA asks a handler first which interface it was built for.
-bool asked(XLA_FFI_CallFrame* frame) {
+// Before the first call XLA wants to know which interface a handler was built for.
+bool answered_metadata(XLA_FFI_CallFrame* frame) {
   auto* base = frame->extension_start;
   if (!base || base->type != XLA_FFI_Extension_Metadata) return false;
   auto* metadata = ((XLA_FFI_Metadata_Extension*)base)->metadata;

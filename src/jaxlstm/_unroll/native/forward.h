@@ -4,7 +4,7 @@
 
 namespace {
 
-// With `keep`, what the way back needs of every step is a result too.
+// With `keep`, the residuals of every step are results too.
 void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   Buffers given(frame);
   Part reversed = given.in();
@@ -16,7 +16,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   Part all_w = Buffers::part(weight, 4), all_b = given.in(), all_r = given.in(), all_other_b = given.in();
   Part all_own = given.in();
   Part all_state[FIELDS], all_initial[FIELDS], all_last[FIELDS], all_before[FIELDS];
-  Part all_kept[Gates::GROUPS] = {};
+  Part all_stored[Gates::GROUPS] = {};
   for (auto& s : all_state) s = given.in();
   for (auto& s : all_initial) s = given.in();
   Part all_mask = given.flags(), all_reset = given.flags();
@@ -27,7 +27,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   if (keep) {
     for (auto& s : all_before) s = given.result();
     for (int g = 0; g < Gates::GROUPS; g++)
-      if (Gates::count(g)) all_kept[g] = given.result();
+      if (Gates::count(g)) all_stored[g] = given.result();
   }
 
   // Inputs are multiplied for several steps at once, so that there are rows enough; what comes
@@ -64,7 +64,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     }
     const uint8_t *mask = all_mask.flags(member), *reset = all_reset.flags(member);
     float* ys = all_ys.of(member);
-    Gates kept = Gates::of(all_kept, member, hidden);
+    Gates stored = Gates::of(all_stored, member, hidden);
     float* own = place + member * of_member;
 
     Share mine(time, batch, hidden, reverse, part, parts);
@@ -112,7 +112,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
 
     long n = (number - 1) / PHASES, t = mine.step(n);
     int call = (number - 1) % PHASES;
-    // A held step is kept for the way back as one from the initial state, whose inputs are zero: the
+    // A masked step is kept for the way back as one from the initial state, whose inputs are zero: the
     // state may be NaN, which times a cotangent of zero is NaN.
     if (keep && mask && n && call == 0) {
       before_step(n - 1, s);
@@ -157,13 +157,13 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     float* const* after = last;
     if (n + 1 < time) before_step(n + 1, next), after = next;
     for (long row = 0; row < batch; row++) {
-      bool held = mask && !mask[t * batch + row];
+      bool masked = mask && !mask[t * batch + row];
       bool anew = reset && n + 1 < time && reset[mine.step(n + 1) * batch + row];
       const float* z[SLOTS];
       float* to_keep[SLOTS];
       for (int i = 0; i < SLOTS; i++) {
         z[i] = gates.at(i, first + row) - mine.from;
-        if (keep && last_call) to_keep[i] = kept.at(i, t * batch + row);
+        if (keep && last_call) to_keep[i] = stored.at(i, t * batch + row);
       }
       mine.vectors([&](int u, int lanes) {
         V old[FIELDS], gate[SLOTS], weights[OWN + 1], fresh[FIELDS];
@@ -178,11 +178,11 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
         }
         for (int i = 0; i < SLOTS && keep; i++) {
           const float* bias = biases + i * mine.units() - mine.from;
-          store(to_keep[i] + u, held ? load(bias + u, lanes) : gate[i], lanes);
+          store(to_keep[i] + u, masked ? load(bias + u, lanes) : gate[i], lanes);
         }
         new_state(old, gate, weights, fresh);
         for (int f = 0; f < FIELDS; f++) {
-          if (held) fresh[f] = old[f];
+          if (masked) fresh[f] = old[f];
           store(after[f] + row * hidden + u,
                 anew ? load(initial[f] + row * hidden + u, lanes) : fresh[f], lanes);
         }

@@ -17,21 +17,21 @@ namespace {
 // What cannot be done is an error of the call, and not the end of the process.
 template <class F>
 XLA_FFI_Error* handled(XLA_FFI_CallFrame* frame, F run) {
-  if (asked(frame)) return nullptr;
-  std::string said;
+  if (answered_metadata(frame)) return nullptr;
+  std::string message;
   auto code = XLA_FFI_Error_Code_RESOURCE_EXHAUSTED;
   try {
     return run(), nullptr;
   } catch (const std::invalid_argument& error) {
-    said = error.what(), code = XLA_FFI_Error_Code_INVALID_ARGUMENT;
+    message = error.what(), code = XLA_FFI_Error_Code_INVALID_ARGUMENT;
   } catch (const std::bad_alloc&) {
-    said = "found no memory for what the kernel keeps of the weights.";
+    message = "found no memory for what the kernel keeps of the weights.";
   } catch (...) {
-    said = "the kernel failed.";
+    message = "the kernel failed.";
   }
   XLA_FFI_Error_Create_Args args{};
   args.struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE;
-  args.message = said.c_str();
+  args.message = message.c_str();
   args.errc = code;
   return frame->api->XLA_FFI_Error_Create(&args);
 }

@@ -23,7 +23,7 @@ from ... import __version__, _flax
 from ..._cell import Cell
 from ..._node import Node
 from ..._options import flag
-from .._arrays import held
+from .._arrays import loaded
 from .._extra import extra
 from .architecture import Reader, described, known_cells
 from .header import DTYPES, FileError, Tensor, kind, parsed, read, short
@@ -296,7 +296,7 @@ def load(
             return values[name]
         if name in keys:
             return wrapped(keys[name], arrays[name])
-        return held(name, arrays[name], weight)
+        return loaded(name, arrays[name], weight)
 
     leaves = map(made, named_leaves(like), weights(like))
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -357,7 +357,7 @@ def _check_names(
 ) -> None:
     for name in sorted(expected.keys() | tensors.keys()):
         a, t = expected.get(name), tensors.get(name)
-        wanted = "no tensor of this name" if a is None else f"{native(a.dtype)}{list(a.shape)}"
+        right = "no tensor of this name" if a is None else f"{native(a.dtype)}{list(a.shape)}"
         found = "none" if t is None else f"{t.dtype}{list(t.shape)}"
-        if wanted != found:
-            raise FileError(file, name, wanted, found)
+        if right != found:
+            raise FileError(file, name, right, found)

@@ -118,18 +118,18 @@ def check(
     implementations: Mapping[str, str],
 ) -> None:
     """The leaves that are no weights are those of the file."""
-    wanted: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for name, a in leaves.items():
         if is_value(a):
-            wanted[name] = type(a).__name__
+            kinds[name] = type(a).__name__
         elif is_key(a):
-            wanted[name] = f"keys of {implementation(name, a)}"
+            kinds[name] = f"keys of {implementation(name, a)}"
     found = {name: type(v).__name__ for name, v in values.items()}
     for name, implementation_ in implementations.items():
         found[name] = f"keys of {implementation_}"
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            expected = wanted.get(name, "no number, string or keys")
+    for name in sorted(kinds.keys() | found.keys()):
+        if kinds.get(name) != found.get(name):
+            expected = kinds.get(name, "no number, string or keys")
             raise FileError(file, name, expected, found.get(name, "none of this name"))
 
 

@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike, PyTree
 
 from ..._node import Node
 from ..._types import T, Tree
-from .._arrays import concrete, held
+from .._arrays import concrete, loaded
 
 
 def named_leaves(tree: PyTree) -> dict[str, PyTree]:
@@ -93,5 +93,5 @@ def from_dict(arrays: Mapping[str, ArrayLike], like: Tree) -> Tree:
                 f"`{name}` must be {leaf.dtype}{list(leaf.shape)} as in `like`; got "
                 f"{a.dtype}{list(a.shape)}."
             )
-        leaves.append(held(name, a, weight))
+        leaves.append(loaded(name, a, weight))
     return jax.tree.unflatten(jax.tree.structure(like), leaves)

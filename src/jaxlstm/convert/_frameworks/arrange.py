@@ -17,7 +17,7 @@ from .names import (
     Side,
     check_mapping,
     flatten,
-    said,
+    text_of,
 )
 
 
@@ -39,14 +39,14 @@ Arranged: TypeAlias = Entry | Chain | Pair
 
 def prefixes(of: Framework, tree: PyTree, prefix: str | Sequence[str]) -> list[str]:
     """The modules that are meant, in the order of running; a list of weights is such an order."""
-    wanted = [prefix] if isinstance(prefix, str) else prefix
-    if not isinstance(wanted, (list, tuple)) or not all(isinstance(p, str) for p in wanted):
+    order = [prefix] if isinstance(prefix, str) else prefix
+    if not isinstance(order, (list, tuple)) or not all(isinstance(p, str) for p in order):
         raise TypeError(f"`prefix` must be a name or a list of names; got {prefix!r}.")
-    if not wanted:
+    if not order:
         raise ValueError("`prefix` must name a module; got an empty list.")
-    if len(wanted) == 1 and not of.parts(wanted[0]) and isinstance(tree, (list, tuple)) and tree:
+    if len(order) == 1 and not of.parts(order[0]) and isinstance(tree, (list, tuple)) and tree:
         return [str(k) for k in range(len(tree))]
-    return [*wanted]
+    return [*order]
 
 
 def arranged(
@@ -63,25 +63,25 @@ def arranged(
     arrays = dict(flatten(tree))
     names: dict[tuple[str, ...], Keys] = {}
     for keys in arrays:
-        parts = tuple(of.parts(of.said(keys)))
+        parts = tuple(of.parts(of.name_of(keys)))
         if len(parts) > DEEPEST:
             raise ValueError(f"the name {parts[:3]}... has more than {DEEPEST} components.")
         if parts in names:
-            raise ValueError(f"two arrays have the one name `{of.said(keys)}`.")
+            raise ValueError(f"two arrays have the one name `{of.name_of(keys)}`.")
         names[parts] = keys
-    wanted = prefixes(of, tree, prefix)
-    found = [_below(of, names, one) for one in wanted]
+    order = prefixes(of, tree, prefix)
+    found = [_below(of, names, one) for one in order]
     for entry in itertools.chain.from_iterable(found):
         for keys in entry.keys.values():
             if not hasattr(arrays[keys], "shape"):
                 what = type(arrays[keys]).__name__
                 hint = ": take it out of its box first" if hasattr(arrays[keys], "unbox") else ""
-                raise TypeError(f"`{of.said(keys)}` must be an array; got a {what}{hint}.")
+                raise TypeError(f"`{of.name_of(keys)}` must be an array; got a {what}{hint}.")
         check(entry, arrays)
     seen = [keys for entries in found for entry in entries for keys in entry.keys.values()]
     if len(set(seen)) < len(seen):
-        raise ValueError(f"the prefixes {wanted} name some arrays twice.")
-    return [_arrange(of, one, entries) for one, entries in zip(wanted, found)], arrays
+        raise ValueError(f"the prefixes {order} name some arrays twice.")
+    return [_arrange(of, one, entries) for one, entries in zip(order, found)], arrays
 
 
 def _below(of: Framework, names: Mapping[tuple[str, ...], Keys], prefix: str) -> list[Entry]:
@@ -93,7 +93,7 @@ def _below(of: Framework, names: Mapping[tuple[str, ...], Keys], prefix: str) ->
     for parts, keys in names.items():
         inside = [*parts[: len(start)]] == start
         if not inside:
-            beside += [of.said(keys)] if [*parts[:-1]] == start[: len(parts) - 1] else []
+            beside += [of.name_of(keys)] if [*parts[:-1]] == start[: len(parts) - 1] else []
             continue
         for key in keys:
             if not isinstance(key, (str, int)) or isinstance(key, bool):
@@ -103,11 +103,11 @@ def _below(of: Framework, names: Mapping[tuple[str, ...], Keys], prefix: str) ->
                 )
         read = of.read([*parts])
         if read is None or len(read[0]) < len(start):
-            unread.append(of.said(keys))
+            unread.append(of.name_of(keys))
         else:
             layer = found.setdefault(tuple(read[0][len(start) :]), {})
             if read[1] in layer:
-                both = [of.said(keys), of.said(layer[read[1]])]
+                both = [of.name_of(keys), of.name_of(layer[read[1]])]
                 raise ValueError(f"the names {both} are of the one array `{read[1]}`.")
             layer[read[1]] = keys
     if (advice := of.altered(unread + beside)) is not None:
@@ -115,7 +115,7 @@ def _below(of: Framework, names: Mapping[tuple[str, ...], Keys], prefix: str) ->
     unread = [name for name in unread if not re.search(of.ignored, name)]
     below = f" below the prefix {prefix!r}" if prefix else ""
     if not found:
-        some = [of.said(keys) for keys in [*names.values()][:12]]
+        some = [of.name_of(keys) for keys in [*names.values()][:12]]
         raise ValueError(f"there are no recurrent weights{below}; the names are {some}.")
     if unread:
         raise ValueError(
@@ -135,13 +135,13 @@ def _arrange(of: Framework, prefix: str, entries: Sequence[Entry], depth: int = 
         parts = [*groups]
         if parts == [None]:
             return entries[0]
-        path = of.join.join([*of.parts(prefix), *map(said, entries[0].path[:depth])])
+        path = of.join.join([*of.parts(prefix), *map(text_of, entries[0].path[:depth])])
         if len(parts) > 1:
             break
         (part,) = parts
         if isinstance(part, Side) and part.half:
             other = "forward" if part.backward else "backward"
-            where = path or part.said
+            where = path or part.text
             raise ValueError(f"the layer `{where}` has one direction and no {other} one.")
         if isinstance(part, Level):
             _check_numbers([part], path)
@@ -154,7 +154,7 @@ def _arrange(of: Framework, prefix: str, entries: Sequence[Entry], depth: int = 
         _check_numbers(ordered, path)
         if ordered[0].alike and len({isinstance(inner[part], Pair) for part in ordered}) > 1:
             one = next(part for part in ordered if not isinstance(inner[part], Pair))
-            where = of.join.join([*filter(None, [path]), one.said])
+            where = of.join.join([*filter(None, [path]), one.text])
             raise ValueError(f"the layer `{where}` has one direction and no backward one.")
         rising = all(one.number < two.number for one, two in itertools.pairwise(levels))
         if rising or not ordered[0].counted:  # a count is believed where the mapping agrees
@@ -162,7 +162,7 @@ def _arrange(of: Framework, prefix: str, entries: Sequence[Entry], depth: int = 
     if len(sides) == len(parts) == 2 and len({part.stem for part in sides}) == 1:
         forward, backward = sorted(sides, key=lambda part: part.backward)
         return Pair(inner[forward], inner[backward])
-    some = [of.join.join(filter(None, [path, said(part or "")])) for part in parts[:8]]
+    some = [of.join.join(filter(None, [path, text_of(part or "")])) for part in parts[:8]]
     advice = "Give each a mapping of its own"
     if all(part is not None and not getattr(part, "alike", False) for part in parts):
         advice = f"A list says it, the first layer first: `prefix={some}` makes a stack"

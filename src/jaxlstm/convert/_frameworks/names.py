@@ -20,7 +20,7 @@ DEEPEST = 64  # levels of nesting; deeper ones are a mapping that holds itself, 
 class Level(NamedTuple):
     """A component of a path that says where in a stack a layer stands."""
 
-    said: str
+    text: str
     stem: str
     number: int
     counted: bool = False  # a count of what was made, which may start anywhere, not a position
@@ -30,7 +30,7 @@ class Level(NamedTuple):
 class Side(NamedTuple):
     """A component of a path that says which direction a layer runs in."""
 
-    said: str
+    text: str
     stem: str
     backward: bool
     half: bool  # it is never alone
@@ -39,8 +39,8 @@ class Side(NamedTuple):
 Component: TypeAlias = str | Level | Side
 
 
-def said(part: Component) -> str:
-    return part if isinstance(part, str) else part.said
+def text_of(part: Component) -> str:
+    return part if isinstance(part, str) else part.text
 
 
 class Entry(NamedTuple):
@@ -66,7 +66,7 @@ class Framework(NamedTuple):
     unclear: tuple[Cell, ...] = ()  # cells that the arrays of a layer without biases may all be
     lacks: tuple[tuple[Cell, str], ...] = ()  # the cells that it has not, and why
 
-    def said(self, keys: Keys) -> str:
+    def name_of(self, keys: Keys) -> str:
         return self.join.join(map(str, keys))
 
     def parts(self, name: str) -> list[str]:
@@ -139,14 +139,14 @@ def choose(entry: Entry, arrays: Mapping[Keys, PyTree], of: Framework, cell: Cel
     fit = [t for t in fit if cell is None or t.fits(cell)]
     fit = [t for t in fit if _gates_fit(t, {k: np.shape(arrays[v]) for k, v in entry.keys.items()})]
     fit.sort(key=lambda t: not t.flat)  # whose bias has a length of its own
-    shapes = {of.said(v): tuple(np.shape(arrays[v])) for v in entry.keys.values()}
+    shapes = {of.name_of(v): tuple(np.shape(arrays[v])) for v in entry.keys.values()}
     if not fit:
         known = sorted({repr(t.cell) for t in of.tables})
-        asked = f"`{cell!r}`" if cell is not None else f"any of {known}"
+        target = f"`{cell!r}`" if cell is not None else f"any of {known}"
         larger = (sorted(t.names - names) for t in of.tables if names < t.names)
         missing = None if whole else min(larger, key=len, default=None)
         raise ValueError(
-            f"these are not the weights that {of.name} has for {asked}: {shapes}"
+            f"these are not the weights that {of.name} has for {target}: {shapes}"
             f"{f'; missing {missing}' if missing else ''}. Of a larger model, name the recurrent "
             "layers with `prefix=`."
         )
@@ -164,12 +164,12 @@ def choose(entry: Entry, arrays: Mapping[Keys, PyTree], of: Framework, cell: Cel
 def _check_hint(entry: Entry, of: Framework, table: Table) -> None:
     """A linear map of these shapes is a layer where its name, the prefix or `cell` says so."""
     leaf, keys = next(iter(entry.keys.items()))
-    path = of.join.join(of.parts(of.said(keys))[: -len(leaf.split("/"))])
+    path = of.join.join(of.parts(of.name_of(keys))[: -len(leaf.split("/"))])
     named = bool(path) and not entry.path  # by the prefix
-    if not named and not re.search(table.hint, said(entry.path[-1]) if entry.path else ""):
+    if not named and not re.search(table.hint, text_of(entry.path[-1]) if entry.path else ""):
         by_prefix = f"name it with `prefix={path!r}`, or " if path else ""
         raise ValueError(
-            f"`{of.said(keys)}` is of a linear map, which need not be a layer `{table.cell!r}`: "
+            f"`{of.name_of(keys)}` is of a linear map, which need not be a layer `{table.cell!r}`: "
             f"{by_prefix}say `cell=jaxlstm.{table.cell.name}`."
         )
 

@@ -14,7 +14,7 @@ from ..._node import Node
 from ..._options import flag
 from .._arrays import array, concrete, floating, one_dtype
 from .arrange import Arranged, Chain, Pair, arranged
-from .names import Entry, Framework, Keys, Where, choose, said
+from .names import Entry, Framework, Keys, Where, choose, text_of
 from .table import PLAIN, Table, decode, encode
 
 Place: TypeAlias = Callable[[Where, Layer, str], Keys]  # (where, layer, name) -> keys
@@ -38,7 +38,7 @@ def network(
 
     def layer(entry: Entry) -> Layer:
         table = choose(entry, arrays, of, cell)
-        names = {k: of.said(keys) for k, keys in entry.keys.items()}
+        names = {k: of.name_of(keys) for k, keys in entry.keys.items()}
         values = {k: array(names[k], arrays[keys]) for k, keys in entry.keys.items()}
         given.update({names[k]: a for k, a in values.items()})
         return decode(table, values, names, sums)
@@ -69,7 +69,7 @@ def _both(forward: Node, backward: Node) -> Bidirectional:
 
 
 def _paired(levels: Sequence[Node]) -> list[Node]:
-    """Layers of which forward and backward ones alternate, unless their names have said so."""
+    """Layers of which forward and backward ones alternate, unless their names say so."""
     known = sum(isinstance(node, Bidirectional) for node in levels)
     if known == len(levels):
         return [*levels]
@@ -220,16 +220,18 @@ def one_prefix(prefix: object) -> str:
     return prefix
 
 
-def _flat(one: Arranged, ways: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Entry]]:
+def _flat(
+    one: Arranged, directions: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Entry]]:
     """`(directions, entry)` in the order of running."""
     if isinstance(one, Chain):
         for level in one.levels:
-            yield from _flat(level, ways)
+            yield from _flat(level, directions)
     elif isinstance(one, Pair):
-        yield from _flat(one.forward, (*ways, "forward"))
-        yield from _flat(one.backward, (*ways, "backward"))
+        yield from _flat(one.forward, (*directions, "forward"))
+        yield from _flat(one.backward, (*directions, "backward"))
     else:
-        yield ways, one
+        yield directions, one
 
 
 def filled(
@@ -246,12 +248,12 @@ def filled(
     found, arrays = arranged(of, like, prefix)
     new = checked(params)
     old = [pair for one in found for pair in _flat(one)]
-    there = [ways for ways, _ in old]
+    there = [directions for directions, _ in old]
     here = [tuple(part for part in where if isinstance(part, str)) for where, _ in new]
     sides = ("forward", "backward")
-    alternate = all(ways == (sides[k % 2],) for k, ways in enumerate(here))
+    alternate = all(directions == (sides[k % 2],) for k, directions in enumerate(here))
     if len(new) != len(old) or (there != here and (any(there) or not alternate)):
-        names = [of.join.join(map(said, entry.path)) for _, entry in old]
+        names = [of.join.join(map(text_of, entry.path)) for _, entry in old]
         raise ValueError(
             f"`like` has the layers {names}; `params` has {len(new)}, of the directions {here}."
         )
@@ -260,13 +262,13 @@ def filled(
         table_of(of, layer.cell)
         table = choose(entry, arrays, of, layer.cell).of(entry.keys)
         if not table.biased and not (layer.b is None and layer.recurrent_bias is None):
-            names = [of.said(keys) for keys in entry.keys.values()]
+            names = [of.name_of(keys) for keys in entry.keys.values()]
             raise ValueError(f"the layer of {names} has no bias, and `params` has one.")
         for name, a in encode(table, layer).items():
             keys = entry.keys[name]
             shape = np.shape(arrays[keys])
             if a.shape != shape:
-                raise ValueError(f"`{of.said(keys)}` must have shape {shape}; got {a.shape}.")
+                raise ValueError(f"`{of.name_of(keys)}` must have shape {shape}; got {a.shape}.")
             done[keys] = convert(a, arrays[keys])
     return _replaced(like, done)
 

@@ -231,11 +231,11 @@ def _biases(
 def check(layer: Layer, names: Mapping[str, str]) -> None:
     """The recurrent weights must take what the layer gives out."""
     hidden, output = layer.w.shape[-1], layer.cell.output_size(layer.w.shape[-1])
-    said = ", ".join(f"`{name}`" for name in names.values())
+    listed = ", ".join(f"`{name}`" for name in names.values())
     if layer.r is not None and layer.r.shape[0] != output:
         raise ValueError(
             f"the recurrent weights of a layer of {hidden} units must take {output} outputs; "
-            f"got {layer.r.shape[0]} (in {said})."
+            f"got {layer.r.shape[0]} (in {listed})."
         )
 
 

@@ -82,7 +82,7 @@ def checked(
     """The attributes, each of which is one that this operator has, of its type and range."""
     flags = {"GRU": ["linear_before_reset"], "LSTM": ["input_forget"]}.get(operator, [])
     flags += ["layout"] if version >= 14 else []
-    flags += ["output_sequence"] if version < 7 else []  # whether `Y` is wanted: no equation
+    flags += ["output_sequence"] if version < 7 else []  # whether `Y` is an output: no equation
     kinds = COMMON | dict.fromkeys(flags, int)
     settings: dict[str, PyTree] = {"direction": "forward", "layout": 0, **attributes}
     if settings["direction"] == "foward" and version < 7:  # the default of a GRU of opset 1

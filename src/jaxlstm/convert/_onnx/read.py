@@ -227,7 +227,7 @@ def _operator(node: Recurrent, sums: bool) -> Operator:
     return operator(node.kind, attributes, weights, node.name, sums, names, version)
 
 
-def _start(node: Recurrent, made: Operator, wanted: bool) -> State | Literal["given"] | None:
+def _start(node: Recurrent, made: Operator, needed: bool) -> State | Literal["given"] | None:
     """The initial state that a model computes; None for zeros, "given" for an input of it."""
     node.check_lengths(made.layout)
     found = {role: node.initial(role) for role in ("initial_h", "initial_c")}
@@ -255,7 +255,7 @@ def _start(node: Recurrent, made: Operator, wanted: bool) -> State | Literal["gi
                 f"got {a.dtype} of shape {a.shape}."
             )
         rows[role] = a.shape[1 - made.layout]
-    if not wanted:
+    if not needed:
         raise ValueError(
             f"`{node.name}` starts from constants that are not zero, which are no part of "
             "`params`. `from_onnx(..., state=True)` returns `(params, state)`."

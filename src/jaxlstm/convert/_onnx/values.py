@@ -1,4 +1,4 @@
-"""What can be said of a value in a graph of ONNX before the model runs.
+"""What is known of a value in a graph of ONNX before the model runs.
 
 Each question is a generator that yields the questions it depends on, so that no graph is too deep
 for Python's stack, each is answered once, and one that comes back to itself is found out.
@@ -44,23 +44,23 @@ class Values:
         while stack:
             question, rule = stack[-1]
             try:
-                asked = rule.throw(answer) if isinstance(answer, ValueError) else rule.send(answer)
+                needed = rule.throw(answer) if isinstance(answer, ValueError) else rule.send(answer)
             except StopIteration as done:
                 answer = done.value
-            except ValueError as e:  # whoever asked may know better
+            except ValueError as e:  # the caller may know better
                 answer = e
             except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as e:
                 message = f"`{question[1].name}` is made by a node that is broken: {e}."
                 answer = ValueError(message)
             else:
-                if asked in running:
-                    answer = ValueError(f"`{asked[1].name}` is made from itself: a cycle.")
-                elif asked in self.answers:
-                    answer = self.answers[asked]
+                if needed in running:
+                    answer = ValueError(f"`{needed[1].name}` is made from itself: a cycle.")
+                elif needed in self.answers:
+                    answer = self.answers[needed]
                 else:
                     answer = None
-                    running.add(asked)
-                    stack.append((asked, rules[asked[0]](asked[1])))
+                    running.add(needed)
+                    stack.append((needed, rules[needed[0]](needed[1])))
                 continue
             self.answers[question] = answer
             running.discard(question)
