@@ -92,8 +92,9 @@ test-peers: .venv-peers/.ready ## beside PyTorch, Keras, Flax, Haiku, Equinox, O
 	$(PEERS)/python -m pytest -m peers
 
 # What is measured, as options of the script: make bench BENCH='--cells lstm --sizes 16,113,128,128'
-bench: .venv-peers/.ready ## speed beside the peers on CPU, and latency of streaming
+bench: .venv-peers/.ready ## speed beside the peers on CPU, of every cell, and latency of streaming
 	$(PEERS)/python benchmarks/cpu.py $(BENCH)
+	$(PEERS)/python benchmarks/cells.py
 	$(PEERS)/python benchmarks/streaming.py
 
 # PyTorch is measured where it is installed already; its CUDA must be that of JAX.

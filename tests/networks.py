@@ -18,15 +18,23 @@ CORE = ("rnn", "lstm", "gru", "gru_reset_before")
 
 
 @jaxlstm.general_cell(
-    "abc", jaxlstm.LSTMState, weights={"p": jaxlstm.Weight("... hidden", jaxlstm.initializers.ones)}
+    "abc",
+    jaxlstm.LSTMState,
+    weights={
+        "p": jaxlstm.Weight("... hidden", jaxlstm.initializers.ones),
+        "q": jaxlstm.Weight("... 1", jaxlstm.initializers.ones),
+    },
 )
-def three_products(s, u, recur, *, p):
-    """Each made of what the one before gave; the second is used apart from `u`."""
+def three_products(s, u, recur, *, p, q):
+    """Each made of what the one before gave; the second is used apart from `u`.
+
+    One weight is a number for each unit, the other one number for all of them.
+    """
     a, b, c = u
     r = jax.nn.sigmoid(a + recur(s.h, "a")[0] + p * s.c)
     n = jnp.tanh(b * recur(r * s.h, "b")[0])
     m = jnp.tanh(c + recur(n + s.c, "c")[0])
-    memory = r * s.c + (1 - r) * n * m
+    memory = r * s.c + q * (1 - r) * n * m
     return m * jnp.tanh(memory), memory
 
 

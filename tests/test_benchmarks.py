@@ -48,6 +48,19 @@ def test_streaming_runs_without_peers(tmp_path):
     assert "| 3, 4 | 2 |" in page
 
 
+def test_every_cell_beside_scan(tmp_path):
+    output = tmp_path / "cells"
+    options = "--cells lstm damped_average --sizes 2,3,4,4 --rounds 1 --output"
+    done = run("cells.py", *options.split(), str(output))
+    assert done.returncode == 0, done.stderr
+    results, page = found(output)
+    assert [(x["cell"], x["runs"]) for x in results["lines"][::2]] == [
+        ("lstm", "deferred"), ("damped_average", "scan"),
+    ]  # fmt: skip
+    assert "| `lstm` | `deferred` |" in page
+    assert "| worst | |" in page
+
+
 def test_the_readme_has_the_figures_of_the_results():
     results = "json.load(open('results/cpu.json'))"
     done = run("-c", f"import json, report; print(*report.summary({results}), sep='\\n')")

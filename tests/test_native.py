@@ -112,7 +112,7 @@ def test_sixteen_bits_are_computed_in_float32(dtype, mapped):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(a.dtype)), got, wide)
 
 
-@pytest.mark.parametrize("name", some_of(CELLS, ("gru_reset_before", "mingru", "indrnn")))
+@pytest.mark.parametrize("name", some_of(CELLS, ("gru_reset_before", "mingru", "fastgrnn")))
 def test_every_cell_agrees_with_scan_or_says_why_not(name):
     params = network(CELLS[name])
     xs, state = some(params)
@@ -127,7 +127,7 @@ def test_every_cell_agrees_with_scan_or_says_why_not(name):
 
 def test_most_gated_cells_run():
     """Every way of the equations to use their gates is among these."""
-    names = ("cfn", "nbrc", "star")
+    names = ("cfn", "nbrc", "star", "mut3", "fastrnn")
     assert {name: reason(CELLS[name]) for name in names} == dict.fromkeys(names)
 
 

@@ -451,6 +451,7 @@ def test_without_a_compiler_there_is_a_loop_and_one_line(anew, monkeypatch, capl
     assert line.name == "jaxlstm"
     assert "no-such-compiler" in message
     assert "Install a C++ compiler" in message
+    assert "jaxlstm[kernels]" in message
     assert "JAXLSTM_KERNEL=off" in message
     assert "needs a C++ compiler" in jaxlstm.implementations(params, xs)["native"]
     with pytest.raises(

@@ -95,8 +95,8 @@ def mut3(s, u, recur):
     Gates: `z r n`.  State: `h`.  Jozefowicz, Zaremba and Sutskever 2015, "An empirical
     exploration of recurrent network architectures".
     """
-    z = tag(z=sigmoid(u[0] + recur(tanh(s.h), "z")[0]))
     r = tag(r=sigmoid(u[1] + recur(s.h, "r")[0]))
+    z = tag(z=sigmoid(u[0] + recur(tanh(s.h), "z")[0]))
     n = tag(n=tanh(recur(r * s.h, "n")[0] + u[2]))
     return (z * n + (1 - z) * s.h,)
 

@@ -120,7 +120,7 @@ def _of_its_kind(problem: Problem) -> str | None:
     if cell.sizes or not per_unit(cell, node.weights or ()):
         return (
             "needs a cell whose states are as wide as its gates and whose further weights are "
-            f"numbers for each unit; {cell} is none."
+            f"numbers, for each unit or for all; {cell} is none."
         )
     if node.r is not None and node.r.shape[0] != node.r.shape[-1]:
         return f"has no block-diagonal weights; those of {cell} are."
@@ -175,7 +175,8 @@ def _tell(reason: str) -> None:
         _logged.append(reason)
         logging.getLogger("jaxlstm").warning(
             "Recurrences on the CPU run as loops of XLA, which are slower: the kernel %s Install a "
-            "C++ compiler (g++ or clang++), or set %s=off to have the loops without this line.",
+            "C++ compiler (g++ or clang++) or compiled kernels (pip install 'jaxlstm[kernels]'), "
+            "or set %s=off to have the loops without this line.",
             reason.strip().splitlines()[0],
             SWITCH,
         )
@@ -234,7 +235,7 @@ def _own(p: Layer, n: int) -> Array:
     each = [jnp.zeros((n, 0, hidden), jnp.float32)]
     for a in map(widened, (p.weights or {}).values()):
         rows = n, math.prod(a.shape[1:-1]), hidden
-        each.append(jnp.broadcast_to(a, (n, *a.shape[1:])).reshape(rows))
+        each.append(jnp.broadcast_to(a, (n, *a.shape[1:-1], hidden)).reshape(rows))
     return jnp.concatenate(each, 1)
 
 
@@ -244,7 +245,12 @@ def _own_back(p: Layer, d: Array) -> dict[str, Array] | None:
         return None
     sizes = [math.prod(a.shape[1:-1]) for a in p.weights.values()]
     parts = jnp.split(d, np.cumsum(sizes)[:-1], 1) if sizes else []
-    shaped = lambda a, part: part.reshape(part.shape[0], *a.shape[1:]).astype(a.dtype)
+
+    def shaped(a: Array, part: Array) -> Array:
+        if a.shape[-1] == 1:  # one number for all units
+            part = part.sum(-1, keepdims=True)
+        return part.reshape(part.shape[0], *a.shape[1:]).astype(a.dtype)
+
     return {name: shaped(a, part) for (name, a), part in zip(p.weights.items(), parts, strict=True)}
 
 

@@ -36,9 +36,9 @@ def source(cell: Cell, groups: Groups, hidden: int, weights: tuple[str, ...]) ->
 
 
 def per_unit(cell: Cell, names: Iterable[str]) -> bool:
-    """Whether weights of a cell's equations are numbers for each unit."""
-    words = {name: weight.shape for name, weight in cell.weights}
-    return all(words[name] in ("... hidden", "gates ... hidden") for name in names)
+    """Whether weights of a cell's equations are numbers for each unit, or one for all of them."""
+    words = {name: weight.shape.removeprefix("gates ") for name, weight in cell.weights}
+    return all(words[name] in ("... hidden", "... 1") for name in names)
 
 
 def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> str:
@@ -47,7 +47,8 @@ def _source(cell: Cell, groups: Groups, hidden: int, weights: Sequence[str]) -> 
     pre = Preactivations(part(groups.sums), part(groups.u), tuple(map(part, groups.v)))
     dims = {"gates": len(cell.gates), "hidden": hidden}
     declared = dict(cell.weights)  # more than there are, if some depend on options
-    shape = lambda name: shape_of(declared[name].shape, dims)
+    # One number for all units comes as one for each.
+    shape = lambda name: (*shape_of(declared[name].shape, dims)[:-1], hidden)
     own = {name: jax.ShapeDtypeStruct(shape(name), jnp.float32) for name in weights}
 
     def step(s: State, pre: Preactivations, own: dict[str, Array]) -> tuple[State, list[Array]]:
