@@ -35,11 +35,11 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   long ahead = std::max(1L, std::min(time, 48 / std::max(batch, 1L)));
   Plan plan(members, batch * hidden * (input * OF_X + hidden * OF_H), hidden, time);
   int parts = plan.parts;
-  // For few rows a matrix is as fast as it lies, and packing it would take longer than its use.
-  bool pack_x = time * batch > FEW, pack_h = pack_x && batch > 2;
+  // For few rows packing a matrix would take longer than its use as it lies.
+  bool pack = time * batch > FEW;
   long rows = ahead * batch, most = Share::most(hidden, parts);
-  size_t each = Gates::size(rows, most) + (pack_x ? OF_X * lines(Packed::size(input, most)) : 0) +
-                (pack_h ? OF_H * lines(Packed::size(hidden, most)) : 0) + lines(SLOTS * most);
+  size_t each = Gates::size(rows, most) + (pack ? OF_X * lines(Packed::size(input, most)) : 0) +
+                (pack ? OF_H * lines(Packed::size(hidden, most)) : 0) + lines(SLOTS * most);
   size_t turn = keep ? 0 : FIELDS * lines(batch * hidden);
   size_t operands = (PHASES - 1) * lines(batch * hidden), of_member = parts * each + 2 * turn + operands;
   Room room(members * of_member);
@@ -71,8 +71,8 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     Scratch scratch(own + part * each);
     Gates gates = Gates::in(scratch, rows, mine.units());
     Packed of_x[OF_X + 1], of_h[OF_H + 1];  // C++ has no empty array
-    for (int i = 0; i < OF_X && pack_x; i++) of_x[i] = scratch.packed(input, mine.units());
-    for (int i = 0; i < OF_H && pack_h; i++) of_h[i] = scratch.packed(hidden, mine.units());
+    for (int i = 0; i < OF_X && pack; i++) of_x[i] = scratch.packed(input, mine.units());
+    for (int i = 0; i < OF_H && pack; i++) of_h[i] = scratch.packed(hidden, mine.units());
     float* biases = scratch.take(SLOTS * mine.units());
     auto x_lies = [&](int i) { return Matrix{w + FROM_X[i] * hidden + mine.from, GATES * hidden, 1}; };
     auto h_lies = [&](int i) {
@@ -91,8 +91,8 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     Fields s, next;
 
     if (number == 0) {
-      for (int i = 0; i < OF_X && pack_x; i++) of_x[i].pack(x_lies(i));
-      for (int i = 0; i < OF_H && pack_h; i++) of_h[i].pack(h_lies(i));
+      for (int i = 0; i < OF_X && pack; i++) of_x[i].pack(x_lies(i));
+      for (int i = 0; i < OF_H && pack; i++) of_h[i].pack(h_lies(i));
       for (int u = 0; u < mine.units(); u++) {
         float* bias = biases + u;
         for (int i = 0; i < SLOTS; i++) bias[i * mine.units()] = 0;
@@ -133,7 +133,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
           std::memcpy(gates.at(i, row), biases + i * mine.units(), 4 * mine.units());
       for (int i = 0; i < OF_X; i++) {
         Matrix rows_of_x{xs + begun.base * batch * input, input, 1};
-        if (pack_x)
+        if (pack)
           of_x[i].add_to(steps * batch, rows_of_x, gates.at(i, 0), gates.stride(i));
         else
           add_as_it_lies(steps * batch, input, mine.units(), rows_of_x, x_lies(i), gates.at(i, 0),
@@ -146,7 +146,7 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
     for (int i = 0; i < OF_H; i++) {
       if (CALL_OF_H[i] != call) continue;
       int slot = SLOT_OF_H[i];
-      if (pack_h)
+      if (pack)
         of_h[i].add_to(batch, left, gates.at(slot, first), gates.stride(slot));
       else
         add_as_it_lies(batch, hidden, mine.units(), left, h_lies(i), gates.at(slot, first),

@@ -103,23 +103,24 @@ struct Packed {
     return p;
   }
 
-  // As m lies: row after row, or, where it is a transposed matrix, some rows of each column at once.
+  // As m lies: a few rows of all panels, or, where it is a transposed matrix, of each column at once.
   void pack(Matrix m) const {
-    for (int p = 0; p < panels(columns); p++) {
-      int width = std::min(PANEL, columns - p * PANEL);
-      Matrix from = m.from(0, p * PANEL);
-      float* to = data + p * next;
-      if (width < PANEL) std::memset(to, 0, 4L * rows * PANEL);
-      if (m.by_column == 1)
-        for (int k = 0; k < rows; k++)
-          for (int j = 0; j < width; j += LANES)
-            store(to + (long)k * PANEL + j, load(from.at + k * m.by_row + j, width - j), width - j);
-      else
-        for (int first = 0; first < rows; first += 64)
+    int deep = m.by_column == 1 ? 8 : 64;
+    if (columns % PANEL) std::memset(data + columns / PANEL * next, 0, 4L * rows * PANEL);
+    for (int first = 0; first < rows; first += deep)
+      for (int p = 0; p < panels(columns); p++) {
+        int width = std::min(PANEL, columns - p * PANEL), end = std::min(first + deep, rows);
+        Matrix from = m.from(0, p * PANEL);
+        float* to = data + p * next;
+        if (m.by_column == 1)
+          for (int k = first; k < end; k++)
+            for (int j = 0; j < width; j += LANES)
+              store(to + (long)k * PANEL + j, load(from.at + k * m.by_row + j, width - j), width - j);
+        else
           for (int j = 0; j < width; j++)
-            for (int k = first; k < std::min(first + 64, rows); k++)
+            for (int k = first; k < end; k++)
               to[(long)k * PANEL + j] = from.at[k * m.by_row + j * m.by_column];
-    }
+      }
   }
 
   // c (n, columns) += a (n, rows) times this.
@@ -152,39 +153,36 @@ struct Packed {
 
 constexpr long FEW = 8;  // rows, of all steps, for which a matrix is not packed
 
-// c (n, columns) += a (n, rows) b, of which b (rows, columns) is multiplied as it lies.
+// c (columns) += some of a row's values, times as many rows of b.
+template <int ROWS>
+static inline void some_rows(int columns, const float* a, long by_column, Matrix b, float* c) {
+  V x[ROWS];
+  for (int u = 0; u < ROWS; u++) x[u] = all(a[u * by_column]);
+  auto add = [&](int j, int lanes) {
+    V sum = load(c + j, lanes);
+    for (int u = 0; u < ROWS; u++) sum += x[u] * load(b.at + u * b.by_row + j, lanes);
+    store(c + j, sum, lanes);
+  };
+  int j = 0;
+  for (; j + LANES <= columns; j += LANES) add(j, LANES);
+  if (j < columns) add(j, columns - j);
+}
+
+// c (n, columns) += a (n, rows) b, of which b (rows, columns) is multiplied as it lies.  Four of its
+// rows at once: more of them, a power of two apart, are put where they displace each other.
 static void add_as_it_lies(long n, long rows, int columns, Matrix a, Matrix b, float* c, long ldc) {
-  constexpr int DEEP = 8;
-  for (long k = 0; k < rows; k += DEEP) {
-    int deep = std::min<long>(DEEP, rows - k);
-    const float* at = b.at + k * b.by_row;
-    for (int j = 0; j < columns; j += LANES) {
-      int lanes = std::min(LANES, columns - j);
-      if (deep == DEEP && lanes == LANES) {
-        V row[DEEP];
-        for (int u = 0; u < DEEP; u++) row[u] = load(at + u * b.by_row + j);
-        for (long i = 0; i < n; i++) {
-          const float* x = a.at + i * a.by_row + k * a.by_column;
-          float* to = c + i * ldc + j;
-          V even = load(to), odd = x[a.by_column] * row[1];
-          even += x[0] * row[0];
-          for (int u = 2; u < DEEP; u += 2) {
-            even += x[u * a.by_column] * row[u];
-            odd += x[(u + 1) * a.by_column] * row[u + 1];
-          }
-          store(to, even + odd);
-        }
-      } else {
-        for (long i = 0; i < n; i++) {
-          float* to = c + i * ldc + j;
-          V sum = load(to, lanes);
-          for (int u = 0; u < deep; u++)
-            sum += a.at[i * a.by_row + (k + u) * a.by_column] * load(at + u * b.by_row + j, lanes);
-          store(to, sum, lanes);
-        }
+  for (long k = 0; k < rows; k += 4)
+    for (long i = 0; i < n; i++) {
+      Matrix of_b = b.from(k, 0);
+      const float* x = a.from(i, k).at;
+      float* to = c + i * ldc;
+      switch (rows - k) {
+        case 1: some_rows<1>(columns, x, a.by_column, of_b, to); break;
+        case 2: some_rows<2>(columns, x, a.by_column, of_b, to); break;
+        case 3: some_rows<3>(columns, x, a.by_column, of_b, to); break;
+        default: some_rows<4>(columns, x, a.by_column, of_b, to);
       }
     }
-  }
 }
 
 // Room for packed matrices, kept from call to call: fresh pages cost more than a small product.
