@@ -46,7 +46,11 @@ TRIED = (
     "So T = 20, 0.01 and 8,000 steps were chosen. The lags of the paper, 500 and more, were not "
     "run. At T = 20 the usual start leaves the loss of no memory too, so that the claim, which is "
     "about longer lags, is not decided: the network with chrono initialisation learns several "
-    "times faster, and copies half of the strings without an error when the other copies none."
+    "times faster, and copies half of the strings without an error when the other copies none. "
+    "Tried since, with one seed, 128 units and a learning rate of 0.01: at T = 50, batches of 64 "
+    "and 4,000 steps, it came to 13 % of the loss of no memory and the usual start to 80 %; at "
+    "T = 100, batches of 32 and 3,000 steps, to 77 % and falling, and the usual start stayed at "
+    "100 %. So a lag of 100 may decide it with more steps than fit into ten minutes."
 )
 
 
