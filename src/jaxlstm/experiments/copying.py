@@ -48,9 +48,10 @@ TRIED = (
     "about longer lags, is not decided: the network with chrono initialisation learns several "
     "times faster, and copies half of the strings without an error when the other copies none. "
     "Tried since, with one seed, 128 units and a learning rate of 0.01: at T = 50, batches of 64 "
-    "and 4,000 steps, it came to 13 % of the loss of no memory and the usual start to 80 %; at "
-    "T = 100, batches of 32 and 3,000 steps, to 77 % and falling, and the usual start stayed at "
-    "100 %. So a lag of 100 may decide it with more steps than fit into ten minutes."
+    "and 4,000 steps, chrono initialisation came to 13 % of the loss of no memory and the usual "
+    "start to 80 %; at T = 100, batches of 32 and 3,000 steps, to 77 % when the learning rate had "
+    "fallen to zero, and the usual start stayed at 100 %. So a lag of 100 may decide it with more "
+    "steps than fit into ten minutes."
 )
 
 
