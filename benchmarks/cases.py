@@ -95,13 +95,11 @@ def network(case: Case, seed: int) -> Any:
     if case.cell == "projected_lstm":
         cell = cell(projection=case.hidden // 2)
     options = {"layers": 2, "bidirectional": True} if case.bidirectional else {}
-    sample = lambda key: jaxlstm.init(
+    one = lambda key: jaxlstm.init(
         key, cell, case.input, case.hidden, dtype=case.dtype, scheme="torch", **options
     )
     key = jax.random.key(seed)
-    return (
-        jax.vmap(sample)(jax.random.split(key, case.population)) if case.population else sample(key)
-    )
+    return jax.vmap(one)(jax.random.split(key, case.population)) if case.population else one(key)
 
 
 def apply(case: Case, params: Any, xs: Any, **options: Any) -> Any:

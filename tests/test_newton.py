@@ -50,14 +50,14 @@ def agrees(params, xs, state, rtol=1e-12, **options):
     close(got, expected, rtol=rtol)
 
 
-def way_of(params, xs):
+def method_of(params, xs):
     """How `newton` would run a layer."""
     seen = []
     look = lambda node, problem: (seen.append(newton._method(problem)), unroll(node, problem))[1]
     plan = Plan(implementation=("scan",))
     jax.eval_shape(lambda p: start(Arguments(p, xs), plan, look), params)
-    (way,) = seen
-    return way
+    (method,) = seen
+    return method
 
 
 @over_nonlinear
@@ -135,7 +135,7 @@ def test_wide_states_are_solved_by_blocks_of_their_jacobians(name, monkeypatch):
     cell = CELLS[name](projection=3) if name == "projected_lstm" else CELLS[name]
     params = network(cell)
     report = jaxlstm.newton_report(params, xs := inputs(shape=(150, B, N)))
-    assert way_of(params, xs)[:2] == (True, False)
+    assert method_of(params, xs)[:2] == (True, False)
     assert not report.fell_back
     agrees(params, XS, some_state(params), **CONTROLS)
 
@@ -154,9 +154,9 @@ UNITWISE = {"brc", "indrnn", "sru_peephole"}
 
 def test_which_cells_have_units_of_their_own_is_read_from_their_equations():
     init = lambda cell: jax.eval_shape(lambda: jaxlstm.init(jax.random.key(0), cell, N, H))
-    ways = {name: way_of(init(cell), XS) for name, cell in NONLINEAR.items()}
-    assert all(way.exact for way in ways.values())
-    assert {name for name, way in ways.items() if way.unitwise} == UNITWISE
+    methods = {name: method_of(init(cell), XS) for name, cell in NONLINEAR.items()}
+    assert all(method.exact for method in methods.values())
+    assert {name for name, method in methods.items() if method.unitwise} == UNITWISE
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_which_cells_have_units_of_their_own_is_read_from_their_equations():
 def test_blocks_of_time_change_nothing(options, steps, monkeypatch):
     params = network(jaxlstm.gru)
     monkeypatch.setattr(newton, "BYTES", steps * B * H * H * 8)
-    assert way_of(params, XS).steps == steps
+    assert method_of(params, XS).steps == steps
     agrees(params, XS, some_state(params), **options)
 
 
@@ -182,7 +182,7 @@ def test_what_amplifies_errors_is_left_to_scan_to_the_bit(steps, monkeypatch):
     params, xs = chaotic(), inputs(shape=(200, N))
     monkeypatch.setattr(newton, "BYTES", steps * 16 * 16 * 8)
     report = jaxlstm.newton_report(params, xs)
-    assert way_of(params, xs).steps == steps
+    assert method_of(params, xs).steps == steps
     assert report.fell_back
     run = lambda name: jax.jit(lambda p, x: jaxlstm.apply(p, x, implementation=name))(params, xs)
     assert (run("newton")[0] == run("scan")[0]).all()
@@ -280,9 +280,9 @@ def test_a_convolutional_layer():
     """Its Jacobian is not that of one place, in which it is small."""
     params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.gru, 2, 3, (3,), dtype=float)
     xs = inputs(shape=(6, 2, 12, 2))
-    assert way_of(params, xs)[:2] == (True, False)
+    assert method_of(params, xs)[:2] == (True, False)
     agrees(params, xs, params.initial_state((2, 12)))
-    assert way_of(params, xs[:, :, :4])[:2] == (False, True)
+    assert method_of(params, xs[:, :, :4])[:2] == (False, True)
     agrees(params, xs[:, :, :4], params.initial_state((2, 4)))
 
 

@@ -137,7 +137,7 @@ def learning(
 ) -> Run:
     """How a network of one cell learns a task; `change(key, network)` is done to it before."""
 
-    def sample(key: Any) -> tuple[Model, None]:
+    def initial(key: Any) -> tuple[Model, None]:
         first, second = jax.random.split(key)
         model = init(first, cell, task.features, hidden, task.outputs, **options)
         if change:
@@ -161,7 +161,7 @@ def learning(
     )
     more = [note, *(f"{name} {value}" for name, value in options.items())]
     return Run(
-        sample, loss, test, optimizer or adam(steps, rate), steps, every, batch, solved,
+        initial, loss, test, optimizer or adam(steps, rate), steps, every, batch, solved,
         ", ".join([recipe, *filter(None, more)]),
     )  # fmt: skip
 

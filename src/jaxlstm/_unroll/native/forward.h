@@ -38,8 +38,9 @@ void run_forward(XLA_FFI_CallFrame* frame, bool keep) {
   // For few rows packing a matrix would take longer than its use as it lies.
   bool pack = time * batch > FEW;
   long rows = ahead * batch, most = Share::most(hidden, parts);
-  size_t each = Gates::size(rows, most) + (pack ? OF_X * lines(Packed::size(input, most)) : 0) +
-                (pack ? OF_H * lines(Packed::size(hidden, most)) : 0) + lines(SLOTS * most);
+  size_t packed =
+      pack ? OF_X * lines(Packed::size(input, most)) + OF_H * lines(Packed::size(hidden, most)) : 0;
+  size_t each = Gates::size(rows, most) + packed + lines(SLOTS * most);
   size_t turn = keep ? 0 : FIELDS * lines(batch * hidden);
   size_t operands = (PHASES - 1) * lines(batch * hidden), of_member = parts * each + 2 * turn + operands;
   Room room(members * of_member);

@@ -168,8 +168,8 @@ static inline void some_rows(int columns, const float* a, long by_column, Matrix
   if (j < columns) add(j, columns - j);
 }
 
-// c (n, columns) += a (n, rows) b, of which b (rows, columns) is multiplied as it lies.  Four of its
-// rows at once: more of them, a power of two apart, are put where they displace each other.
+// c (n, columns) += a (n, rows) b, of which b (rows, columns) is multiplied as it lies, four of its
+// rows at once: eight took longer.
 static void add_as_it_lies(long n, long rows, int columns, Matrix a, Matrix b, float* c, long ldc) {
   for (long k = 0; k < rows; k += 4)
     for (long i = 0; i < n; i++) {
