@@ -1,6 +1,7 @@
 """The networks that the laws are tried on: every exported cell, in every arrangement."""
 
 import functools
+import math
 import zlib
 
 import jax
@@ -45,6 +46,23 @@ ARRANGEMENTS = {
 }
 
 
+# One cell of each kind that layers and implementations treat in a way of its own: weights of units,
+# matrices, and norms in the equations; products one after another, states of other widths, layers
+# within a step, no recurrent product; linear, of complex numbers, with a matrix as its state.
+KINDS = (
+    "lstm", "gru", "peephole_lstm", "projected_lstm", "layer_norm_lstm", "gru_reset_before",
+    "tau_gru", "scrn", "rhn", "indrnn", "minlstm", "lru", "mlstm",
+)  # fmt: skip
+
+
+def over_kinds(law):
+    """Tries a law on a cell of each kind: one that is about what is done with any equations.
+
+    The random networks take every cell in every such way.
+    """
+    return over_cells(law, {name: CELLS[name] for name in KINDS})
+
+
 def over_cells(law, cells=CELLS):
     """Tries a law on every cell, of which the fast suite has three.
 
@@ -68,12 +86,38 @@ def network(cell, arrangement="layer", seed=0, **options):
     options = {**ARRANGEMENTS[arrangement], **options}
     key = cell, seed, jax.config.jax_enable_x64, *sorted(options.items())
     if key not in MADE:
-        params = jaxlstm.init(jax.random.key(seed), cell, N, H, **options)
-        params = jax.tree.map(lambda a, b: a + 0.2 * b, params, normal_like(params, seed + 1))
-        if any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(params)):
-            return params
-        MADE[key] = params
+        random = np.random.default_rng(seed)
+        options["scheme"] = by_numpy(random)
+        with jax.ensure_compile_time_eval():
+            params = jaxlstm.init(jax.random.key(seed), cell, N, H, **options)
+            noisy = lambda a: np.float64(a) + 0.2 * random.standard_normal(a.shape)
+            MADE[key] = jax.tree.map(lambda a: array(noisy(a), a.dtype), params)
     return MADE[key]
+
+
+def array(numbers, dtype=float):
+    """Converted by NumPy: JAX would compile a program for each shape."""
+    return jnp.asarray(numbers.astype(jax.dtypes.canonicalize_dtype(dtype)))
+
+
+def by_numpy(random):
+    """The default scheme, sampled by NumPy."""
+
+    def glorot(key, shape, dtype):
+        limit = math.sqrt(6 / (shape[0] + shape[-1]))
+        return array(random.uniform(-limit, limit, shape), dtype)
+
+    def orthogonal(key, shape, dtype):
+        n, gates, h = shape
+        square = random.standard_normal((gates, max(n, h), max(n, h)))
+        return array(np.moveaxis(np.linalg.qr(square)[0][:, :n, :h], 0, 1), dtype)
+
+    def zeros(key, shape, dtype):
+        return array(np.zeros(shape), dtype)
+
+    return jaxlstm.initializers.default._replace(
+        w=glorot, r=orthogonal, b=zeros, recurrent_bias=zeros
+    )
 
 
 MADE = {}  # networks by what makes them, of which a module uses each often
@@ -87,49 +131,40 @@ def numbers(cell, arrangement="layer", **options):
     return jax.tree.map(lambda a: rng.standard_normal(a.shape).astype(a.dtype), shapes)
 
 
-def _normal(seed, leaf, leaves, shape, dtype):
-    key = jax.random.key(seed)
-    return jax.random.normal(jax.random.split(key, leaves)[leaf] if leaves else key, shape, dtype)
+@functools.cache
+def _constant(draw, *args):
+    """Random numbers, sampled once in a process, by NumPy: nothing is compiled for them."""
+    return draw(*args)
+
+
+def _normal(shape, *seed):
+    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def _bernoulli(seed, p, shape):
-    return jax.random.bernoulli(jax.random.key(seed), p, shape)
-
-
-@functools.cache
-def _constant(draw, *args, wide):
-    with jax.ensure_compile_time_eval():
-        return np.asarray(draw(*args))
-
-
-def constant(draw, *args):
-    """Random numbers, drawn once in a process; no program that takes them draws them itself."""
-    return jnp.asarray(_constant(draw, *args, wide=jax.config.jax_enable_x64))
+    return np.random.default_rng(seed).random(shape) < p
 
 
 def inputs(seed=1, shape=(T, B, N), dtype=float):
-    return constant(_normal, seed, 0, 0, tuple(shape), dtype)
+    return array(_constant(_normal, tuple(shape), seed), dtype)
 
 
 def some_mask(seed=2, shape=(T, B)):
     """Any pattern, not only suffixes; the last row is all False."""
-    mask = constant(_bernoulli, seed, 0.6, tuple(shape))
-    return mask.at[:, -1].set(False) if len(shape) > 1 else mask
+    mask = _constant(_bernoulli, seed, 0.6, tuple(shape)).copy()
+    if len(shape) > 1:
+        mask[:, -1] = False
+    return jnp.asarray(mask)
 
 
 def some_reset(seed=3, shape=(T, B)):
-    return constant(_bernoulli, seed, 0.3, tuple(shape))
+    return jnp.asarray(_constant(_bernoulli, seed, 0.3, tuple(shape)))
 
 
 def normal_like(tree, seed=4):
     """Random cotangents, or a state, of the shapes of a tree."""
     leaves, structure = jax.tree.flatten(tree)
-
-    def like(i, a):
-        args = _normal, seed, i, len(leaves), a.shape, a.dtype
-        known = all(isinstance(n, int) for n in a.shape)
-        return constant(*args) if known else args[0](*args[1:])
-
+    like = lambda i, a: array(_constant(_normal, a.shape, seed, i), a.dtype)
     return jax.tree.unflatten(structure, [like(i, a) for i, a in enumerate(leaves)])
 
 
@@ -158,7 +193,7 @@ def close(got, expected, rtol=1e-12, atol=1e-13):
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
         assert a.dtype == b.dtype
-        scale = float(jnp.abs(b).max()) if jnp.size(b) else 0.0
+        scale = float(np.abs(b).max(initial=0.0))
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol + rtol * scale)
 
 

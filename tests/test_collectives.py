@@ -9,12 +9,15 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxlstm
-from networks import CELLS, inputs, network, some_mask, some_reset
+from networks import CELLS, KINDS, inputs, network, some_mask, some_reset
 
 COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 OFTEN = ("lstm", "peephole_lstm", "projected_lstm")
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in CELLS if name not in OFTEN]
-over_all = pytest.mark.parametrize("name", [*OFTEN, *OTHERS])
+
+
+def over(names):
+    marks = lambda name: () if name in OFTEN else pytest.mark.slow
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in names])
 
 
 def inside_loops(program):
@@ -57,9 +60,18 @@ def placed(cell, kind, rows=4):
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="one device")
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@over_all
-def test_no_collective_in_a_loop(name, kind):
+@over(CELLS)
+def test_no_collective_in_a_loop(name):
+    no_collective(name, "Auto")
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="one device")
+@over(KINDS)
+def test_no_collective_in_a_loop_where_types_tell_the_sharding(name):
+    no_collective(name, "Explicit")
+
+
+def no_collective(name, kind):
     params, xs, mask, reset = placed(CELLS[name], kind)
     for options in ({}, {"mask": mask, "reset": reset, "reverse": True}):
         run = functools.partial(jaxlstm.apply, **options)
@@ -70,7 +82,7 @@ def test_no_collective_in_a_loop(name, kind):
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="one device")
-@over_all
+@over(KINDS)
 def test_no_collective_in_a_loop_of_each_device(name):
     """Inside `shard_map` only the gradients of the weights are summed, after the loop."""
     params, xs, *_ = placed(CELLS[name], "Auto")

@@ -7,7 +7,7 @@ from jax import export
 
 import jaxlstm
 from jaxlstm import wrappers
-from networks import CELLS, B, N, T, close, inputs, network, some_mask, some_reset
+from networks import B, N, T, close, inputs, network, over_kinds, some_mask, some_reset
 
 # The shape checks of the tests take sizes for whole numbers.
 pytestmark = pytest.mark.usefixtures("as_users_call_it")
@@ -54,8 +54,8 @@ def test_sizes_may_be_known_later(sizes, checkpoint):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_of_every_cell(cell):
+@over_kinds
+def test_of_a_cell_of_each_kind(cell):
     params, f = network(cell), pull(checkpoint=True)
     program = exported(f, params, SIZES["both"])
     close(program.call(params, inputs()), f(params, inputs()), rtol=1e-9)

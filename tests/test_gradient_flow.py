@@ -17,6 +17,7 @@ from networks import (
     network,
     normal_like,
     over_cells,
+    over_kinds,
     some_mask,
     some_reset,
 )
@@ -194,7 +195,7 @@ def test_convolutions_have_one_norm_for_a_row_and_one_jacobian():
     close(products[-1, 1], jax.jacrev(end)(flat))
 
 
-@over_cells
+@over_kinds
 def test_the_jacobians_are_those_of_apply(cell):
     params = network(cell)
     products = jaxlstm.state_jacobians(params, XS)

@@ -17,6 +17,7 @@ from networks import (
     inputs,
     network,
     over_cells,
+    over_kinds,
     pulled,
     some_mask,
     some_reset,
@@ -26,7 +27,7 @@ from networks import (
 XS = inputs()
 
 
-@over_cells
+@over_kinds
 def test_a_sequence_may_be_cut_anywhere(cell):
     params = network(cell, "stack")
     mask, reset = some_mask(), some_reset()
@@ -53,7 +54,7 @@ def test_step_by_step_is_the_same(cell):
 @over_cells
 def test_padding_is_invisible(cell):
     """Each row of a padded batch is what that sequence gives alone, in values and gradients."""
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     mask = jaxlstm.lengths_to_mask(LENGTHS, T)
     ys, last = jaxlstm.apply(params, XS, mask=mask)
     for row, n in enumerate(LENGTHS):
@@ -65,7 +66,7 @@ def test_padding_is_invisible(cell):
 @over_cells
 @pytest.mark.parametrize("junk", [jnp.nan, jnp.inf])
 def test_what_stands_in_padding_changes_nothing(cell, junk):
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     mask = some_mask()
     filled = jnp.where(mask[..., None], XS, junk)
     got, (dparams, dxs) = pulled(params, filled, mask=mask)
@@ -107,9 +108,9 @@ def test_reset_comes_first_and_mask_after(cell):
     close(last, params.initial_state((B,)))
 
 
-@over_cells
+@over_kinds
 def test_rows_are_independent(cell):
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     mask, reset = some_mask(), some_reset()
     ys, last = jaxlstm.apply(params, XS, mask=mask, reset=reset)
     others = jnp.arange(B) != 1
@@ -121,7 +122,7 @@ def test_rows_are_independent(cell):
     close((row(ys2, 1), row(last2, 0)), (row(ys, 1), row(last, 0)))
 
 
-@over_cells
+@over_kinds
 def test_reverse_runs_time_from_the_end(cell):
     params = network(cell, "stack")
     mask, reset = some_mask(), some_reset()
@@ -132,9 +133,9 @@ def test_reverse_runs_time_from_the_end(cell):
     close((ys, last), (flipped[0][::-1], flipped[1]))
 
 
-@over_cells
+@over_kinds
 def test_bidirectional_is_two_runs(cell):
-    params = network(cell, "bidirectional").layers[0]
+    params = network(cell, "bidirectional", layers=1)
     ys, (forward, backward) = jaxlstm.apply(params, XS)
     yf, sf = jaxlstm.apply(params.forward, XS)
     yb, sb = jaxlstm.apply(params.backward, XS, reverse=True)
@@ -142,7 +143,7 @@ def test_bidirectional_is_two_runs(cell):
 
 
 def test_each_direction_continues_from_its_own_state():
-    params = network(jaxlstm.lstm, "bidirectional").layers[0]
+    params = network(jaxlstm.lstm, "bidirectional", layers=1)
     _, state = jaxlstm.apply(params, XS)
     ys, (forward, backward) = jaxlstm.apply(params, XS, state)
     yf, sf = jaxlstm.apply(params.forward, XS, state.forward)
@@ -150,7 +151,7 @@ def test_each_direction_continues_from_its_own_state():
     close((ys, forward, backward), (jnp.concatenate([yf, yb], -1), sf, sb))
 
 
-@over_cells
+@over_kinds
 @pytest.mark.parametrize(
     ("arrangement", "length"),
     [
@@ -166,11 +167,11 @@ def test_checkpoint_changes_nothing(cell, arrangement, length):
     close(pulled(params, XS, mask=mask, reset=reset, checkpoint=length), expected, rtol=1e-11)
 
 
-@over_cells
+@over_kinds
 @pytest.mark.parametrize("batch", [(), (2, 3), (0,)], ids=["none", "two", "empty"])
 @pytest.mark.parametrize("time", [0, 1, 3])
 def test_any_time_and_any_batch_axes(cell, time, batch):
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     xs = inputs(shape=(time, *batch, N))
     ys, last = jaxlstm.apply(params, xs)
     assert ys.shape[:-1] == (time, *batch)
@@ -204,9 +205,9 @@ def test_dtypes_are_kept(cell, dtype):
     assert {a.dtype for a in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
 
 
-@over_cells
+@over_kinds
 def test_batch_may_come_first(cell):
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     mask, reset = some_mask(), some_reset()
     ys, last = jaxlstm.apply(params, XS, mask=mask, reset=reset)
     swapped = (a.swapaxes(0, 1) for a in (XS, mask, reset))

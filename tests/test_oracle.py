@@ -7,7 +7,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm import cells
-from networks import CELLS, B, N, inputs, normal_like
+from networks import CELLS, B, N, by_numpy, inputs, normal_like
 from oracle import ORACLES, run
 
 HARD = ("hard_sigmoid", 0.3, 0.4)
@@ -49,10 +49,12 @@ def test_every_cell_has_an_oracle():
 @pytest.mark.parametrize("name", TABLE)
 def test_the_cell_is_its_equations(name):
     """From a random state, with weights of which none is zero or one."""
-    layer = jaxlstm.init(jax.random.key(0), TABLE[name], N, 6)
-    layer = jax.tree.map(lambda a, noise: a + 0.5 * noise, layer, normal_like(layer))
+    scheme = by_numpy(np.random.default_rng(0))
+    layer = jaxlstm.init(jax.random.key(0), TABLE[name], N, 6, scheme=scheme)
+    noisy = lambda a, noise: jnp.asarray(np.asarray(a) + 0.5 * np.asarray(noise))
+    layer = jax.tree.map(noisy, layer, normal_like(layer))
     xs = inputs()
-    state = jax.tree.map(lambda a: 0.5 * a, normal_like(layer.initial_state((B,)), 7))
+    state = jax.tree.map(lambda a: 0.5 * np.asarray(a), normal_like(layer.initial_state((B,)), 7))
     if "n" in state._fields:  # a normaliser is positive
         state = state._replace(n=abs(state.n) + 0.1)
     ys, last = jaxlstm.apply(layer, xs, state)

@@ -17,6 +17,7 @@ from networks import (
     inputs,
     network,
     over_cells,
+    over_kinds,
     some_mask,
     some_reset,
 )
@@ -30,7 +31,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-@over_cells
+@over_kinds
 @pytest.mark.parametrize("arrangement", ["layer", "bidirectional"])
 def test_it_computes_what_apply_computes(cell, arrangement):
     params = network(cell, arrangement)
@@ -45,7 +46,7 @@ def test_it_computes_what_apply_computes(cell, arrangement):
             assert all(a.shape[:2] == (T, B) for a in jax.tree.leaves(layer))
 
 
-@over_cells
+@over_kinds
 def test_the_states_are_those_of_streaming(cell):
     params = network(cell, "stack")
     _, _, seen = jaxlstm.record(params, XS)

@@ -18,6 +18,7 @@ from networks import (
     network,
     normal_like,
     over_cells,
+    over_kinds,
     pulled,
     some_mask,
     some_reset,
@@ -26,7 +27,7 @@ from networks import (
 XS = inputs()
 
 
-@over_cells
+@over_kinds
 def test_one_trace_for_other_weights(cell):
     traces = []
 
@@ -36,8 +37,8 @@ def test_one_trace_for_other_weights(cell):
         return jaxlstm.apply(params, xs)
 
     for seed in (0, 1):
-        run(network(cell, "bidirectional", seed), XS)
-    fresh = pickle.loads(pickle.dumps(network(cell, "bidirectional", 2)))
+        run(network(cell, "bidirectional", seed, layers=1), XS)
+    fresh = pickle.loads(pickle.dumps(network(cell, "bidirectional", 2, layers=1)))
     run(fresh, XS)
     assert len(traces) == 1
 
@@ -51,9 +52,9 @@ def test_jit_of_apply_itself():
     assert run._cache_size() == before
 
 
-@over_cells
+@over_kinds
 def test_vmap_over_data_is_a_batch(cell):
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     mask, reset = some_mask(), some_reset()
     ys, last = jaxlstm.apply(params, XS, mask=mask, reset=reset)
     one = lambda x, m, r: jaxlstm.apply(params, x, mask=m, reset=r)
@@ -61,7 +62,7 @@ def test_vmap_over_data_is_a_batch(cell):
     close((ys2, last2), (ys, last))
 
 
-@over_cells
+@over_kinds
 def test_vmap_over_weights_is_an_ensemble(cell):
     """Values and gradients, so that the rule of a fast path is batched too."""
     networks = [network(cell, "stack", seed) for seed in (0, 5)]
@@ -71,7 +72,7 @@ def test_vmap_over_weights_is_an_ensemble(cell):
         close(jax.tree.map(lambda a, i=i: a[i], got), pulled(params, XS, mask=some_mask()))
 
 
-@over_cells
+@over_kinds
 def test_vmap_of_init_draws_an_ensemble(cell):
     keys = jax.random.split(jax.random.key(0), 2)
     draw = lambda key: jaxlstm.init(key, cell, 4, 5, layers=2)
@@ -80,9 +81,9 @@ def test_vmap_of_init_draws_an_ensemble(cell):
         close(jax.tree.map(lambda a, i=i: a[i], got), draw(keys[i]))
 
 
-@over_cells
+@over_kinds
 def test_forward_mode_agrees_with_reverse_mode(cell):
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     run = jax.jit(lambda p, x: jaxlstm.apply(p, x, mask=some_mask(), reset=some_reset()))
     tangents = normal_like((params, XS), 6)
     out, pushed = jax.jvp(run, (params, XS), tangents)
@@ -92,17 +93,17 @@ def test_forward_mode_agrees_with_reverse_mode(cell):
     np.testing.assert_allclose(dot(cotangents, pushed), dot(pulled_back, tangents), rtol=1e-10)
 
 
-@over_cells
+@over_kinds
 def test_remat_changes_nothing(cell):
     params = network(cell, "stack")
     loss = lambda p: jnp.sum(jnp.sin(jaxlstm.apply(p, XS)[0]))
     close(jax.jit(jax.grad(jax.remat(loss)))(params), jax.jit(jax.grad(loss))(params), rtol=1e-11)
 
 
-@over_cells
+@over_kinds
 def test_shard_map_over_the_batch(cell):
     """Values, and gradients summed over the shards."""
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     xs = inputs(shape=(T, 4, 4))
     mask, reset = some_mask(shape=(T, 4)), some_reset(shape=(T, 4))
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -113,11 +114,11 @@ def test_shard_map_over_the_batch(cell):
     close(loss(sharded)(params), loss(one)(params))
 
 
-@over_cells
+@over_kinds
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_a_batch_shared_out_over_devices_stays_there(cell, kind):
     """Under `jit` alone: each device has its rows, and what is summed is the weights' gradient."""
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(getattr(jax.sharding.AxisType, kind),))
     shared = lambda tree, *axes: jax.device_put(tree, jax.sharding.NamedSharding(mesh, P(*axes)))
     rows = inputs(shape=(T, 4, 4)), some_mask(shape=(T, 4)), some_reset(shape=(T, 4))
@@ -138,10 +139,10 @@ def test_a_batch_shared_out_over_devices_stays_there(cell, kind):
         assert all(a.sharding.spec[0] == "data" for a in jax.tree.leaves(last))
 
 
-@over_cells
+@over_kinds
 def test_time_and_batch_in_one_axis_change_nothing(cell, monkeypatch):
     """The products of a machine with one device; here there are two."""
-    params = network(cell, "bidirectional")
+    params = network(cell, "bidirectional", layers=1)
     out = lambda p, x: jaxlstm.apply(p, x)[0]
     xs = inputs(shape=(T, 2, 3, 4))
     loss = lambda p, x: jnp.sum(jnp.sin(out(p, x)))
@@ -162,7 +163,7 @@ def test_pickle_and_copy(cell):
         assert hash(jax.tree.structure(again)) == hash(jax.tree.structure(params))
 
 
-@over_cells
+@over_kinds
 def test_numpy_arrays_are_welcome(cell):
     params = network(cell, "stack")
     plain = jax.tree.map(np.asarray, params)
