@@ -43,7 +43,7 @@ test: $(VENV)/.ready ## the fast tests
 	$(OTHERS)
 
 MINUTES ?= 3
-test-slow: $(VENV)/.ready ## all that `test` leaves out: every cell in every law, and a sweep
+test-slow: $(VENV)/.ready ## all that `test` leaves out: every cell, more cases of each law, and a sweep
 	$(LAWS) -m slow --minutes $(MINUTES)
 	$(OTHERS) -m slow
 
@@ -149,8 +149,9 @@ lint: $(VENV)/.ready ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.ready ## pyright
+types: $(VENV)/.ready ## pyright, over the code of the pages and notebooks too
 	$(BIN)/pyright
+	$(BIN)/python -m pytest -m slow tests/test_pages.py::test_types
 
 format: $(VENV)/.ready ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -63,17 +63,27 @@ def over_kinds(law):
     return over_cells(law, {name: CELLS[name] for name in KINDS})
 
 
-def over_cells(law, cells=CELLS):
-    """Tries a law on every cell, of which the fast suite has three.
+def some_of(cases, often):
+    """All of these cases, of which the fast suite has those that are in `often`."""
+    values = lambda case: case if isinstance(case, tuple) else (case,)
+    return [
+        pytest.param(*values(case), marks=() if case in often else pytest.mark.slow)
+        for case in cases
+    ]
 
-    They are `lstm` or `gru`, a linear cell, and one that is neither: which ones depends on the name
+
+def over_cells(law, cells=CELLS):
+    """Tries a law on every cell, of which the fast suite has two.
+
+    They are `lstm` or `gru`, and a cell that is linear or another: which ones depends on the name
     of the law.  The whole table runs in the slow suite, of which a tenth runs each day.
     """
     usual = [name for name in ("lstm", "gru") if name in cells]
     linear = [name for name, cell in cells.items() if type(cell).__name__ == "Linear"]
     others = [name for name in cells if name not in (*usual, *linear)]
     number = zlib.crc32(law.__name__.encode())
-    often = [kind[number % len(kind)] for kind in (usual, linear, others) if kind]
+    second = [kind for kind in (linear, others) if kind]
+    often = [kind[number // 7 % len(kind)] for kind in (usual, second[number % len(second)])]
     parameters = [
         pytest.param(cell, id=name, marks=() if name in often else pytest.mark.slow)
         for name, cell in cells.items()

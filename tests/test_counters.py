@@ -9,7 +9,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm import wrappers
-from networks import B, N, close, inputs, network, some_mask, some_reset
+from networks import B, N, close, inputs, network, some_mask, some_of, some_reset
 
 T = 4
 XS, MASK, RESET = inputs(shape=(T, B, N)), some_mask(shape=(T, B)), some_reset(shape=(T, B))
@@ -100,9 +100,14 @@ class Unmultiplied(Plain, jaxlstm.StepNode):
 NODES = {"products": COUNTED, "no products": Unmultiplied(jnp.linspace(0.5, 0.9, N))}
 
 
-@pytest.mark.parametrize("node", ["products", pytest.param("no products", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", WRAPPED)
-def test_every_wrapper_and_implementation(node, name):
+@pytest.mark.parametrize(
+    ("name", "node"),
+    some_of(
+        [(name, node) for name in WRAPPED for node in NODES],
+        [("clip", "products"), ("several", "products")],
+    ),
+)
+def test_every_wrapper_and_implementation(name, node):
     """As a loop of `step`, in values and gradients, whatever runs it."""
     if name == "states":
         return

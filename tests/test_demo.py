@@ -333,6 +333,7 @@ def test_the_table_of_the_adding_problem():
     ]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_adding_problem_shows_what_there_is(tmp_path, monkeypatch, capfd):
     """It says at once what comes then, leaves the text out, and resumes to the same numbers."""
     from jaxlstm.experiments import shared

@@ -7,7 +7,7 @@ from jax import export
 
 import jaxlstm
 from jaxlstm import wrappers
-from networks import B, N, T, close, inputs, network, over_kinds, some_mask, some_reset
+from networks import B, N, T, close, inputs, network, over_kinds, some_mask, some_of, some_reset
 
 # The shape checks of the tests take sizes for whole numbers.
 pytestmark = pytest.mark.usefixtures("as_users_call_it")
@@ -133,7 +133,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", some_of(NETWORKS, ("stack", "options", "general", "initial")))
 def test_trees_are_written_with_the_function(name):
     pytest.importorskip("flatbuffers")
     params = NETWORKS[name]()

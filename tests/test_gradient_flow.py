@@ -53,7 +53,7 @@ def after(params, xs, t, **options):
 @pytest.mark.parametrize(
     ("cell", "options"),
     [
-        pytest.param(jaxlstm.rnn, {}, id="rnn"),
+        pytest.param(jaxlstm.rnn, {}, id="rnn", marks=pytest.mark.slow),
         pytest.param(jaxlstm.lstm, OPTIONS, id="lstm, mask and reset"),
         pytest.param(jaxlstm.rnn, OPTIONS, id="rnn, mask and reset", marks=pytest.mark.slow),
         pytest.param(jaxlstm.lstm, {}, id="lstm", marks=pytest.mark.slow),
@@ -144,7 +144,7 @@ def test_under_jit_vmap_and_another_axis():
 
 def test_the_flow_has_a_gradient_where_it_is_zero():
     """As under a mask, and in the last memory cell, from which nothing follows."""
-    params = network(jaxlstm.lstm, "bidirectional")
+    params = network(jaxlstm.lstm, "bidirectional", layers=1)
 
     @jax.jit
     def flow(params):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxlstm
-from networks import CELLS, KINDS
+from networks import CELLS, KINDS, some_of
 
 LEVELS = [0.0, *(s * a for a in (10.0, 30.0, 100.0, 300.0) for s in (1, -1))]
 T, H = 4, 4
@@ -170,12 +170,9 @@ def check(build, dtype, implementations=(None,), modes="reverse forward"):
 
 OFTEN = {
     ("lstm", "float32"): "native",
-    ("lstm", "bfloat16"): "native",
     ("layer_norm_lstm", "float16"): "deferred",
-    ("gate_norm_lstm", "float16"): "scan",
     ("minlstm", "float16"): "associative",
     ("rg_lru", "float16"): "scan",
-    ("mlstm", "float16"): "scan",
 }
 
 
@@ -233,10 +230,12 @@ WRAPPERS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if "norm" in n else pytest.mark.slow) for n in WRAPPERS],
+    ("name", "dtype"),
+    some_of(
+        [*itertools.product(WRAPPERS, DTYPES)],
+        [("layer_norm", "float16"), ("layer_norm of inputs", "float32")],
+    ),
 )
 def test_wrappers_at_inputs_up_to_300(name, dtype):
     """Rows of equal numbers, without variance, among them."""

@@ -153,7 +153,9 @@ def test_padding_of_nan_is_invisible():
 SEVERAL = pytest.param(three_products, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("cell", [jaxlstm.gru, SEVERAL, jaxlstm.mingru], ids=str)
+@pytest.mark.parametrize(
+    "cell", [jaxlstm.gru, SEVERAL, pytest.param(jaxlstm.mingru, marks=pytest.mark.slow)], ids=str
+)
 def test_second_derivatives_and_forward_mode(cell):
     params, xs = network(cell), inputs(4, 2, 4)
     direction = normal_like((params, xs), 8)

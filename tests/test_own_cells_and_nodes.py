@@ -9,7 +9,7 @@ import pytest
 from jax.nn import sigmoid
 
 import jaxlstm
-from networks import B, H, N, T, close, inputs, normal_like, pulled, some_mask, some_reset
+from networks import B, H, N, T, close, inputs, normal_like, pulled, some_mask, some_of, some_reset
 
 XS = inputs()
 
@@ -171,7 +171,9 @@ class Turned(_Turned, jaxlstm.StepNode):
         return jaxlstm.HiddenState(jnp.tanh(s.h @ self.m + rate * u))
 
 
-@pytest.mark.parametrize("batch", [(), (B,), (1, 2)])
+@pytest.mark.parametrize(
+    "batch", [(B,), *(pytest.param(b, marks=pytest.mark.slow) for b in [(), (1, 2)])]
+)
 def test_a_matrix_of_a_step_has_its_gradient_after_the_loop(batch):
     """Values and gradients as by `scan`, under a mask and resets too, and the second derivative."""
     params = Turned(0.4 * inputs(1, (N, N)), 1 + inputs(2, (N,)))
@@ -261,8 +263,8 @@ def switching(s, u, recur):
     return (jax.lax.switch(which, [jnp.tanh, jnp.sin, lambda n: n / 3], n),)
 
 
-@pytest.mark.parametrize("cell", [branching, switching])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", [branching, switching], ids=str)
+@pytest.mark.parametrize("dtype", some_of(("float32", "float64"), ("float64",)))
 def test_branches_of_equations_under_vmap(cell, dtype):
     """Each row by itself takes its own, in gradients too; a step at a time is the oracle."""
     params, xs = jaxlstm.init(jax.random.key(0), cell, N, H, dtype=dtype), XS.astype(dtype)

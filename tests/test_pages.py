@@ -59,6 +59,7 @@ def test_every_block_of_python_is_found():
         assert here == page.read_text().count("\n```python\n"), page
 
 
+@pytest.mark.slow  # `make types` runs it
 def test_types(tmp_path):
     """What a reader copies from a page or a notebook passes a type checker."""
     pytest.importorskip("pyright")

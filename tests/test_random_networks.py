@@ -583,7 +583,7 @@ def checked(number):
         ) from error
 
 
-@pytest.mark.parametrize("number", [*range(3), 27])  # the last without rows, in segments
+@pytest.mark.parametrize("number", [0, 27])  # the last without rows, in segments
 def test_a_random_network_is_its_equations(number):
     checked(number)
 

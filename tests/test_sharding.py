@@ -4,6 +4,7 @@ Under explicit types, as `jax.make_mesh` makes meshes, under `jit` alone, and in
 """
 
 import functools
+import itertools
 import math
 import re
 
@@ -23,6 +24,7 @@ from networks import (
     network,
     normal_like,
     some_mask,
+    some_of,
     some_reset,
 )  # fmt: skip
 
@@ -53,7 +55,7 @@ NETWORKS = {
     "convolution in two": lambda **o: jaxlstm.init_conv(KEY, jaxlstm.gru, 4, 2, (3, 3), **o),
 }
 NOISY = ("stack", "zoneout", "recurrent dropout", "variational", "weight drop")
-OFTEN = ("lstm", "stack", "convolution")
+OFTEN = [("lstm", "native"), ("stack", None)]
 OTHERS = {
     "lstm": ("newton", "scan", "native"),
     "gru": ("newton", "native"),
@@ -69,10 +71,7 @@ def over_networks(law):
     cases = []
     for name in NETWORKS:
         for implementation in (None, *OTHERS.get(name, ())):
-            often = (implementation is None and name in OFTEN) or (name, implementation) == (
-                "lstm",
-                "native",
-            )
+            often = (name, implementation) in OFTEN
             marks = [] if often else [pytest.mark.slow]
             if implementation == "native":
                 skip = not compiler_here()
@@ -150,8 +149,13 @@ def test_rows_whose_types_say_so(name, implementation):
     assert all(a.sharding.spec[0] == "data" for a in jax.tree.leaves(got[1]))
 
 
-@pytest.mark.parametrize("which", ["xs", "state", "mask", "reset", "params"])
-@pytest.mark.parametrize("implementation", [None, pytest.param("native", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("which", "implementation"),
+    some_of(
+        [*itertools.product(("xs", "state", "mask", "reset", "params"), (None, "native"))],
+        [("state", None), ("params", None)],
+    ),
+)
 def test_one_array_that_is_shared_out_is_enough(which, implementation):
     """The others need not be: of a mask just made, for example, no type says anything."""
     if implementation == "native" and not compiler_here():
@@ -177,17 +181,20 @@ AXES = {
 # The machine's count of devices decides how products are made.
 
 
+OF_AXES = [
+    ("lstm", None), ("gru", "native"), ("linear", "associative"), ("convolution", None),
+    ("stack", "scan"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("single", [False, True], ids=["two devices", "one device"])
 @pytest.mark.parametrize(
-    ("name", "implementation"),
-    [("lstm", None), *(
-        pytest.param(*case, marks=pytest.mark.slow)
-        for case in [
-            ("gru", "native"), ("linear", "associative"), ("convolution", None), ("stack", "scan")
-        ]
-    )],
-)  # fmt: skip
-@pytest.mark.parametrize("axes", AXES)
+    ("axes", "name", "implementation"),
+    some_of(
+        [(axes, *network) for axes in AXES for network in OF_AXES],
+        [(axes, "lstm", None) for axes in ("two axes of rows", "one row on one device")],
+    ),
+)
 def test_any_axes(axes, name, implementation, single, monkeypatch):
     if implementation == "native" and not compiler_here():
         pytest.skip("no C++ compiler")
@@ -308,7 +315,7 @@ def test_shard_map(name, implementation, check, kind):
     )
 
 
-@pytest.mark.parametrize("name", ["stack", "zoneout", "variational"])
+@pytest.mark.parametrize("name", some_of(("stack", "zoneout", "variational"), ("variational",)))
 def test_noise_of_its_own_on_each_device(name):
     params, given = drawn(name, None)
     mesh = mesh_of(2, kind="Auto")
@@ -357,7 +364,7 @@ def used_nowhere_else(s, u, v):
     return (jnp.tanh(a) * jax.nn.sigmoid(b + 1),)
 
 
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+@pytest.mark.parametrize("kind", some_of(("Auto", "Explicit"), ("Explicit",)))
 @pytest.mark.skipif(not compiler_here(), reason="no C++ compiler")
 def test_the_first_use_of_native_may_be_on_a_mesh(kind):
     from jaxlstm._unroll.native._source import source
@@ -384,8 +391,13 @@ def test_shared_out_by_jit_alone():
     close(got, jax.jit(f)(params, *given, KEY), **tolerance(None))
 
 
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@pytest.mark.parametrize("implementation", [None, "native"])
+@pytest.mark.parametrize(
+    ("kind", "implementation"),
+    some_of(
+        [*itertools.product(("Auto", "Explicit"), (None, "native"))],
+        [("Auto", None), ("Explicit", "native")],
+    ),
+)
 def test_checkpoint_and_second_derivatives_of_shared_rows(kind, implementation):
     if implementation == "native" and not compiler_here():
         pytest.skip("no C++ compiler")

@@ -74,7 +74,7 @@ WRAPPED = (
 )  # fmt: skip
 
 
-OF_ALL = ("layer", "bidirectional", "general", "linear", "variational_dropout", "highway")
+OF_ALL = ("bidirectional", "linear", "variational_dropout")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])

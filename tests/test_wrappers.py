@@ -19,6 +19,7 @@ from networks import (
     normal_like,
     pulled,
     some_mask,
+    some_of,
     some_reset,
 )
 
@@ -48,20 +49,14 @@ QUIET = {
 ALL = {**NOISY, **QUIET}
 
 
-# Around a layer each; around several those that could take one direction for another, the rest in
-# the slow suite.
-OWN_LAYER = ("residual", "highway", "window")  # which are around a layer of their own
-OFTEN = ("all", "dense", "initial")
-AROUND_SEVERAL = [
-    pytest.param(name, "bidirectional", marks=() if name in OFTEN else pytest.mark.slow)
-    for name in ALL
-    if name not in OWN_LAYER
-]
+# Around a layer each, and around several layers but for those with a layer of their own.
+OWN_LAYER = ("residual", "highway", "window")
+AROUND = [(name, "layer") for name in ALL]
+AROUND += [(name, "bidirectional") for name in ALL if name not in OWN_LAYER]
+OFTEN = [("all", "layer"), ("dense", "bidirectional"), ("initial", "layer"), ("window", "layer")]
 
 
-@pytest.mark.parametrize(
-    ("name", "arrangement"), [*((name, "layer") for name in ALL), *AROUND_SEVERAL]
-)
+@pytest.mark.parametrize(("name", "arrangement"), some_of(AROUND, [*OFTEN, ("highway", "layer")]))
 def test_laws_of_every_wrapper(name, arrangement):
     """Padding is invisible, a cut changes nothing, without a key there is no noise."""
     params = ALL[name](network(jaxlstm.lstm, arrangement))
@@ -81,7 +76,7 @@ def test_laws_of_every_wrapper(name, arrangement):
         close((jnp.concatenate([a, b]), s), (ys, last))
 
 
-@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("name", some_of(NOISY, ("recurrent dropout", "all")))
 def test_noise_needs_a_key_and_is_the_key_s_own(name):
     layer = network(jaxlstm.lstm)
     params = NOISY[name](layer)
@@ -356,8 +351,9 @@ KNOWN = [("lstm", 0), ("lstm", 2), ("tau_gru", 0), ("tau_gru", 2), ("scrn", 2)]
 @pytest.mark.parametrize(
     ("name", "batch", "steps"),
     [
-        *((*known, steps) for known in KNOWN for steps in (1, 3)),
-        *(pytest.param(n, 2, 3, marks=pytest.mark.slow) for n in CELLS),
+        *((*known, 3) for known in KNOWN),
+        *some_of([(*known, 1) for known in KNOWN], [("lstm", 2, 1)]),
+        *some_of([(name, 2, 3) for name in CELLS if name not in ("lstm", "tau_gru", "scrn")], ()),
     ],
 )
 def test_gradients_are_bounded_where_tangents_are_known(name, batch, steps):

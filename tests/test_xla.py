@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm
-from networks import CELLS, close, inputs, network, normal_like, some_mask, some_reset
+from networks import CELLS, close, inputs, network, normal_like, some_mask, some_of, some_reset
 
 XS = inputs()
-slow = lambda name: pytest.param(name, marks=pytest.mark.slow)
 # One product of a step, or two.
-NAMES = [slow("rnn"), "lstm", slow("gru"), "gru_reset_before"]
+NAMES = ("rnn", "lstm", "gru", "gru_reset_before")
 
 
 def results(params, xs):
@@ -20,7 +19,7 @@ def results(params, xs):
     return out, pull(normal_like(out))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_of(NAMES, ("lstm",)))
 def test_jit_is_no_jit(name):
     params = network(CELLS[name])
     compiled = jax.jit(results)(params, XS)
@@ -28,7 +27,7 @@ def test_jit_is_no_jit(name):
         close(compiled, results(params, XS))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_of(NAMES, ("gru_reset_before",)))
 def test_jit_of_an_ensemble_is_no_jit_of_each(name):
     networks = [network(CELLS[name], seed=seed) for seed in (0, 5)]
     ensemble = jax.tree.map(lambda *a: jnp.stack(a), *networks)
