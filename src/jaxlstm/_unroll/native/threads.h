@@ -286,8 +286,8 @@ static inline int quota() {
 
 // How many threads a process may use: of its processors, by its quota, and by JAXLSTM_THREADS.
 static inline int allowed() {
-  int count = std::max(1u, std::thread::hardware_concurrency());
-  if (int found = Processors().count()) count = found;
+  int count = Processors().count();
+  if (!count) count = std::max(1u, std::thread::hardware_concurrency());  // which reads a file
 #ifdef __linux__
   if (int most = quota()) count = std::min(count, most);
 #endif
