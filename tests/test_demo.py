@@ -245,7 +245,7 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
 def test_killed_it_ends_with_the_same_weights(small_text, tmp_path, monkeypatch):
     """`kill -9` at any moment, again and again, and the same command once more."""
     monkeypatch.setenv("JAXLSTM_KERNEL", "on")
-    small = ["--hidden", "24", "--steps", "20000", "--batch", "4", "--chunk", "8", "--sample", "20"]
+    small = ["--hidden", "24", "--steps", "8000", "--batch", "4", "--chunk", "8", "--sample", "20"]
     command = [sys.executable, "-m", "jaxlstm", "--text", str(small_text), *ALONE, *small]
     null = subprocess.DEVNULL
     command += ["--save", "0.05", "--cells", "lstm", "--output"]

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 
 import jaxlstm
-from networks import CELLS, CORE, close, over_cells, some_of
+from networks import CELLS, CORE, KINDS, close, over_cells, some_of
 
 T, B, N, H = 3, 2, 2, 3
 MASK = np.array([[True, True], [True, False], [False, True]])
@@ -56,7 +56,11 @@ def test_the_jacobian_in_both_modes_against_differences(cell):
     close(forward, differences(f, point, 3e-4), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", some_of(CELLS, ("lstm", "gru_reset_before")))
+LINEAR = [name for name, cell in CELLS.items() if type(cell).__name__ == "Linear"]
+TWICE = [name for name in CELLS if name in (*KINDS, *LINEAR)]
+
+
+@pytest.mark.parametrize("name", some_of(TWICE, ("lstm", "gru_reset_before")))
 def test_second_derivatives_in_both_modes_against_differences(name):
     """`check_grads` of both orders: forward, reverse, and each over the other."""
     f, point = problem(CELLS[name])

@@ -196,9 +196,17 @@ def test_size_one(cell):
     assert jnp.isfinite(ys).all()
 
 
+@over_kinds
+def test_dtypes_are_kept_in_float32(cell):
+    dtypes_are_kept(cell, jnp.float32)
+
+
 @over_cells
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_dtypes_are_kept(cell, dtype):
+def test_dtypes_are_kept_in_bfloat16(cell):
+    dtypes_are_kept(cell, jnp.bfloat16)
+
+
+def dtypes_are_kept(cell, dtype):
     """Outputs and gradients have the dtype of the weights; the state is never below float32."""
     params = network(cell, "bidirectional", dtype=dtype)
     mask, reset = some_mask(), some_reset()

@@ -193,12 +193,13 @@ def test_gates_at_their_limits(name, dtype, implementation):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CELLS)
 def test_gates_at_their_limits_in_every_implementation(name, dtype):
-    """A cell of each kind in all of them; the others by default and in the kernel."""
+    """A cell of each kind in all, in both modes; the others by default and in the kernel."""
     cell = CELLS[name]
     reasons = jaxlstm.implementations(*cast(driven(cell), dtype))
     every = [implementation for implementation, reason in reasons.items() if reason is None]
     implementations = every if name in KINDS else [None, *({"native"} & set(every))]
-    found = check(lambda at: driven(cell, at), dtype, implementations)
+    modes = "reverse forward" if name in KINDS else "reverse"
+    found = check(lambda at: driven(cell, at), dtype, implementations, modes)
     assert all(error < 1 for error in found.values()), found
 
 

@@ -39,7 +39,8 @@ def over_nonlinear(law, names=NONLINEAR):
     return over_cells(law, {name: NONLINEAR[name] for name in names})
 
 
-over_kinds = functools.partial(over_nonlinear, names=[k for k in KINDS if k in NONLINEAR])
+NONLINEAR_KINDS = [name for name in KINDS if name in NONLINEAR]
+over_kinds = functools.partial(over_nonlinear, names=NONLINEAR_KINDS)
 
 
 def results(params, xs, state, **options):
@@ -125,7 +126,7 @@ def second_derivatives(params):
     close(forward, reverse, rtol=1e-10)
 
 
-@over_nonlinear
+@functools.partial(over_nonlinear, names=("lstm_1997", "slstm", *NONLINEAR_KINDS))
 @pytest.mark.slow
 def test_hundreds_of_steps_are_solved_in_few_rounds(cell):
     """From the default initialisation; three amplify errors too much or settle late, and say so."""
@@ -309,7 +310,8 @@ def test_what_it_does_not_run_has_a_reason():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "gru", "indrnn", "brc", "rnn"])
 def test_ten_thousand_steps(name):
-    params, xs = network(CELLS[name]), inputs(shape=(10_000, N))
+    # Units of `indrnn` with a weight above 1 would grow without end.
+    params, xs = network(CELLS[name], seed=1), inputs(shape=(10_000, N))
     report = jaxlstm.newton_report(params, xs)
     assert not report.fell_back
     assert report.rounds < 30

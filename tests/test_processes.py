@@ -73,9 +73,7 @@ def slurm(port, processes):
     return [{**step, **one, "JAX_COORDINATOR_PORT": str(port)} for one in each]
 
 
-@pytest.mark.parametrize(
-    ("processes", "devices", "detected"), [(1, 4, False), (2, 1, False), (2, 1, True)]
-)
+@pytest.mark.parametrize(("processes", "devices", "detected"), [(1, 4, False), (2, 1, True)])
 def test_the_demo_trains_on_all_devices_and_joins_a_cluster(processes, devices, detected, tmp_path):
     """To the losses of one device; the first process alone writes and prints."""
     text = tmp_path / "text.txt"
