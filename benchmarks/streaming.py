@@ -2,13 +2,14 @@
 
 A stream comes in blocks of a few steps, one row at a time; the state is carried from block to
 block.  Timed is what a caller pays for a block: a NumPy array in, a NumPy array out.  All take
-turns in bursts of calls, so that each meets its own warm caches and idle threads of the others
-do no harm; the first call of a burst is not counted.  All must give the same numbers.
+turns in bursts of calls, each after a pause, so that each meets its own warm caches and idle
+threads of the others; the first call of a burst is not counted.  All must give the same numbers.
 """
 
 import argparse
 import functools
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from report import geometric
-from timing import RESULTS, environment, write
+from timing import PAUSE, RESULTS, environment, write
 
 import jaxlstm
 from jaxlstm import convert
@@ -154,10 +155,18 @@ def same(calls: dict[str, Call], blocks: np.ndarray, at: str) -> None:
 
 
 def latencies(calls: dict[str, Call], blocks: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Microseconds of `count` calls of each, or of a few more, in turn by bursts."""
+    """Microseconds of `count` calls of each, or of a few more, in turn by bursts.
+
+    Each begins after a pause, and in random order: else the threads of the one before would still
+    spin, always at the cost of the same one.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
+    order, shuffled = list(calls), random.Random(0)
     for burst in range(-(-count // BURST)):
-        for name, call in calls.items():
+        shuffled.shuffle(order)
+        for name in order:
+            call = calls[name]
+            time.sleep(PAUSE)
             for i in range(BURST + 1):
                 x = blocks[(burst * (BURST + 1) + i) % len(blocks)]
                 start = time.perf_counter()
