@@ -226,7 +226,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"Python {env['python']}, {versions}; "
         f"XLA_FLAGS: {env['xla_flags'] or 'none'}.", "",
         "Microseconds per block, batch 1, float32, the state carried from block to block; NumPy "
-        f"in, NumPy out; p50 / p99 / maximum of interleaved bursts of {BURST} calls.  *step* is "
+        f"in, NumPy out; p50 / p99 / maximum of bursts of {BURST} calls, in random order, each "
+        f"after a pause of {1000 * PAUSE:.0f} ms.  *step* is "
         "`jaxlstm.step`, *block* `jaxlstm.apply` on a block, both the default call compiled ahead "
         "of time, *native* a block by that name, *empty* a program of JAX with the same arrays "
         "in and out and no recurrence, which is what a call costs; the peers run with one thread "

@@ -58,13 +58,16 @@ KINDS = (
 def over_kinds(law):
     """Tries a law on a cell of each kind: one that is about what is done with any equations.
 
-    The random networks take every cell in every such way.
+    The random networks take every cell, with masks, resets, directions, `vmap` and checkpoints.
     """
     return over_cells(law, {name: CELLS[name] for name in KINDS})
 
 
 def some_of(cases, often):
-    """All of these cases, of which the fast suite has those that are in `often`."""
+    """All of these cases, of which the fast suite has those that are in `often`.
+
+    A case that is a tuple has a value for each parameter.
+    """
     values = lambda case: case if isinstance(case, tuple) else (case,)
     return [
         pytest.param(*values(case), marks=() if case in often else pytest.mark.slow)
@@ -83,6 +86,7 @@ def over_cells(law, cells=CELLS):
     others = [name for name in cells if name not in (*usual, *linear)]
     number = zlib.crc32(law.__name__.encode())
     second = [kind for kind in (linear, others) if kind]
+    # Divided, so that the number that chose the kind does not choose the cell of it as well.
     often = [kind[number // 7 % len(kind)] for kind in (usual, second[number % len(second)])]
     parameters = [
         pytest.param(cell, id=name, marks=() if name in often else pytest.mark.slow)

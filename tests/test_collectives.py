@@ -9,15 +9,12 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxlstm
-from networks import CELLS, KINDS, inputs, network, some_mask, some_reset
+from networks import CELLS, KINDS, inputs, network, some_mask, some_of, some_reset
 
 COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 OFTEN = ("lstm", "peephole_lstm", "projected_lstm")
-
-
-def over(names):
-    marks = lambda name: () if name in OFTEN else pytest.mark.slow
-    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in names])
+over_cells = pytest.mark.parametrize("name", some_of(CELLS, OFTEN))
+over_kinds = pytest.mark.parametrize("name", some_of(KINDS, OFTEN))
 
 
 def inside_loops(program):
@@ -60,13 +57,13 @@ def placed(cell, kind, rows=4):
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="one device")
-@over(CELLS)
+@over_cells
 def test_no_collective_in_a_loop(name):
     no_collective(name, "Auto")
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="one device")
-@over(KINDS)
+@over_kinds
 def test_no_collective_in_a_loop_where_types_tell_the_sharding(name):
     no_collective(name, "Explicit")
 
@@ -82,7 +79,7 @@ def no_collective(name, kind):
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="one device")
-@over(KINDS)
+@over_kinds
 def test_no_collective_in_a_loop_of_each_device(name):
     """Inside `shard_map` only the gradients of the weights are summed, after the loop."""
     params, xs, *_ = placed(CELLS[name], "Auto")

@@ -171,9 +171,7 @@ class Turned(_Turned, jaxlstm.StepNode):
         return jaxlstm.HiddenState(jnp.tanh(s.h @ self.m + rate * u))
 
 
-@pytest.mark.parametrize(
-    "batch", [(B,), *(pytest.param(b, marks=pytest.mark.slow) for b in [(), (1, 2)])]
-)
+@pytest.mark.parametrize("batch", some_of([((),), ((B,),), ((1, 2),)], [((B,),)]))
 def test_a_matrix_of_a_step_has_its_gradient_after_the_loop(batch):
     """Values and gradients as by `scan`, under a mask and resets too, and the second derivative."""
     params = Turned(0.4 * inputs(1, (N, N)), 1 + inputs(2, (N,)))

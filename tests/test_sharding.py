@@ -178,15 +178,13 @@ AXES = {
     "one row on one device": ((1,), (1,), ("data",)),
     "one row of two axes on one device": ((1, 1), (1, 1), ("data", "other")),
 }
-# The machine's count of devices decides how products are made.
-
-
 OF_AXES = [
     ("lstm", None), ("gru", "native"), ("linear", "associative"), ("convolution", None),
     ("stack", "scan"),
 ]  # fmt: skip
 
 
+# The machine's count of devices decides how products are made.
 @pytest.mark.parametrize("single", [False, True], ids=["two devices", "one device"])
 @pytest.mark.parametrize(
     ("axes", "name", "implementation"),
