@@ -164,6 +164,6 @@ def pytest_runtest_protocol(item, nextitem):
     """
     result = yield
     DONE["tests"] += 1
-    if DONE["tests"] % 64 == 0:
+    if DONE["tests"] % 128 == 0:
         jax.clear_caches()
     return result

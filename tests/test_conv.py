@@ -39,6 +39,7 @@ def test_the_convolution_by_hand(space):
     np.testing.assert_allclose(params.project(jnp.asarray(x)), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_mask_and_reset_have_no_space():
     params = jaxlstm.Stack((conv(jaxlstm.lstm, (3, 2)), conv(jaxlstm.gru, (2, 2), H)))
     xs = inputs(shape=(T, B, *PLACES[2], N))

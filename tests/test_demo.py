@@ -14,7 +14,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm.__main__ import WHERE, _parser, main
-from networks import close
+from networks import close, some_of
 from pages import ROOT
 
 pytest.importorskip("matplotlib")
@@ -67,7 +67,7 @@ def test_streams_are_contiguous():
     assert streams(np.arange(11), 2).T.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("layers", some_of((1, 2), (2,)))
 def test_equal_parameter_count(layers):
     count = lambda cell, hidden: lm.parameters(
         jax.eval_shape(lambda key: lm.init(key, cell, 103, hidden, layers), jax.random.key(0))
@@ -303,6 +303,7 @@ def test_an_end_between_two_cells_shows_those_that_are_done(
 ADDING = ["--distances", "12", "14", "--adding-steps", "50", "--adding-seeds", "2"]
 
 
+@pytest.mark.slow
 def test_the_adding_problem_comes_first(small_text, tmp_path, capsys):
     """Every cell, with a figure for each seed; then the language model."""
     out = tmp_path / "out"
@@ -442,6 +443,7 @@ def test_the_picture_is_that_of_these_figures(tmp_path):
     assert np.abs(drawn - shown).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_cleanly(small_text, tmp_path):
     command = [sys.executable, "-m", "jaxlstm", "--text", str(small_text), *SMALL]
     command += ["--steps", "100000000", "--cells", "lstm", "--output", str(tmp_path / "out")]

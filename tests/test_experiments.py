@@ -125,8 +125,8 @@ def accepts(text):
 
 
 def test_the_grammar_makes_its_strings():
-    batch = reber.sample(KEY, 300)
-    symbol = np.asarray(batch.xs).argmax(-1)
+    batch = jax.tree.map(np.asarray, reber.sample(KEY, 300))
+    symbol = batch.xs.argmax(-1)
     lengths = []
     for row in range(300):
         asked = np.flatnonzero(batch.loss_mask[:, row])
@@ -169,7 +169,6 @@ def run(name, tmp_path, *more):
     return results, experiment(name).verdict(results)
 
 
-FAST = ("reber",)
 # In the short forms: a network and another that scores less, as the paper claims.
 ORDER = {
     "reber": ("lstm", "elman"), "time_lags": ("lstm 1997, p = 10", "rnn, p = 10"),
@@ -182,9 +181,8 @@ ORDER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_the_claim_in_its_short_form(name, tmp_path):
     """The order of the networks that the paper claims."""
     if name == "pixel_mnist" and not os.environ.get("MNIST"):
@@ -521,6 +519,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
         assert rest[seed]["loss"] == whole[seed]["loss"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_trained(tmp_path, monkeypatch, capfd):
     """It says so at once, and the same command resumes to the same numbers."""
     short = ["time_lags", "--short", "--seeds", "1", "--output"]

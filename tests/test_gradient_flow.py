@@ -54,10 +54,10 @@ def after(params, xs, t, **options):
     ("cell", "options"),
     [
         pytest.param(jaxlstm.rnn, {}, id="rnn", marks=pytest.mark.slow),
-        pytest.param(jaxlstm.lstm, OPTIONS, id="lstm, mask and reset"),
+        pytest.param(jaxlstm.lstm, OPTIONS, id="lstm, mask and reset", marks=pytest.mark.slow),
         pytest.param(jaxlstm.rnn, OPTIONS, id="rnn, mask and reset", marks=pytest.mark.slow),
         pytest.param(jaxlstm.lstm, {}, id="lstm", marks=pytest.mark.slow),
-        pytest.param(jaxlstm.gru, {}, id="gru", marks=pytest.mark.slow),
+        pytest.param(jaxlstm.gru, {}, id="gru"),
         pytest.param(jaxlstm.gru, OPTIONS, id="gru, mask and reset", marks=pytest.mark.slow),
     ],
 )
@@ -94,6 +94,7 @@ def test_the_flow_is_what_finite_differences_say():
         np.testing.assert_allclose(getattr(flow, field)[t], by_hand, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_every_layer_and_direction():
     """In a stack, the flow of the lower layer goes through the upper one too."""
     params = network(jaxlstm.gru, "stack")
@@ -141,6 +142,7 @@ def test_under_jit_vmap_and_another_axis():
     close(rows, jaxlstm.gradient_flow(params, XS, last))
 
 
+@pytest.mark.slow
 def test_the_flow_has_a_gradient_where_it_is_zero():
     """As under a mask, and in the last memory cell, from which nothing follows."""
     params = network(jaxlstm.lstm, "bidirectional", layers=1)

@@ -259,9 +259,14 @@ def test_the_minlstm_with_both_gates_closed(implementation):
     np.testing.assert_allclose(gradients, [0.34375, -0.34375, 2.125], rtol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", ["associative", "scan"])
-@pytest.mark.parametrize("closed", [-20.0, -90.0, -300.0])
-def test_the_rg_lru_with_a_closed_gate(implementation, closed):
+@pytest.mark.parametrize(
+    ("closed", "implementation"),
+    some_of(
+        [*itertools.product((-20.0, -90.0, -300.0), ("associative", "scan"))],
+        [(-90.0, "associative"), (-300.0, "scan")],
+    ),
+)
+def test_the_rg_lru_with_a_closed_gate(closed, implementation):
     """Its root has derivative 0 in the limit; near it the gradients are those of float64."""
     layer = jaxlstm.init(jax.random.key(0), jaxlstm.cells.rg_lru, 2, 1)
     layer = layer._replace(w=0 * layer.w, b=jnp.array([[closed], [0.0], [1.0]]))

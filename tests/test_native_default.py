@@ -273,6 +273,7 @@ def large_pages():
     return settings.exists() and "[never]" not in settings.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not large_pages(), reason="the system has no large pages")
 def test_large_arrays_take_few_page_faults():
     params = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, 4, 256, dtype=F32)
@@ -487,6 +488,7 @@ def test_a_compiler_that_fails_is_asked_once(anew, monkeypatch, caplog):
     assert "did not make the loop" in jaxlstm.implementations(params, xs)["native"]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_no_reason(anew, monkeypatch, caplog):
     (anew / "cache").write_text("no folder")
     monkeypatch.setenv("CXX", f"{_compiler.compiler()[0]} -D_{anew.name}")  # a library of its own
@@ -505,6 +507,7 @@ def test_asking_and_tracing_compile_nothing(anew, monkeypatch):
     jax.jit(both()).trace(params, xs).lower(lowering_platforms=("cuda",))
 
 
+@pytest.mark.slow
 def test_the_choice_is_by_process():
     """The variable is read where a process traces; a later change has no effect."""
     code = (

@@ -95,6 +95,7 @@ def test_second_derivatives_agree_with_scan(cell):
     second_derivatives(network(cell))
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_a_unitwise_cell():
     second_derivatives(network(CELLS["brc"]))
 
@@ -139,7 +140,7 @@ def test_hundreds_of_steps_are_solved_in_few_rounds(cell):
     agrees(params, xs, None)
 
 
-@pytest.mark.parametrize("name", ["gru", "projected_lstm"])
+@pytest.mark.parametrize("name", some_of(("gru", "projected_lstm"), ("gru",)))
 def test_wide_states_are_solved_by_blocks_of_their_jacobians(name, monkeypatch):
     """The way to the solution is another; it and its derivatives are the same."""
     monkeypatch.setattr(newton, "FULL", 4)
@@ -171,7 +172,11 @@ def test_which_cells_have_units_of_their_own_is_read_from_their_equations():
 
 
 @pytest.mark.parametrize(
-    ("options", "steps"), [({}, 3), ({**CONTROLS, "reverse": True}, 4)], ids=["plain", "all"]
+    ("options", "steps"),
+    [
+        pytest.param({}, 3, id="plain", marks=pytest.mark.slow),
+        pytest.param({**CONTROLS, "reverse": True}, 4, id="all"),
+    ],
 )
 def test_blocks_of_time_change_nothing(options, steps, monkeypatch):
     params = network(jaxlstm.gru)
@@ -215,6 +220,7 @@ def test_nan_travels_as_in_scan():
     close(got, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_of(("gru", "indrnn"), ("gru",)))
 def test_mapped_rows_and_networks(name):
     """Gradients too, where of two networks one is left to `scan` and the other is not."""
@@ -253,7 +259,7 @@ def test_any_time_and_any_batch_axes(cell, time, batch):
     close(got, expected)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", some_of((jnp.float32, jnp.bfloat16), (jnp.bfloat16,)))
 def test_dtypes_are_kept(dtype):
     params, xs = network(jaxlstm.gru, dtype=dtype), inputs(dtype=dtype)
     got, expected = (
@@ -263,6 +269,7 @@ def test_dtypes_are_kept(dtype):
     close(got, expected, rtol=1e-5 if dtype == jnp.float32 else 0.02, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arrangement", ["layer", pytest.param("bidirectional", marks=pytest.mark.slow)]
 )
@@ -287,6 +294,7 @@ def test_wrappers_and_directions(arrangement):
     close(got, expected)
 
 
+@pytest.mark.slow
 def test_a_convolutional_layer():
     """Its Jacobian is not that of one place, in which it is small."""
     params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.gru, 2, 3, (3,), dtype=float)

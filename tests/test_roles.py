@@ -14,7 +14,7 @@ import pytest
 import jaxlstm
 from jaxlstm import wrappers
 from jaxlstm._named import named
-from networks import CELLS, numbers, some_of
+from networks import CELLS, KINDS, numbers, some_of
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +37,9 @@ def by_path(tree, is_leaf=None):
     return {jax.tree_util.keystr(path, simple=True, separator="."): a for path, a in found}
 
 
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_a_layer_of_every_cell(cell):
+@pytest.mark.parametrize("name", some_of(CELLS, KINDS))
+def test_a_layer_of_every_cell(name):
+    cell = CELLS[name]
     params = numbers(cell)
     roles, mask = jaxlstm.weight_roles(params), jaxlstm.decay_mask(params)
     assert jax.tree.structure(roles) == jax.tree.structure(mask) == jax.tree.structure(params)

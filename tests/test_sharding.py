@@ -229,6 +229,7 @@ def test_what_every_step_needs_is_brought_together(what, kind):
     close(f(*shared), f(params, xs), **tolerance(None))
 
 
+@pytest.mark.slow
 def test_without_jit():
     params, given = drawn("stack", None)
     mesh = mesh_of(2)
@@ -239,6 +240,7 @@ def test_without_jit():
     close(got, jax.grad(functools.partial(loss, None))(params, *given, KEY), **tolerance(None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", [None, pytest.param("native", marks=pytest.mark.slow)])
 def test_an_ensemble_over_devices(implementation):
     """By `vmap` of networks whose first axis is shared out, and by `vmap` in `shard_map`."""
@@ -313,7 +315,7 @@ def test_shard_map(name, implementation, check, kind):
     )
 
 
-@pytest.mark.parametrize("name", some_of(("stack", "zoneout", "variational"), ("variational",)))
+@pytest.mark.parametrize("name", some_of(("stack", "zoneout", "variational"), ()))
 def test_noise_of_its_own_on_each_device(name):
     params, given = drawn(name, None)
     mesh = mesh_of(2, kind="Auto")
@@ -408,6 +410,7 @@ def test_checkpoint_and_second_derivatives_of_shared_rows(kind, implementation):
     close(second(*shared), second(params, *given), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_step_and_record_of_shared_rows():
     params, given = drawn("bidirectional", None)
     mesh = mesh_of(2)

@@ -9,7 +9,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm import wrappers
-from networks import CELLS, H, N
+from networks import CELLS, KINDS, H, N, some_of
 
 K = jax.random.key(0)
 
@@ -35,7 +35,7 @@ def test_a_network_is_a_line_or_a_line_for_each_part():
     ]
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", some_of(CELLS, KINDS))
 def test_no_number_is_written(name):
     params = jaxlstm.init(K, CELLS[name], N, H)
     assert len(repr(wrappers.learn_initial_state(params))) < 400
