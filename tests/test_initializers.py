@@ -43,6 +43,23 @@ def test_normal_ones(name):
     fits(getattr(initializers, name)(KEY, SHAPE, jnp.float64), stats.norm(0, NORMAL[name]))
 
 
+@pytest.mark.parametrize("shape", [(5, 3, 4), (4, 3, 5), (1, 2, 1)], ids=str)
+def test_the_numbers_are_those_of_jax(shape):
+    """However they are sampled: a network of yesterday's seed is the same today."""
+    n, g, h = shape
+    limit = (6 / (n + h)) ** 0.5
+    uniform = jax.random.uniform(KEY, shape, jnp.float32, -limit, limit)
+    np.testing.assert_array_equal(initializers.glorot(KEY, shape, jnp.float32), uniform)
+    normal = jax.random.normal(KEY, shape, jnp.float32)
+    np.testing.assert_array_equal(initializers.standard_normal(KEY, shape, jnp.float32), normal)
+    sample = jax.nn.initializers.orthogonal()
+    each = jax.vmap(lambda k: sample(k, (n, h), jnp.float32), out_axes=1)(jax.random.split(KEY, g))
+    np.testing.assert_allclose(initializers.orthogonal(KEY, shape, jnp.float32), each, rtol=1e-5)
+    joined = sample(KEY, (n, g * h), jnp.float32).reshape(shape)
+    got = initializers.orthogonal_joined(KEY, shape, jnp.float32)
+    np.testing.assert_allclose(got, joined, rtol=1e-5)
+
+
 def test_the_sum_of_two_biases_is_triangular():
     sample = initializers.hidden_uniform_sum(KEY, (30, 50), jnp.float64)
     fits(sample, stats.triang(0.5, -2 * 50**-0.5, 4 * 50**-0.5))

@@ -10,6 +10,7 @@ params = jaxlstm.init(jax.random.key(0), jaxlstm.rnn_relu, 3, 5, scheme=irnn)
 ```
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -33,6 +34,19 @@ class Scheme(NamedTuple):
     gate_biases: bool  # add what the cell asks for, such as a forget bias of 1
 
 
+def _uniform(key: Key, shape: Shape, dtype: DTypeLike, low: float, high: float) -> Array:
+    """The numbers of `jax.random.uniform`, along one axis: XLA compiles that several times as fast.
+
+    The program of a small array of three axes takes it more than a second.
+    """
+    return jax.random.uniform(key, (math.prod(shape),), dtype, low, high).reshape(shape)
+
+
+def _normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
+    """The numbers of `jax.random.normal`, likewise."""
+    return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
+
+
 def zeros(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """All zero."""
     return jnp.zeros(shape, dtype)
@@ -52,7 +66,7 @@ def identity(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
 def hidden_uniform(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Uniform within `1 / sqrt(hidden)` of zero: PyTorch's, for weights and for biases."""
     limit = shape[-1] ** -0.5
-    return jax.random.uniform(key, shape, dtype, -limit, limit)
+    return _uniform(key, shape, dtype, -limit, limit)
 
 
 def hidden_uniform_sum(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
@@ -68,7 +82,7 @@ def glorot(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """
     n, _, h = shape
     limit = math.sqrt(6 / (n + h))
-    return jax.random.uniform(key, shape, dtype, -limit, limit)
+    return _uniform(key, shape, dtype, -limit, limit)
 
 
 def glorot_joined(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
@@ -80,30 +94,28 @@ def glorot_joined(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
 def orthogonal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """A random orthogonal matrix for each gate (Saxe, McClelland and Ganguli 2014)."""
     n, g, h = shape
-    sample = jax.nn.initializers.orthogonal()
-    each = jax.vmap(lambda k: sample(k, (n, h), dtype), out_axes=1)
-    return each(jax.random.split(key, g))
+    return jnp.moveaxis(orthogonal_stack(key, (g, n, h), dtype), 0, 1)
 
 
 def orthogonal_joined(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """A random orthogonal matrix for all gates side by side: Keras's."""
     n, g, h = shape
-    return jax.nn.initializers.orthogonal()(key, (n, g * h), dtype).reshape(shape)
+    return orthogonal_stack(key, (n, g * h), dtype).reshape(shape)
 
 
 def lecun(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Normal of variance `1 / inputs` (LeCun et al. 1998, "Efficient backprop")."""
-    return jax.random.normal(key, shape, dtype) / math.sqrt(shape[0])
+    return _normal(key, shape, dtype) / math.sqrt(shape[0])
 
 
 def standard_normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Normal of variance 1."""
-    return jax.random.normal(key, shape, dtype)
+    return _normal(key, shape, dtype)
 
 
 def small_normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Normal of standard deviation 0.001, as the input weights of the IRNN."""
-    return jax.random.normal(key, shape, dtype) / 1000
+    return _normal(key, shape, dtype) / 1000
 
 
 def lru_ring(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
@@ -113,7 +125,7 @@ def lru_ring(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     logarithm of `sqrt(1 - |l|^2)`, with which white input makes a state of variance one
     (Orvieto et al. 2023, arXiv:2303.06349, appendix A).
     """
-    radius, phase = jax.random.uniform(key, (2, shape[-1]), dtype)
+    radius, phase = _uniform(key, (2, shape[-1]), dtype, 0.0, 1.0)
     square = 0.9**2 + radius * (0.999**2 - 0.9**2)
     theta = jnp.log(2 * jnp.pi * jnp.maximum(phase, jnp.finfo(dtype).tiny))
     return jnp.stack([jnp.log(-0.5 * jnp.log(square)), theta, 0.5 * jnp.log1p(-square)])
@@ -121,7 +133,7 @@ def lru_ring(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
 
 def griffin_decay(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """`decay` of the RG-LRU: `sigmoid(decay) ** 8` uniform between 0.9 and 0.999."""
-    log_a = jnp.log(jax.random.uniform(key, shape, dtype, 0.9, 0.999)) / 8
+    log_a = jnp.log(_uniform(key, shape, dtype, 0.9, 0.999)) / 8
     return log_a - jnp.log(-jnp.expm1(log_a))
 
 
@@ -146,19 +158,27 @@ def by_gate(*values: float) -> Initializer:
 def orthogonal_stack(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Random orthogonal matrices in the last two axes, one for each index of the others."""
     if len(shape) == 2:
-        return jax.nn.initializers.orthogonal()(key, shape, dtype)
+        return _orthogonal(key, *shape, dtype)
     each = jax.vmap(lambda k: orthogonal_stack(k, shape[1:], dtype))
     return each(jax.random.split(key, shape[0]))
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _orthogonal(key: Key, rows: int, columns: int, dtype: DTypeLike) -> Array:
+    """The matrix of `jax.nn.initializers.orthogonal`, of numbers that `_normal` samples."""
+    q, r = jnp.linalg.qr(_normal(key, (max(rows, columns), min(rows, columns)), dtype))
+    q *= jnp.sign(jnp.diagonal(r))[None]
+    return q if rows >= columns else q.T
+
+
 def symmetric_uniform(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Uniform between -1 and 1."""
-    return jax.random.uniform(key, shape, dtype, -1, 1)
+    return _uniform(key, shape, dtype, -1.0, 1.0)
 
 
 def antisymmetric_normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
     """Normal of variance `1 / hidden`, of which a cell takes the antisymmetric part."""
-    return jax.random.normal(key, shape, dtype) / math.sqrt(shape[-1])
+    return _normal(key, shape, dtype) / math.sqrt(shape[-1])
 
 
 default = Scheme(glorot, orthogonal, zeros, zeros, gate_biases=True)
