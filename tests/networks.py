@@ -58,9 +58,10 @@ KINDS = (
 def over_kinds(law):
     """Tries a law on a cell of each kind: one that is about what is done with any equations.
 
-    The random networks take every cell, with masks, resets, directions, `vmap` and checkpoints.
+    The fast suite has one.  The random networks take every cell, with masks, resets, directions,
+    `vmap` and checkpoints.
     """
-    return over_cells(law, {name: CELLS[name] for name in KINDS})
+    return over_cells(law, {name: CELLS[name] for name in KINDS}, often=1)
 
 
 def some_of(cases, often):
@@ -75,8 +76,8 @@ def some_of(cases, often):
     ]
 
 
-def over_cells(law, cells=CELLS):
-    """Tries a law on every cell, of which the fast suite has two.
+def over_cells(law, cells=CELLS, often=2):
+    """Tries a law on every cell, of which the fast suite has two, or one of these.
 
     They are `lstm` or `gru`, and a cell that is linear or another: which ones depends on the name
     of the law.  The whole table runs in the slow suite, of which a tenth runs each day.
@@ -87,9 +88,11 @@ def over_cells(law, cells=CELLS):
     number = zlib.crc32(law.__name__.encode())
     second = [kind for kind in (linear, others) if kind]
     # Divided, so that the number that chose the kind does not choose the cell of it as well.
-    often = [kind[number // 7 % len(kind)] for kind in (usual, second[number % len(second)])]
+    chosen = [kind[number // 7 % len(kind)] for kind in (usual, second[number % len(second)])]
+    if often == 1:
+        chosen = [chosen[number // 3 % 2]]
     parameters = [
-        pytest.param(cell, id=name, marks=() if name in often else pytest.mark.slow)
+        pytest.param(cell, id=name, marks=() if name in chosen else pytest.mark.slow)
         for name, cell in cells.items()
     ]
     return pytest.mark.parametrize("cell", parameters, scope="module")(law)

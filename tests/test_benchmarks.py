@@ -21,6 +21,7 @@ def found(path):
     return json.loads(path.with_suffix(".json").read_text()), path.with_suffix(".md").read_text()
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_tiny_and_says_that_it_measured_nothing(tmp_path):
     output = tmp_path / "gpu"
     options = "--tiny --cells gru --dtypes bfloat16 --sizes 2,3,4,5 --peers scan equinox --rounds 1"
@@ -48,6 +49,7 @@ def test_streaming_runs_without_peers(tmp_path):
     assert "| 3, 4 | 2 |" in page
 
 
+@pytest.mark.slow
 def test_every_cell_beside_scan(tmp_path):
     output = tmp_path / "cells"
     options = "--cells lstm damped_average --sizes 2,3,4,4 --rounds 1 --output"
@@ -124,6 +126,7 @@ print("all refused")
 """
 
 
+@pytest.mark.slow
 def test_what_computes_something_else_is_refused():
     done = run("-c", REFUSALS)
     assert done.stdout == "all refused\n", done.stderr

@@ -5,10 +5,12 @@ import pathlib
 import re
 
 import jax
+import pytest
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
 
+@pytest.mark.slow
 def test_the_page_is_up_to_date(monkeypatch):
     monkeypatch.setenv("CXX", "none")  # no kernel is made for a page that leaves `native` out
     spec = importlib.util.spec_from_file_location("make_cells", DOCS / "make_cells.py")

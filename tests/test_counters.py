@@ -157,6 +157,7 @@ def test_gradients_of_states():
     close(jaxlstm.lyapunov(COUNTED, XS[1:], first).sum(-1), largest, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_what_is_recorded_and_cut():
     assert jaxlstm.record(COUNTED, XS)[2].states.n.dtype == jnp.int32
 

@@ -271,6 +271,7 @@ def test_killed_it_ends_with_the_same_weights(small_text, tmp_path, monkeypatch)
     assert not times()  # done, they are removed
 
 
+@pytest.mark.slow
 def test_a_text_in_any_script_is_drawn_without_warnings(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("天地\t玄黄\0$_^\\{. \n" * 60, encoding="utf-8")

@@ -490,6 +490,7 @@ def test_help_says_what_each_experiment_is(capsys):
     assert "invalid choice: 'perceptron'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
     """What comes is the same number for number."""
     run = time_lags.runs(True)["rnn, p = 10"]._replace(steps=200, stops=False)

@@ -5,6 +5,7 @@ numbers and ours.
 """
 
 import functools
+import itertools
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ import pytest
 
 import jaxlstm
 from jaxlstm import Bidirectional, Layer, Stack
-from networks import close
+from networks import close, some_of
 
 # PyTorch's orders of the gates are those of the cells here.
 KINDS = {
@@ -127,24 +128,14 @@ def bound(name):
     return 2**-8 * len(golden("lstm")["xs"]) * int(name[0])
 
 
-def over(often, *rest):
-    """Parametrizes by these, and in the slow suite by the rest too."""
-    slow = [a if isinstance(a, tuple) else (a,) for a in rest]
-    return [*often, *(pytest.param(*a, marks=pytest.mark.slow) for a in slow)]
-
-
 SOME = ["1-forward-whole", "2-forward-ragged"]
-OTHERS = [name for name in NETWORKS if name not in SOME]
 RUNS = [("2-bidirectional-whole", None), ("2-forward-ragged", "scan")]
-OTHER_RUNS = [
-    (n, implementation)
-    for n in NETWORKS
-    for implementation in (None, "deferred", "scan")
-    if (n, implementation) not in RUNS
-]
+IMPLEMENTATIONS = (None, "deferred", "scan")
 
 
-@pytest.mark.parametrize(("name", "implementation"), over(RUNS, *OTHER_RUNS))
+@pytest.mark.parametrize(
+    ("name", "implementation"), some_of([*itertools.product(NETWORKS, IMPLEMENTATIONS)], RUNS)
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_float64(kind, name, implementation):
     """Values, last state and all gradients."""
@@ -152,8 +143,9 @@ def test_float64(kind, name, implementation):
     close(computed(kind, name, jnp.float64, implementation), truth, rtol=1e-12)
 
 
-@pytest.mark.parametrize("implementation", over([None], "deferred", "scan"))
-@pytest.mark.parametrize("kind", over(["lstm"], "gru", "rnn_tanh", "rnn_relu"))
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_float32_is_about_as_exact_as_torch(kind, implementation):
     """At most twice PyTorch's own error, over all arrays of the six networks.
 
@@ -170,8 +162,8 @@ def test_float32_is_about_as_exact_as_torch(kind, implementation):
     assert np.linalg.norm(np.concatenate(ours)) <= 2 * np.linalg.norm(np.concatenate(torches))
 
 
-@pytest.mark.parametrize("implementation", over([None], "deferred", "scan"))
-@pytest.mark.parametrize("name", over(SOME, *OTHERS))
+@pytest.mark.parametrize("implementation", some_of(IMPLEMENTATIONS, (None,)))
+@pytest.mark.parametrize("name", some_of(NETWORKS, SOME))
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16(kind, name, implementation):
     """To the bound of rounding; a rectifier's gradient jumps where rounding moves a sign."""

@@ -57,7 +57,7 @@ def after(params, xs, t, **options):
         pytest.param(jaxlstm.lstm, OPTIONS, id="lstm, mask and reset", marks=pytest.mark.slow),
         pytest.param(jaxlstm.rnn, OPTIONS, id="rnn, mask and reset", marks=pytest.mark.slow),
         pytest.param(jaxlstm.lstm, {}, id="lstm", marks=pytest.mark.slow),
-        pytest.param(jaxlstm.gru, {}, id="gru"),
+        pytest.param(jaxlstm.gru, {}, id="gru", marks=pytest.mark.slow),
         pytest.param(jaxlstm.gru, OPTIONS, id="gru, mask and reset", marks=pytest.mark.slow),
     ],
 )
@@ -182,6 +182,7 @@ def test_a_loss_must_be_a_function():
         jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.mark.slow
 def test_convolutions_have_one_norm_for_a_row_and_one_jacobian():
     params = jaxlstm.init_conv(jax.random.key(0), jaxlstm.lstm, 2, 3, kernel=(3,))
     xs = inputs(2, (T, B, 4, 2))
@@ -213,6 +214,7 @@ def test_the_jacobians_are_those_of_apply(cell):
         close(products[t, 1], jax.jacrev(last)(flat, t))
 
 
+@pytest.mark.slow
 def test_the_jacobians_multiply_and_stop_at_a_reset():
     params = network(jaxlstm.lstm, "stack")
     cut = 3

@@ -152,6 +152,7 @@ def test_gradients_of_16_bits_are_summed_in_32(kind):
         assert jnp.linalg.norm(a.astype(b.dtype) - b) < 0.01 * jnp.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_parts_inside_shard_map():
     """The initial state varies over no mesh axis, what follows it does."""
     params, tree = network(jaxlstm.gru), {k: v[:, :2] for k, v in sequence(7).items()}

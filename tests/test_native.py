@@ -1,5 +1,6 @@
 """The kernel for the CPU computes what `scan` computes, with everything that JAX derives of it."""
 
+import itertools
 import re
 from typing import NamedTuple
 
@@ -69,12 +70,17 @@ def reason(cell):
     return jaxlstm.implementations(params, some(params)[0])["native"]
 
 
-@pytest.mark.parametrize("name", some_of(CORE, ("lstm", "gru")))
-@pytest.mark.parametrize("chosen", CONTROLS.values(), ids=CONTROLS)
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    some_of(
+        [*itertools.product(CORE, CONTROLS)],
+        [("lstm", "plain"), ("lstm", "both-reverse"), ("gru", "mask-reverse"), ("gru", "reset")],
+    ),
+)
 def test_it_agrees_with_scan(name, chosen):
     params = network(getattr(jaxlstm, name))
     xs, state = some(params)
-    options = controls(chosen, 7, (3,))
+    options = controls(CONTROLS[chosen], 7, (3,))
     got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
     close(got, expected, rtol=3e-6, atol=1e-7)
 
@@ -263,8 +269,7 @@ def test_several_products_and_weights_of_units(time, batch, hidden):
     close(got, expected, rtol=2e-5, atol=2e-6)
 
 
-# Sizes at the ends of panels, tiles and blocks, of one thread and of two: each with one of the two
-# cells, with the other in the slow suite.
+# Sizes at the ends of panels, tiles and blocks, of one thread and of two.
 SIZES = [
     (5, (), 7),
     (60, (1,), 130),
@@ -277,11 +282,10 @@ SIZES = [
 
 @pytest.mark.parametrize(
     ("name", "time", "batch", "hidden"),
-    [
-        pytest.param(name, *size, marks=() if (at + turn) % 2 else pytest.mark.slow)
-        for turn, name in enumerate(["lstm", "gru"])
-        for at, size in enumerate(SIZES)
-    ],
+    some_of(
+        [(name, *size) for name in ("lstm", "gru") for size in SIZES],
+        [("lstm", *SIZES[0]), ("gru", *SIZES[2]), ("lstm", *SIZES[4])],
+    ),
 )
 def test_any_size(name, time, batch, hidden):
     params = network(getattr(jaxlstm, name), hidden, scheme="torch")

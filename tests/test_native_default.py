@@ -1,6 +1,7 @@
 """The default: one traced program, which becomes the kernel where it is lowered for one device."""
 
 import functools
+import itertools
 import logging
 import os
 import pathlib
@@ -23,6 +24,7 @@ from networks import (
     compiler_here,
     normal_like,
     some_mask,
+    some_of,
     some_reset,
     three_products,
 )
@@ -90,22 +92,14 @@ def put(mesh, tree, *axes):
 
 # The same meaning.
 
-FAST = {
-    ("lstm", "both-reverse"), ("gru", "both"), ("gru", "mask-reverse"), ("rnn", "plain"),
-    ("cfn", "both"), ("gru_reset_before", "both-reverse"),
-}  # fmt: skip
-
 
 @pytest.mark.parametrize(
     ("name", "controls"),
-    [
-        pytest.param(
-            name, controls, id=f"{name}-{controls}",
-            marks=() if (name, controls) in FAST else pytest.mark.slow,
-        )
-        for name in TRIED for controls in CONTROLS
-    ],
-)  # fmt: skip
+    some_of(
+        [*itertools.product(TRIED, CONTROLS)],
+        [("lstm", "both-reverse"), ("gru", "both"), ("gru_reset_before", "both-reverse")],
+    ),
+)
 def test_it_means_what_scan_means(name, controls):
     params, controls = network(CELLS[name]), CONTROLS[controls]
     xs, state = inputs(), normal_like(params.initial_state((3,)), 9)
@@ -196,7 +190,7 @@ def test_in_bits_twice_the_same():
 # Mapped axes.
 
 
-@pytest.mark.parametrize("at", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("at", some_of((0, 1, 2), (1,)))
 def test_mapped_data_become_rows_of_one_call(at):
     """By `vmap` inside and outside of `grad`, also of some arguments, also twice."""
     params, mask, axis = network(), some_mask(shape=SHAPE), min(at, 1)
@@ -245,7 +239,7 @@ def test_an_ensemble(cell):
         close(jax.jit(f(None))(*args), jax.jit(f("scan"))(*args), rtol=5e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("count", some_of((0, 1, 2), (2,)))
 def test_ensembles_of_ensembles(count):
     """And one of data inside of them, which are rows of each member."""
     keys = jax.random.split(jax.random.key(0), (count, 3))
@@ -286,7 +280,9 @@ def test_large_arrays_take_few_page_faults():
     assert faults < grad.memory_analysis().temp_size_in_bytes / 4096 / 4
 
 
-@pytest.mark.parametrize("batch", [(), (1,), (4,), (20,)], ids=str)
+@pytest.mark.parametrize(
+    "batch", some_of([((),), ((1,),), ((4,),), ((20,),)], [((),), ((20,),)]), ids=str
+)
 def test_one_step(batch):
     params, x = network(layers=2), inputs(*batch, 4)
     state = normal_like(params.initial_state(batch), 7)
@@ -329,8 +325,13 @@ def test_what_is_exported_runs_anywhere(as_users_call_it):
         jax.export.export(jax.jit(both("native")))(params, xs)
 
 
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@pytest.mark.parametrize("name", ["lstm", "peephole_lstm"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    some_of(
+        [*itertools.product(("lstm", "peephole_lstm"), ("Auto", "Explicit"))],
+        [("lstm", "Explicit"), ("peephole_lstm", "Auto")],
+    ),
+)
 def test_a_batch_that_is_shared_out_is_not_gathered(name, kind):
     """By XLA's loops, without a collective inside of them."""
     params, xs = network(CELLS[name]), inputs(7, 4, 4)
@@ -414,10 +415,6 @@ def test_not_for_other_numbers_cells_and_modes(monkeypatch):
     assert kernels(jaxlstm.apply, network(dtype=jnp.float64), xs.astype(float)) == 0
     assert kernels(jaxlstm.apply, network(CELLS["projected_lstm"]), xs) == 0
     assert kernels(jaxlstm.apply, network(CELLS["layer_norm_lstm"]), xs) == 0
-    with jax.disable_jit():
-        close(
-            jaxlstm.apply(network(), xs), jaxlstm.apply(network(), xs, implementation="scan"), 1e-5
-        )
     monkeypatch.setenv(native.SWITCH, "off")
     jax.clear_caches()
     assert kernels(jaxlstm.apply, network(), xs) == 0
@@ -427,6 +424,14 @@ def test_not_for_other_numbers_cells_and_modes(monkeypatch):
     with pytest.raises(ValueError, match="JAXLSTM_KERNEL must be on or off; got 'no'"):
         jaxlstm.apply(network(), xs)
     jax.clear_caches()
+
+
+@pytest.mark.slow
+def test_not_where_jit_is_disabled():
+    params, xs = network(), inputs()
+    with jax.disable_jit():
+        got, expected = (jaxlstm.apply(params, xs, implementation=n) for n in (None, "scan"))
+    close(got, expected, 1e-5)
 
 
 # Where it cannot be had.

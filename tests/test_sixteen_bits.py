@@ -115,6 +115,7 @@ def test_dtypes(name, dtype):
         assert dtypes(jax.eval_shape(jaxlstm.state_jacobians, net, xs)) == F32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", SIXTEEN)
 def test_a_convolution(dtype):
     net = jaxlstm.init_conv(jax.random.key(0), jaxlstm.lstm, 2, 3, (3,), dtype=jnp.dtype(dtype))

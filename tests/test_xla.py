@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm
-from networks import CELLS, close, inputs, network, normal_like, some_mask, some_of, some_reset
+from networks import CELLS, close, inputs, network, normal_like, some_mask, some_reset
 
 XS = inputs()
 # One product of a step, or two.
@@ -19,7 +19,8 @@ def results(params, xs):
     return out, pull(normal_like(out))
 
 
-@pytest.mark.parametrize("name", some_of(NAMES, ("lstm",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_jit_is_no_jit(name):
     params = network(CELLS[name])
     compiled = jax.jit(results)(params, XS)
@@ -27,7 +28,8 @@ def test_jit_is_no_jit(name):
         close(compiled, results(params, XS))
 
 
-@pytest.mark.parametrize("name", some_of(NAMES, ("gru_reset_before",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_jit_of_an_ensemble_is_no_jit_of_each(name):
     networks = [network(CELLS[name], seed=seed) for seed in (0, 5)]
     ensemble = jax.tree.map(lambda *a: jnp.stack(a), *networks)
