@@ -154,7 +154,7 @@ NOT_OF_ONE_UNIT = {
     "cumulative": lambda z: jnp.cumsum(z, -1),
     "halves": lambda z: jnp.concatenate([jnp.tanh(z[..., :2]), z[..., 2:]], -1),
     "first": lambda z: z[..., :1] * jnp.ones_like(z),
-    "rates": lambda z: z * jnp.broadcast_to(jnp.arange(z.shape[-1], dtype=z.dtype), z.shape),
+    "rates": lambda z: z * jnp.linspace(jnp.zeros_like(z[..., 0]), 1.0, z.shape[-1], axis=-1),
     "mask": lambda z: jnp.where(np.broadcast_to(np.arange(z.shape[-1]) % 2, z.shape), z, -z),
 }
 
