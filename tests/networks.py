@@ -61,7 +61,7 @@ def over_kinds(law):
     The fast suite has one.  The random networks take every cell, with masks, resets, directions,
     `vmap` and checkpoints.
     """
-    return over_cells(law, {name: CELLS[name] for name in KINDS}, often=1)
+    return over_cells(law, {name: CELLS[name] for name in KINDS}, count=1)
 
 
 def some_of(cases, often):
@@ -76,8 +76,8 @@ def some_of(cases, often):
     ]
 
 
-def over_cells(law, cells=CELLS, often=2):
-    """Tries a law on every cell, of which the fast suite has two, or one of these.
+def over_cells(law, cells=CELLS, count=2):
+    """Tries a law on every cell, of which the fast suite has `count`: two, or one of the two.
 
     They are `lstm` or `gru`, and a cell that is linear or another: which ones depends on the name
     of the law.  The whole table runs in the slow suite, of which a tenth runs each day.
@@ -89,7 +89,7 @@ def over_cells(law, cells=CELLS, often=2):
     second = [kind for kind in (linear, others) if kind]
     # Divided, so that the number that chose the kind does not choose the cell of it as well.
     chosen = [kind[number // 7 % len(kind)] for kind in (usual, second[number % len(second)])]
-    if often == 1:
+    if count == 1:
         chosen = [chosen[number // 3 % 2]]
     parameters = [
         pytest.param(cell, id=name, marks=() if name in chosen else pytest.mark.slow)

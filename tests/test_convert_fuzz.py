@@ -238,8 +238,8 @@ def test_broken_files(tmp_path):
     seed = 0
     convert.save(tmp_path / "whole", networks()[seed])
     raw = (tmp_path / "whole").read_bytes()
-    refused = sum(tried(tmp_path / "broken", broken(seed, k, raw)) for k in range(60))
-    assert 20 < refused < 60
+    refused = sum(tried(tmp_path / "broken", broken(seed, k, raw)) for k in range(120))
+    assert 40 < refused < 120
 
 
 # A process of its own, which the system ends when one file takes too much of either.

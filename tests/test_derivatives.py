@@ -67,7 +67,8 @@ def test_second_derivatives_in_both_modes_against_differences(name):
     check_grads(f, (point,), order=2, modes=("fwd", "rev"), eps=1e-5, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", some_of(CORE, ()))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CORE)
 def test_the_hessian_against_differences_of_the_gradient(name):
     f, point = problem(CELLS[name])
     loss = lambda point: jnp.sum(jnp.sin(2 * f(point)))

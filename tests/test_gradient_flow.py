@@ -50,15 +50,16 @@ def after(params, xs, t, **options):
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "options"),
     [
-        pytest.param(jaxlstm.rnn, {}, id="rnn", marks=pytest.mark.slow),
-        pytest.param(jaxlstm.lstm, OPTIONS, id="lstm, mask and reset", marks=pytest.mark.slow),
-        pytest.param(jaxlstm.rnn, OPTIONS, id="rnn, mask and reset", marks=pytest.mark.slow),
-        pytest.param(jaxlstm.lstm, {}, id="lstm", marks=pytest.mark.slow),
-        pytest.param(jaxlstm.gru, {}, id="gru", marks=pytest.mark.slow),
-        pytest.param(jaxlstm.gru, OPTIONS, id="gru, mask and reset", marks=pytest.mark.slow),
+        pytest.param(jaxlstm.rnn, {}, id="rnn"),
+        pytest.param(jaxlstm.lstm, OPTIONS, id="lstm, mask and reset"),
+        pytest.param(jaxlstm.rnn, OPTIONS, id="rnn, mask and reset"),
+        pytest.param(jaxlstm.lstm, {}, id="lstm"),
+        pytest.param(jaxlstm.gru, {}, id="gru"),
+        pytest.param(jaxlstm.gru, OPTIONS, id="gru, mask and reset"),
     ],
 )
 def test_the_flow_is_the_gradient_of_what_follows(cell, options):

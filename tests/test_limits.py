@@ -168,7 +168,7 @@ def check(build, dtype, implementations=(None,), modes="reverse forward"):
     return worst
 
 
-OFTEN = {
+BY_NAME = {
     ("lstm", "float32"): "native",
     ("layer_norm_lstm", "float16"): "deferred",
     ("minlstm", "float16"): "associative",
@@ -179,7 +179,7 @@ OFTEN = {
 @pytest.mark.parametrize(
     ("name", "dtype", "implementation"),
     some_of(
-        [(*at, implementation) for at, implementation in OFTEN.items()],
+        [(*at, implementation) for at, implementation in BY_NAME.items()],
         [("minlstm", "float16", "associative"), ("rg_lru", "float16", "scan")],
     ),
 )

@@ -221,7 +221,7 @@ def test_nan_travels_as_in_scan():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", some_of(("gru", "indrnn"), ("gru",)))
+@pytest.mark.parametrize("name", ["gru", "indrnn"])
 def test_mapped_rows_and_networks(name):
     """Gradients too, where of two networks one is left to `scan` and the other is not."""
     params, controls = network(CELLS[name]), jnp.asarray(CONTROLS["mask"])
@@ -270,9 +270,7 @@ def test_dtypes_are_kept(dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "arrangement", ["layer", pytest.param("bidirectional", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("arrangement", ["layer", "bidirectional"])
 def test_wrappers_and_directions(arrangement):
     """Noise, layers, directions, a learned initial state; mapped over weights."""
     params = network(jaxlstm.gru, arrangement)

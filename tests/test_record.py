@@ -1,5 +1,6 @@
 """`record` sees what `apply` computes: states, gates, and what the input and the state say."""
 
+import itertools
 import re
 
 import jax
@@ -224,16 +225,11 @@ FIRST = {
     "vmap": lambda params: jax.vmap(lambda x: jaxlstm.apply(params, x))(XS),
     "nothing": lambda params: None,
 }
-SAMPLE = [("noise", "apply")]
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [
-        pytest.param(a, b, marks=() if (a, b) in SAMPLE else pytest.mark.slow)
-        for a in FIRST
-        for b in FIRST
-    ],
+    some_of([*itertools.product(FIRST, FIRST)], [("noise", "apply")]),
 )
 def test_what_was_traced_before_changes_nothing(first, second):
     """Names inside a `jax.jit` at module level are seen and changed in every order."""

@@ -241,7 +241,7 @@ def test_without_jit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("implementation", [None, pytest.param("native", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("implementation", [None, "native"])
 def test_an_ensemble_over_devices(implementation):
     """By `vmap` of networks whose first axis is shared out, and by `vmap` in `shard_map`."""
     if implementation == "native" and not compiler_here():
@@ -315,7 +315,8 @@ def test_shard_map(name, implementation, check, kind):
     )
 
 
-@pytest.mark.parametrize("name", some_of(("stack", "zoneout", "variational"), ()))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stack", "zoneout", "variational"])
 def test_noise_of_its_own_on_each_device(name):
     params, given = drawn(name, None)
     mesh = mesh_of(2, kind="Auto")

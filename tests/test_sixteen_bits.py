@@ -75,13 +75,8 @@ WRAPPED = (
 )  # fmt: skip
 
 
-OF_ALL = ("linear", "variational_dropout")
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in OF_ALL else pytest.mark.slow) for n in WRAPPED]
-)
+@pytest.mark.parametrize("name", some_of(WRAPPED, ("linear", "variational_dropout")))
 def test_dtypes(name, dtype):
     """Outputs and gradients have that of the weights; states, and what is recorded, float32."""
     net, xs = cast((wrapped(name), inputs()), dtype)

@@ -304,13 +304,7 @@ NOISY_NETWORKS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "around several" else pytest.mark.slow)
-        for name in NOISY_NETWORKS
-    ],
-)
+@pytest.mark.parametrize("name", some_of(NOISY_NETWORKS, ("around several",)))
 def test_the_noise_is_the_same_whichever_implementation_runs(name):
     """Values and gradients; a wrapper does not hide a layer from the faster ones."""
     implementation, make = NOISY_NETWORKS[name]

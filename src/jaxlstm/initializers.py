@@ -35,15 +35,15 @@ class Scheme(NamedTuple):
 
 
 def _uniform(key: Key, shape: Shape, dtype: DTypeLike, low: float, high: float) -> Array:
-    """The numbers of `jax.random.uniform`, along one axis: XLA compiles that several times as fast.
+    """The numbers of `jax.random.uniform`, sampled along one axis.
 
-    The program of a small array of three axes takes it more than a second.
+    XLA compiles that much faster than the sampling of an array of three axes.
     """
     return jax.random.uniform(key, (math.prod(shape),), dtype, low, high).reshape(shape)
 
 
 def _normal(key: Key, shape: Shape, dtype: DTypeLike) -> Array:
-    """The numbers of `jax.random.normal`, likewise."""
+    """The numbers of `jax.random.normal`, sampled along one axis as those of `_uniform`."""
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
