@@ -98,15 +98,15 @@ def over_cells(law, cells=CELLS, count=2):
     return pytest.mark.parametrize("cell", parameters, scope="module")(law)
 
 
-def network(cell, arrangement="layer", seed=0, **options):
+def network(cell, arrangement="layer", seed=0, sizes=(N, H), **options):
     """A network with weights that are nowhere zero, so that every gate and bias counts."""
     options = {**ARRANGEMENTS[arrangement], **options}
-    key = cell, seed, jax.config.jax_enable_x64, *sorted(options.items())
+    key = cell, seed, sizes, jax.config.jax_enable_x64, *sorted(options.items())
     if key not in MADE:
         random = np.random.default_rng(seed)
         options["scheme"] = by_numpy(random)
         with jax.ensure_compile_time_eval():
-            params = jaxlstm.init(jax.random.key(seed), cell, N, H, **options)
+            params = jaxlstm.init(jax.random.key(seed), cell, *sizes, **options)
             noisy = lambda a: np.float64(a) + 0.2 * random.standard_normal(a.shape)
             MADE[key] = jax.tree.map(lambda a: array(noisy(a), a.dtype), params)
     return MADE[key]
@@ -140,10 +140,11 @@ def by_numpy(random):
 MADE = {}  # networks by what makes them, of which a module uses each often
 
 
-def numbers(cell, arrangement="layer", **options):
+def numbers(cell, arrangement="layer", sizes=(N, H), **options):
     """A network of NumPy's numbers: nothing is compiled, for tests of which weights are where."""
     options = {**ARRANGEMENTS[arrangement], **options}
-    shapes = jax.eval_shape(lambda key: jaxlstm.init(key, cell, N, H, **options), jax.random.key(0))
+    made = lambda key: jaxlstm.init(key, cell, *sizes, **options)
+    shapes = jax.eval_shape(made, jax.random.key(0))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda a: rng.standard_normal(a.shape).astype(a.dtype), shapes)
 

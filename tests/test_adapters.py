@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxlstm
-from networks import refused
+from networks import network, normal_like, refused
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 KEY = jax.random.key(1)
@@ -30,7 +30,7 @@ def make(key, n):
     return jaxlstm.init(key, jaxlstm.lstm, n, 5, layers=2, dropout=0.5, dtype="float32")
 
 
-PARAMS = make(KEY, 3)
+PARAMS = network(jaxlstm.lstm, "stack", sizes=(3, 5), dropout=0.5, dtype="float32")
 
 
 def nnx(make, xs, *args, step=False, **options):
@@ -61,7 +61,7 @@ def call(request):
     return request.param
 
 
-STATE = jaxlstm.apply(PARAMS, XS)[1]
+STATE = normal_like(jax.eval_shape(jaxlstm.apply, PARAMS, XS)[1])
 GOOD = {
     "lists": (XS.tolist(), {}),
     "jax": (jnp.asarray(XS), {"mask": MASK.tolist()}),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import jaxlstm
-from networks import H, N, T, refused
+from networks import H, N, T, network, refused
 
 B = 3
 XS = jnp.ones((T, B, N))
-LSTM = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
-STACK = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H, layers=2)
+LSTM = network(jaxlstm.lstm)
+STACK = network(jaxlstm.lstm, "stack")
 MASK = jnp.ones((T, B), bool)
 
 

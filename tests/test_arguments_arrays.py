@@ -116,7 +116,7 @@ def test_the_callers_array_may_change_while_jax_runs():
     close(ys, jaxlstm.apply(params, jnp.ones((64, 64, N)))[0])
 
 
-LSTM = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
+LSTM = network(jaxlstm.lstm)
 SHAPES = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), LSTM)
 IS_ABSTRACT = ["A shape has no values", "jax.eval_shape"]
 WRONG = {

@@ -5,18 +5,17 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlstm
-from networks import H, N, T, refused
+from networks import H, N, T, network, refused
 
 pytestmark = pytest.mark.usefixtures("as_users_call_it")
 XS = jnp.ones((T, 3, N))
-LSTM = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, H)
-SQUARE = jaxlstm.init(jax.random.key(0), jaxlstm.lstm, N, N)
-
-PEEPHOLE = jaxlstm.init(jax.random.key(0), jaxlstm.peephole_lstm, N, H)
+LSTM = network(jaxlstm.lstm)
+SQUARE = network(jaxlstm.lstm, sizes=(N, N))
+PEEPHOLE = network(jaxlstm.peephole_lstm)
 
 
 def static(rate):
-    return jaxlstm.Stack((LSTM, jaxlstm.init(jax.random.key(0), jaxlstm.gru, H, H)), rate)
+    return jaxlstm.Stack((LSTM, network(jaxlstm.gru, sizes=(H, H))), rate)
 
 
 # name: (what is called, the exception, what the message must say)

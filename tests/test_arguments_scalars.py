@@ -12,7 +12,7 @@ from networks import H, N, T, close, inputs, network
 
 KEY = jax.random.key(0)
 LSTM = network(jaxlstm.lstm)
-WIDE = jaxlstm.init(KEY, jaxlstm.lstm, 2 * N, H)
+WIDE = network(jaxlstm.lstm, sizes=(2 * N, H))
 
 # what an option makes of a number, compared by its repr: static values are in it
 REAL = {

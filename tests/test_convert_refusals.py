@@ -19,8 +19,8 @@ UNBIASED = {k: a for k, a in WEIGHTS.items() if "bias" not in k}
 BOTH = c.to_torch(network(rnn, "bidirectional"))
 HALF = {k: a for k, a in BOTH.items() if "l1_r" not in k}
 CELLS = {"a": c.to_equinox(LSTM), "b": c.to_equinox(LSTM)}
-NARROWER = jaxlstm.init(jax.random.key(0), lstm, 2, 5)
-MIXED = jaxlstm.Stack((LSTM, jaxlstm.init(jax.random.key(0), gru, 5, 5)))
+NARROWER = network(lstm, sizes=(2, 5))
+MIXED = jaxlstm.Stack((LSTM, network(gru, sizes=(5, 5))))
 INTEGERS = {k: a.astype(int) for k, a in WEIGHTS.items()}
 NARROW = {k: a.astype("float32") if "ih" in k else a for k, a in WEIGHTS.items()}
 SHORT = {**WEIGHTS, "weight_ih_l0": np.ones((15, 3))}
@@ -33,8 +33,8 @@ STACKS = jaxlstm.Bidirectional(network(lstm, "stack"), network(lstm, "stack"))
 
 ABSTRACT = jax.eval_shape(lambda: LSTM)
 PROJECTED = c.to_torch(network(projected_lstm(projection=2)))
-SMALL = jaxlstm.init(jax.random.key(0), lstm, 3, 3)
-SQUARES = jaxlstm.init(jax.random.key(0), lstm, 5, 5, layers=2)
+SMALL = network(lstm, sizes=(3, 3))
+SQUARES = network(lstm, "stack", sizes=(5, 5))
 STACK = network(lstm, "stack")
 SQUARE = c.to_torch(SQUARES.layers[0])
 SIBLINGS = {f"{k}.{name}": a for k in range(2) for name, a in SQUARE.items()}
