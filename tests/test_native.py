@@ -278,6 +278,9 @@ SIZES = [
     (40, (33,), 64),
     (2, (1,), 300),
 ]
+# Rows of which the kernel copies columns, before it multiplies them transposed: more of them than a
+# block of time has, a block and a part of one, and inputs alone.
+WIDE = [(2, (300,), 257, 4), (9, (31,), 260, 300), (3, (2,), 5, 256)]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +296,20 @@ def test_any_size(name, time, batch, hidden):
     options = controls({"mask": True, "reset": True, "reverse": time % 2 == 0}, time, batch)
     got, expected = (pulled(n, params, xs, state, **options) for n in ("native", "scan"))
     close(got, expected, rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "batch", "hidden", "inputs"),
+    some_of(
+        [(name, *size) for name in ("lstm", "gru", "gru_reset_before") for size in WIDE],
+        [("lstm", *WIDE[0]), ("gru_reset_before", *WIDE[1])],
+    ),
+)
+def test_wide_rows(name, time, batch, hidden, inputs):
+    params = network(getattr(jaxlstm, name), hidden, inputs, scheme="torch")
+    xs, state = some(params, time, batch, inputs)
+    got, expected = (pulled(n, params, xs, state) for n in ("native", "scan"))
+    close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

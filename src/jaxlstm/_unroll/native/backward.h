@@ -35,8 +35,9 @@ void run_backward(XLA_FFI_CallFrame* frame) {
   long rows = block * batch, most = Share::most(hidden, parts);
   size_t turn = Gates::size(rows, most);
   size_t to_inputs = all_dxs.data ? lines(Packed::size(hidden, input)) : 0;
+  size_t copies = lines(Transposed::size(rows, input)) + PHASES * lines(Transposed::size(rows, hidden));
   size_t each =
-      OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + lines(most) +
+      OF_H * lines(Packed::size(hidden, most)) + lines(Packed::size(rows, most)) + copies + lines(most) +
       lines(OWN * most) + (PHASES > 1 ? lines(batch * most) : 0);
   size_t operands = (PHASES - 1) * lines(rows * hidden);  // of a block, in two places too
   size_t of_member = parts * (each + 2 * turn) + OF_X * to_inputs + 2 * operands;
@@ -72,6 +73,8 @@ void run_backward(XLA_FFI_CallFrame* frame) {
     Share mine = share(part);
     Scratch scratch(own + part * each);
     float *columns = scratch.take(Packed::size(rows, mine.units())), *totals = scratch.take(most);
+    float *copy_of_xs = scratch.take(Transposed::size(rows, input)), *copies_of_h[PHASES];
+    for (auto& copy : copies_of_h) copy = scratch.take(Transposed::size(rows, hidden));
     float* own_totals = scratch.take(OWN * most);  // of a block
     float* doperand = PHASES > 1 ? scratch.take(batch * most) : nullptr;
     auto operand_of = [&](long n, int call) {
@@ -100,6 +103,12 @@ void run_backward(XLA_FFI_CallFrame* frame) {
     // gates, of these units.
     auto to_weights = [&](long n, long first, long count) {
       Gates dgates = cotangents(n, part);
+      Transposed of_xs, of_h[PHASES];
+      if (OF_X) of_xs = Transposed(xs + first * batch * input, copy_of_xs, count, input);
+      for (int call = 0; call < PHASES && OF_H; call++) {
+        const float* from = call ? operand_of(n, call) : before[0] + first * batch * hidden;
+        of_h[call] = Transposed(from, copies_of_h[call], count, hidden);
+      }
       for (int i = 0; i < SLOTS; i++) {
         Packed panel(columns, count, mine.units());
         panel.pack(dgates.from(i, 0));
@@ -109,17 +118,14 @@ void run_backward(XLA_FFI_CallFrame* frame) {
             total += load(dgates.at(i, row) + u - mine.from, lanes);
           store(totals + u - mine.from, total, lanes);
         });
-        auto add = [&](const float* from, long width, float* weight, float* bias, int gate, int all) {
+        auto add = [&](const Transposed& a, float* weight, float* bias, int gate, int all) {
           float *to = weight + gate * hidden + mine.from, *sum = bias + gate * hidden + mine.from;
-          panel.add_to(width, {from, 1, width}, to, all * hidden);
+          panel.add_to(a, to, all * hidden);
           for (int u = 0; u < mine.units(); u++) sum[u] += totals[u];
         };
-        if (i < OF_X) add(xs + first * batch * input, input, dw, db, FROM_X[i], GATES);
+        if (i < OF_X) add(of_xs, dw, db, FROM_X[i], GATES);
         int h = h_of_slot(i);
-        if (h < 0) continue;
-        int call = CALL_OF_SLOT[i];
-        const float* from = call ? operand_of(n, call) : before[0] + first * batch * hidden;
-        add(from, hidden, dr, dother_b, FROM_H[h], RECURRENT);
+        if (h >= 0) add(of_h[CALL_OF_SLOT[i]], dr, dother_b, FROM_H[h], RECURRENT);
       }
     };
     auto to_own_weights = [&] {

@@ -10,6 +10,7 @@
 
 constexpr int PANEL = 2 * LANES;  // columns that lie together, row after row
 constexpr int DEPTH = 256;        // rows of a panel that stay in the first cache
+constexpr int AHEAD = 64;         // rows of a panel that are asked for before they are used
 
 static inline int panels(int columns) { return (columns + PANEL - 1) / PANEL; }
 
@@ -37,6 +38,7 @@ template <int MR, int NP, int KU>
 static inline void tile(int depth, Matrix a, const float* b, long next, float* c, long ldc) {
   V sum[KU][MR][2 * NP] = {};
   auto add = [&](int k, int u) {
+    if (NP == 1) __builtin_prefetch(b + (long)(k + AHEAD) * PANEL);
     V row[2 * NP];
     for (int j = 0; j < 2 * NP; j++) {
       row[j] = load(b + (j / 2) * next + (long)k * PANEL + (j % 2) * LANES);
@@ -85,6 +87,43 @@ static void rows_of(int depth, Matrix a, const float* b, long next, float* c, lo
 
 static inline size_t lines(size_t floats) { return (floats + 15) / 16 * 16; }  // of the cache
 
+// The rows of a product in blocks of nearly equal height.
+constexpr int HEIGHT = 6;  // at most
+static inline long blocks_of(long n) { return (n + HEIGHT - 1) / HEIGHT; }
+static inline long start_of(long block, long n) { return n * block / blocks_of(n); }
+
+// A matrix (rows, columns) that is multiplied transposed.  As it lies, each row of a tile's columns is
+// a line of the cache, and where rows are wide these lines push each other out of it: then the columns
+// of each block of the product are copied to lie together.
+struct Transposed {
+  const float* at = nullptr;  // the matrix, or its copy
+  int rows = 0, columns = 0;
+
+  static bool copied(int columns) { return columns >= 256; }
+  static size_t size(int rows, int columns) {
+    return copied(columns) ? (size_t)blocks_of(columns) * rows * HEIGHT : 0;
+  }
+  Transposed() = default;
+  Transposed(const float* from, float* room, int rows, int columns)
+      : at(copied(columns) ? room : from), rows(rows), columns(columns) {
+    if (!copied(columns)) return;
+    for (long block = 0; block < blocks_of(columns); block++) {
+      long first = start_of(block, columns), width = start_of(block + 1, columns) - first;
+      float* to = room + block * rows * HEIGHT;
+      for (long k = 0; k < rows; k++)
+        if (width == HEIGHT)
+          std::memcpy(to + k * HEIGHT, from + k * columns + first, sizeof(float) * HEIGHT);
+        else
+          std::memcpy(to + k * HEIGHT, from + k * columns + first, sizeof(float) * width);
+    }
+  }
+  // A block's part, from row k on.
+  Matrix from(long block, long k) const {
+    if (copied(columns)) return {at + (block * rows + k) * HEIGHT, 1, HEIGHT};
+    return {at + k * columns + start_of(block, columns), 1, columns};
+  }
+};
+
 // A packed matrix: panel after panel, each (rows, PANEL), the last filled up with zeros.
 struct Packed {
   float* data = nullptr;
@@ -125,18 +164,30 @@ struct Packed {
 
   // c (n, columns) += a (n, rows) times this.
   void add_to(int n, Matrix a, float* c, long ldc) const {
-    long blocks = (n + 5L) / 6;
-    for (int k = 0; k < rows; k += DEPTH) {
-      int depth = std::min(DEPTH, rows - k);
-      int group = n > 3 ? PANEL : columns;  // few rows: several panels side by side
-      for (int j = 0; j < columns; j += group) {
+    add_to(n, c, ldc, [=](long, long first, long k) { return a.from(first, k); });
+  }
+
+  // c (n, columns) += the transpose of a (rows, n) times this.
+  void add_to(const Transposed& a, float* c, long ldc) const {
+    add_to(a.columns, c, ldc, [=](long block, long, long k) { return a.from(block, k); });
+  }
+
+ private:
+  // `a` finds the rows of a block, which is one of `blocks_of(n)`, from column k on.
+  template <class A>
+  void add_to(int n, float* c, long ldc, A a) const {
+    long blocks = blocks_of(n);
+    int group = n > 3 ? PANEL : columns;  // few rows: several panels side by side
+    for (int j = 0; j < columns; j += group) {
+      for (int k = 0; k < rows; k += DEPTH) {
+        int depth = std::min(DEPTH, rows - k);
         const float* b = data + j / PANEL * next + (long)k * PANEL;
         int width = std::min(group, columns - j);
-        for (long block = 0, i = 0; block < blocks; block++) {
-          int m = n * (block + 1) / blocks - i;  // blocks of nearly equal height, six at most
-          Matrix at = a.from(i, k);
+        for (long block = 0, i = 0, end; block < blocks; block++, i = end) {
+          end = start_of(block + 1, n);
+          Matrix at = a(block, i, k);
           float* to = c + i * ldc + j;
-          switch (m) {
+          switch (end - i) {
             case 1: rows_of<1>(depth, at, b, next, to, ldc, width); break;
             case 2: rows_of<2>(depth, at, b, next, to, ldc, width); break;
             case 3: rows_of<3>(depth, at, b, next, to, ldc, width); break;
@@ -144,7 +195,6 @@ struct Packed {
             case 5: rows_of<5>(depth, at, b, next, to, ldc, width); break;
             case 6: rows_of<6>(depth, at, b, next, to, ldc, width); break;
           }
-          i += m;
         }
       }
     }
