@@ -211,6 +211,18 @@ def test_shapes_alone():
     assert jaxlstm.implementations(SHAPES, xs) == jaxlstm.implementations(LSTM, XS)
 
 
+def test_lists_of_no_rows():
+    """NumPy takes a list without numbers for one of doubles."""
+    params, xs = network(jaxlstm.lstm), jnp.ones((3, 0, N))
+    assert jaxlstm.lengths_to_mask([], 5).shape == (5, 0)
+    assert jaxlstm.lengths_to_mask([[], []], 5).shape == (5, 2, 0)
+    for name in ("mask", "reset"):
+        assert jaxlstm.apply(params, xs, **{name: [[], [], []]})[0].shape == (3, 0, H)
+        assert jaxlstm.step(params, xs[0], **{name: []})[0].shape == (0, H)
+    with pytest.raises(TypeError, match="must be integers"):
+        jaxlstm.lengths_to_mask(np.zeros(0), 5)
+
+
 def test_lengths_in_every_layout():
     expected = jaxlstm.lengths_to_mask([7, 4, 0], T)
     for change in (*LAYOUTS.values(), jnp.asarray):

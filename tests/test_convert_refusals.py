@@ -37,6 +37,9 @@ SMALL = network(lstm, sizes=(3, 3))
 SQUARES = network(lstm, "stack", sizes=(5, 5))
 STACK = network(lstm, "stack")
 SQUARE = c.to_torch(SQUARES.layers[0])
+TWO_STACKS = jaxlstm.Bidirectional(SQUARES, SQUARES)
+HALF_STACK = jaxlstm.Stack((network(lstm, sizes=(3, 5)), network(lstm, sizes=(5, 3))))
+NARROW_AND_WIDE = jaxlstm.Bidirectional(HALF_STACK, HALF_STACK)
 SIBLINGS = {f"{k}.{name}": a for k in range(2) for name, a in SQUARE.items()}
 SECOND = {k.replace("l0", "l1"): a.astype("float32") for k, a in SQUARE.items()}
 HALVED = jax.tree.map(lambda a: a.astype("float32"), SQUARES.layers[0])
@@ -96,6 +99,10 @@ CASES = {
     "nnx list": (lambda: c.from_flax({0: c.to_flax(SMALL), 1: c.to_flax(SMALL)}), "which layer"),
     "half of Flax": (lambda: c.from_flax({"forward_rnn": {"cell": c.to_flax(LSTM)}}), "no back"),
     "of two directions": (lambda: c.from_keras(c.to_keras(SQUARES)), "may be a stack or two dire"),
+    "of two stacks": (lambda: c.from_keras(c.to_keras(TWO_STACKS)), "or two directions.*w.path"),
+    "of two stacks that widen and narrow": (
+        lambda: c.from_keras(c.to_keras(NARROW_AND_WIDE)), "may be a stack or two directions",
+    ),
     "merge mode": (lambda: c.from_keras({"bidirectional/forward_a": keras(LSTM),
         "bidirectional/backward_a": keras(LSTM), "b": keras(SQUARES.layers[0])},
         prefix=["bidirectional", "b"]), "merge_mode"),

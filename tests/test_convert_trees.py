@@ -306,3 +306,10 @@ def test_two_hundred_kills_lose_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20  # kills came after saves too
+
+
+@pytest.mark.parametrize("call", [convert.to_dict, lambda tree: convert.save("x", tree)])
+def test_keys_that_jax_cannot_sort(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="must be able to sort the keys of a dict"):
+        call({"lstm": {1: np.ones(2), "1": np.ones(2)}})

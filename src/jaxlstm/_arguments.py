@@ -31,6 +31,7 @@ from ._options import (
     outline,
     probability as probability,
     real as real,
+    says_no_dtype as says_no_dtype,
     setting,
     short_repr as short_repr,
     whole as whole,
@@ -439,6 +440,8 @@ def _rows(name: str, given: object, expected: Shape, axis: int, single: bool) ->
             f"`{name}` must have the shape of `{xs}` without its features, {expected}; got "
             f"{rows.shape}.{remedy}"
         )
+    if says_no_dtype(given, rows):
+        rows = rows.astype(bool)
     if rows.dtype != bool:
         test = f"{name} != 0" if hasattr(given, "astype") else f"np.asarray({name}) != 0"
         raise TypeError(f"`{name}` must be of dtype bool; got {rows.dtype}. Pass `{test}`.")

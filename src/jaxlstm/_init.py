@@ -231,6 +231,8 @@ def lengths_to_mask(
     known = not isinstance(given, jax.core.Tracer)
     if known:  # as NumPy, so that constant lengths are checked inside `jit` too
         given = np.asarray(given)
+    if _arguments.says_no_dtype(lengths, given):
+        given = given.astype(int)
     if not jnp.issubdtype(given.dtype, jnp.integer):
         raise TypeError(
             f"`lengths` must be integers, one for each row; got {given.dtype}. Pass a mask to "

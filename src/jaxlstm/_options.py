@@ -174,6 +174,11 @@ def numbers(a: object) -> Array | np.ndarray:
         return np.asarray(_convert(jnp.from_dlpack, a, remedy))
 
 
+def says_no_dtype(given: object, found: Array | np.ndarray) -> bool:
+    """Whether this is of a list without any number, for which NumPy has float64."""
+    return isinstance(given, list | tuple) and not found.size
+
+
 def _convert(read: Callable[[T], Array], a: T, remedy: str) -> Array:
     try:
         return read(a)

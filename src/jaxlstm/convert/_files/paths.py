@@ -14,7 +14,13 @@ from .._arrays import concrete, loaded
 def named_leaves(tree: PyTree) -> dict[str, PyTree]:
     """The leaves of a tree by key path, such as `layers.0.forward.w`."""
     found: dict[str, PyTree] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    try:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+    except ValueError as e:
+        raise ValueError(
+            f"JAX must be able to sort the keys of a dict, such as all strings or all numbers: {e}"
+        ) from None
+    for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name in found:
             raise ValueError(f"two leaves have the one key path `{name}`: rename one of them.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import PyTree
 
+from ... import _arguments
 from ..._cell import Cell, Layer
 from ...cells import gru, gru_reset_before, lstm, rnn, rnn_relu
 from .._arrays import array
@@ -128,14 +129,25 @@ def from_keras(
 
 
 def _check_meaning(groups: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Two layers of which each takes what the other takes, and gives as much, may be either."""
-    kernels = [group["kernel"].shape for group in groups]
-    hidden = groups[0]["recurrent_kernel"].shape[0]
-    if len(groups) == 2 and kernels[0][0] == kernels[1][0] == hidden:
-        raise ValueError(
-            f"a list of two layers with kernels of {kernels} may be a stack or two directions. Say "
-            "which: `bidirectional=False` or `bidirectional=True`."
-        )
+    """A list is refused that may be a stack, or two directions, each of which is a half of it.
+
+    Such a half gives as much as it takes.  Two bidirectional layers that sum their outputs are such
+    a list too.
+    """
+    sizes = [(*group["kernel"].shape, len(group["recurrent_kernel"])) for group in groups]
+    half, odd = divmod(len(sizes), 2)
+    if odd or sizes[:half] != sizes[half:] or sizes[0][0] != sizes[half - 1][2]:
+        return
+    kernels = [shape[:2] for shape in sizes]
+    directions = (
+        "`bidirectional=True`"
+        if half == 1
+        else "for two directions weights by name, `{w.path: w.numpy() for w in layer.weights}`"
+    )
+    raise ValueError(
+        f"a list of {len(sizes)} layers with kernels of {_arguments.short_repr(kernels)} may be a "
+        f"stack or two directions. Say which: `bidirectional=False`, or {directions}."
+    )
 
 
 def _grouped(weights: Sequence[object]) -> list[dict[str, np.ndarray]]:
