@@ -10,7 +10,7 @@
 
 constexpr int PANEL = 2 * LANES;  // columns that lie together, row after row
 constexpr int DEPTH = 256;        // rows of a panel that stay in the first cache
-constexpr int AHEAD = 64;         // rows of a panel that are asked for before they are used
+constexpr int AHEAD = 64;         // rows of a panel between what is used and what is prefetched
 
 static inline int panels(int columns) { return (columns + PANEL - 1) / PANEL; }
 
