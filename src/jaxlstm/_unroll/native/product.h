@@ -53,7 +53,9 @@ static inline void tile(int depth, Matrix a, const float* b, long next, float* c
   for (; k + KU <= depth; k += KU)
     for (int u = 0; u < KU; u++) add(k + u, u);
   for (; k < depth; k++) add(k, 0);
+#pragma GCC unroll 8  // else the sums go through memory
   for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
     for (int j = 0; j < 2 * NP; j++) {
       V total = sum[0][i][j];
       for (int u = 1; u < KU; u++) total += sum[u][i][j];

@@ -43,10 +43,9 @@ static inline V sqrt(V x) {
   return x;
 }
 
-// exp, after Cephes: x = n log 2 + r, and a polynomial in r. To 1 unit in the last place.
-static inline V exp(V x) {
-  x = x < -104.0f ? all(-104.0f) : x > 89.0f ? all(89.0f) : x;
-  V n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounds to an integer
+// exp(r) - 1, after Cephes: a polynomial in r, where x = n log 2 + r and n is an integer.
+static inline V expm1_of_rest(V x, V& n) {
+  n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounds to an integer
   V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   V y = all(1.9875691500e-4f);
   y = y * r + 1.3981999507e-3f;
@@ -54,9 +53,18 @@ static inline V exp(V x) {
   y = y * r + 4.1665795894e-2f;
   y = y * r + 1.6666665459e-1f;
   y = y * r + 5.0000001201e-1f;
-  y = y * r * r + r + 1.0f;
-  M whole = __builtin_convertvector(n, M), half = whole >> 1, rest = whole - half;
-  return y * (V)((half + 127) << 23) * (V)((rest + 127) << 23);  // no power of two overflows
+  return y * r * r + r;
+}
+// From 0, for -127, to infinity, for 128.
+static inline V power_of_two(M n) { return (V)((n + 127) << 23); }
+static inline V power_of_two(V n) { return power_of_two(__builtin_convertvector(n, M)); }
+
+// To 1 unit in the last place.
+static inline V exp(V x) {
+  x = x < -104.0f ? all(-104.0f) : x > 89.0f ? all(89.0f) : x;
+  V n, y = expm1_of_rest(x, n) + 1.0f;
+  M whole = __builtin_convertvector(n, M), half = whole >> 1;
+  return y * power_of_two(half) * power_of_two(whole - half);  // neither overflows
 }
 
 // log, after Cephes: x = m 2^n with m near 1, and a polynomial in m - 1.
@@ -91,17 +99,17 @@ static inline V expm1(V x) {
   return u == 1.0f ? x : y;
 }
 
-static inline V logistic(V x) { return 1.0f / (1.0f + exp(-x)); }
+// 1 / (1 + exp(-x)). Where exp(-x) is no normal number, it may as well be zero or infinity.
+static inline V logistic(V x) {
+  x = x < -88.8f ? all(-88.8f) : x > 88.0f ? all(88.0f) : x;
+  V n, y = expm1_of_rest(-x, n) + 1.0f;
+  return 1.0f / (1.0f + y * power_of_two(n));
+}
 
-// tanh, after Cephes: a polynomial near zero, where 1 - 2 / (exp(2 x) + 1) would lose digits.
+// m / (m + 2) with m = exp(2 |x|) - 1, and the sign of x. To 2.3 units in the last place.
 static inline V tanh(V x) {
-  V z = x * x, a = abs(x);
-  V p = all(-5.70498872745e-3f);
-  p = p * z + 2.06390887954e-2f;
-  p = p * z - 5.37397155531e-2f;
-  p = p * z + 1.33314422036e-1f;
-  p = p * z - 3.33332819422e-1f;
-  V near = p * z * x + x;
-  V far = 1.0f - 2.0f / (exp(2.0f * a) + 1.0f);
-  return a < 0.625f ? near : x < 0 ? -far : far;
+  V a = 2.0f * abs(x);
+  a = a > 20.0f ? all(20.0f) : a;
+  V n, y = expm1_of_rest(a, n), power = power_of_two(n), m = y * power + (power - 1.0f);
+  return (V)((M)(m / (m + 2.0f)) | ((M)x & (M)all(-0.0f)));
 }
