@@ -494,3 +494,13 @@ def test_functions_to_two_units_in_the_last_place(name):
     same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
     ulp = np.abs(got[~same] - true[~same]) / np.spacing(np.abs(rounded[~same]))
     assert np.all(ulp <= 2.5), (x[~same][np.argmax(ulp)], ulp.max())
+
+
+def test_gates_that_are_closed_further_than_a_normal_number_tells():
+    """Where exp(-x) leaves the normal numbers: the logistic function is zero, tanh is -1."""
+    x = np.linspace(-110, -87.4, 20_000).astype(np.float32)
+    params = jaxlstm.init(jax.random.key(0), functions_of_a_gate, 1, 1, dtype=F32)
+    params = params._replace(w=jnp.ones_like(params.w), r=jnp.zeros_like(params.r))
+    _, last = jaxlstm.apply(params, jnp.asarray(x)[None, :, None], implementation="native")
+    np.testing.assert_array_equal(last.logistic[:, 0], 0)
+    np.testing.assert_array_equal(last.tanh[:, 0], -1)

@@ -99,7 +99,8 @@ static inline V expm1(V x) {
   return u == 1.0f ? x : y;
 }
 
-// 1 / (1 + exp(-x)). Where exp(-x) is no normal number, it may as well be zero or infinity.
+// 1 / (1 + exp(-x)). Below -88.4 exp(-x) is infinite here: the result would be smaller than a normal
+// number, which XLA takes for zero.
 static inline V logistic(V x) {
   x = x < -88.8f ? all(-88.8f) : x > 88.0f ? all(88.0f) : x;
   V n, y = expm1_of_rest(-x, n) + 1.0f;
