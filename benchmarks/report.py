@@ -62,7 +62,8 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"Made by `make bench` on {env['date']}: {env['cpu']}, {env['cores']} cores, "
         f"{env['threads']} threads, Python {env['python']}, {versions}; "
-        f"XLA_FLAGS: {env['xla_flags'] or 'none'}; medians of {env['rounds']} interleaved rounds.",
+        f"XLA_FLAGS: {env['xla_flags'] or 'none'}; "
+        f"medians of at least {env['rounds']} interleaved rounds.",
         "",
         "*ms* and all other columns are of the default call. Ratios are `t_other / t_default`: "
         "above 1 the default is faster. *scan*, *deferred* and *native* are our implementations, "

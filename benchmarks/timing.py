@@ -1,5 +1,6 @@
 """What every benchmark shares: timing in turn, the limits, the truth, and where it was run."""
 
+import itertools
 import json
 import os
 import platform
@@ -23,11 +24,17 @@ PACKAGES = ("jaxlstm", "jax", "jaxlib", "torch", "flax", "equinox", "keras", "on
 PAUSE = 0.02  # seconds; threads of OpenMP and ONNX Runtime spin on for a while after their work
 
 
-def rounds(jobs: dict[str, Job], count: int) -> dict[str, list[float]]:
-    """Seconds of every job in every round, each in another order; the first round warms up."""
+def rounds(jobs: dict[str, Job], count: int, at_least: float = 0.0) -> dict[str, list[float]]:
+    """Seconds of every job in every round, each in another order; the first round warms up.
+
+    So many rounds, and more until they have taken `at_least` so many seconds.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     order, shuffled = list(jobs), random.Random(0)
-    for i in range(count + 1):
+    begun = time.perf_counter()
+    for i in itertools.count():
+        if i > count and time.perf_counter() - begun >= at_least:
+            break
         for name in order:
             time.sleep(PAUSE)
             start = time.perf_counter()
