@@ -40,8 +40,10 @@ truncated gradients; that was not repeated, so compare numbers of sequences by t
 magnitude only. Budgets are small: minutes on two CPU cores that other programs shared. What was
 changed after a result had been seen is said in the section.
 
-**Published figures** are quoted from memory of the papers, which could not be opened where this
-page was written: check a figure at its source before you rely on it.
+**Published figures** of Hochreiter and Schmidhuber 1997 are those of a transcript of the paper, its
+tables 1, 2, 7, 8 and 9. Those of Gers et al. 2000 and of pixel MNIST are as later texts quote them.
+The other papers could not be opened where this page was written, and are quoted from memory: check
+such a figure at its source before you rely on it.
 """
 TABLES = """## How to read the other tables
 

@@ -57,11 +57,12 @@ class Task(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A recurrent network, and what reads the outputs from it."""
+    """A recurrent network, and what reads the outputs from it, and from the inputs if `direct`."""
 
     network: Any
     w: Float[Array, "hidden outputs"]
     b: Float[Array, " outputs"]
+    direct: Float[Array, "features outputs"] | None = None
 
 
 class Run(NamedTuple):
@@ -81,12 +82,19 @@ class Run(NamedTuple):
 
 
 def init(
-    key: Any, cell: jaxlstm.Cell, features: int, hidden: int, outputs: int, **options: Any
+    key: Any,
+    cell: jaxlstm.Cell,
+    features: int,
+    hidden: int,
+    outputs: int,
+    direct: bool = False,
+    **options: Any,
 ) -> Model:
     first, last = jax.random.split(key)
     network = jaxlstm.init(first, cell, features, hidden, dtype=jnp.float32, **options)
     w = jax.nn.initializers.lecun_normal()(last, (hidden, outputs), jnp.float32)
-    return Model(network, w, jnp.zeros(outputs, jnp.float32))
+    zeros = jnp.zeros((features, outputs), jnp.float32)  # they learn by themselves
+    return Model(network, w, jnp.zeros(outputs, jnp.float32), zeros if direct else None)
 
 
 def biased(gate: str, value: float) -> Callable[[Any, Any], Any]:
@@ -109,7 +117,8 @@ def chrono(longest: int, **gates: str) -> Callable[[Any, Any], Any]:
 def read(model: Model, xs: Array, state: Any = None) -> tuple[Array, Any]:
     """The outputs of every step, and the last state."""
     ys, state = jaxlstm.apply(model.network, xs, state)
-    return ys @ model.w + model.b, state
+    outputs = ys @ model.w + model.b
+    return outputs if model.direct is None else outputs + xs @ model.direct, state
 
 
 def adam(steps: int, rate: float, clip: float = 1.0) -> Any:
@@ -133,13 +142,14 @@ def learning(
     change: Callable[[Any, Any], Any] | None = None,
     optimizer: Any = None,
     note: str = "",
+    direct: bool = False,
     **options: Any,
 ) -> Run:
     """How a network of one cell learns a task; `change(key, network)` is done to it before."""
 
     def initial(key: Any) -> tuple[Model, None]:
         first, second = jax.random.split(key)
-        model = init(first, cell, task.features, hidden, task.outputs, **options)
+        model = init(first, cell, task.features, hidden, task.outputs, direct, **options)
         if change:
             model = model._replace(network=change(second, model.network))
         return model, None
@@ -159,7 +169,8 @@ def learning(
         f"{cell}, {hidden} units, batches of {batch}, {steps:,} steps, learning rate {rate:g}, "
         f"tested every {every} steps on {tests:,} sequences, solved at a score of {solved:g}"
     )
-    more = [note, *(f"{name} {value}" for name, value in options.items())]
+    more = [note, "inputs to outputs too" * direct]
+    more += [f"{name} {value}" for name, value in options.items()]
     return Run(
         initial, loss, test, optimizer or adam(steps, rate), steps, every, batch, solved,
         ", ".join([recipe, *filter(None, more)]),
