@@ -79,7 +79,7 @@ def runs(short: bool) -> dict[str, Run]:
         for name, (cell, rate, change, note) in kinds.items():
             if not short or name != "lstm chrono":
                 made[f"{name}, p = {p}"] = learning(
-                    lags(p), cell, 8 if short else 32, steps=1000 if short else 24_000, rate=rate,
+                    lags(p), cell, 12 if short else 32, steps=1000 if short else 24_000, rate=rate,
                     every=50, batch=2, tests=2, solved=1.0, change=change, note=note, direct=True,
                 )  # fmt: skip
     return made
