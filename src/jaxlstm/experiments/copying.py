@@ -68,7 +68,7 @@ def copying(lag: int) -> Task:
 
 
 def runs(short: bool) -> dict[str, Run]:
-    t, steps = (10, 1500) if short else (20, 8000)
+    t, hidden, steps = (10, 64, 1500) if short else (100, 128, 8000)
     longest = 3 * t // 2
     kinds = {
         "lstm": (None, ""),
@@ -76,8 +76,8 @@ def runs(short: bool) -> dict[str, Run]:
     }
     return {
         f"{name}, T = {t}": learning(
-            copying(t), jaxlstm.lstm, 64, steps=steps, rate=1e-2, every=steps // 20, change=change,
-            note=note, tests=256, solved=0.99,
+            copying(t), jaxlstm.lstm, hidden, steps=steps, rate=1e-2, every=steps // 20,
+            change=change, note=note, tests=256, solved=0.99,
         )
         for name, (change, note) in kinds.items()
     }  # fmt: skip
