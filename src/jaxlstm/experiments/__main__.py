@@ -29,13 +29,13 @@ def subject(name: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     wide = max(map(len, NAMES))
+    head = "experiments, minutes each on two cores; copying half an hour, pixel_mnist nights:"
     parser = argparse.ArgumentParser(
         prog="python -m jaxlstm.experiments",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Runs an experiment of a paper again. Writes a picture, and a JSON file that\n"
         "keeps what is done, so that the same command resumes an interrupted run.",
-        epilog="experiments, minutes each on two cores; copying half an hour, pixel_mnist nights:\n"
-        "\n" + "\n".join(f"  {name:{wide}}  {subject(name)}" for name in NAMES),
+        epilog="\n".join([head, "", *(f"  {name:{wide}}  {subject(name)}" for name in NAMES)]),
     )
     add = parser.add_argument
     add("name", metavar="NAME", choices=NAMES, help="which experiment: see below")

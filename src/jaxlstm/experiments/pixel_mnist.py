@@ -39,8 +39,8 @@ PAPER = (
 )
 CLAIM = "LSTM reads an image pixel by pixel over 784 steps; a simple network does not"
 PUBLISHED = (
-    "LSTM 97.3 % (Arjovsky et al., as Chang et al. 2019 quote them) and 98.9 % (Cooijmans et al. "
-    "2017); tanh 35.0 %, IRNN 97.0 % (Le et al., as Cooijmans et al. quote them)"
+    "LSTM 97.3 % (Arjovsky et al., as quoted in arXiv:1902.09689) and 98.9 % (Cooijmans et al. "
+    "2017, arXiv:1603.09025); tanh 35.0 %, IRNN 97.0 % (Le et al., as quoted there)"
 )
 
 

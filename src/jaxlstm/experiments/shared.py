@@ -93,8 +93,8 @@ def init(
     first, last = jax.random.split(key)
     network = jaxlstm.init(first, cell, features, hidden, dtype=jnp.float32, **options)
     w = jax.nn.initializers.lecun_normal()(last, (hidden, outputs), jnp.float32)
-    zeros = jnp.zeros((features, outputs), jnp.float32)  # they learn by themselves
-    return Model(network, w, jnp.zeros(outputs, jnp.float32), zeros if direct else None)
+    model = Model(network, w, jnp.zeros(outputs, jnp.float32))
+    return model._replace(direct=jnp.zeros((features, outputs), jnp.float32)) if direct else model
 
 
 def biased(gate: str, value: float) -> Callable[[Any, Any], Any]:
@@ -169,7 +169,7 @@ def learning(
         f"{cell}, {hidden} units, batches of {batch}, {steps:,} steps, learning rate {rate:g}, "
         f"tested every {every} steps on {tests:,} sequences, solved at a score of {solved:g}"
     )
-    more = [note, "inputs to outputs too" * direct]
+    more = [note, "inputs to outputs too" if direct else ""]
     more += [f"{name} {value}" for name, value in options.items()]
     return Run(
         initial, loss, test, optimizer or adam(steps, rate), steps, every, batch, solved,
