@@ -33,18 +33,18 @@ PUBLISHED = (
 )
 TRIED = (
     "As in the paper, the inputs lead straight to the outputs as well, which so learn the symbols "
-    "in between; then many runs stay on a plateau where both sequences get the same answer (a loss "
-    "of ln 2 / 101, 0.0069). A first run had no such connections and 8,000 steps: one of five "
-    "LSTMs with chrono initialisation solved p = 100, and three of the cell of 1997. With them it "
-    "was four and two. Then 24,000 steps were given, and the cell of 1997 a learning rate of "
-    "0.003 in place of 0.01; with 64 units and 16,000 steps all five of it solved the task, and "
-    "four of the LSTMs; in 8,000 steps with 4 or 8 units none did, and of LSTMs with learning "
-    "rates of 0.003 and 0.02 three and four. The paper's network has one memory cell without an output "
-    "gate, which is added once the error has stopped falling; that was not repeated. Without these "
-    "connections, and with only the last symbol as a target, all five of the cell of 1997 solve "
-    "p = 100 within 600 sequences, and so do all five simple networks, whose recurrent matrix "
-    "starts orthogonal here, within 200: a lag of 100 without noise is in itself no obstacle to a "
-    "network that starts like that."
+    "in between; then many runs stay on a plateau where both sequences get the same answer (a "
+    "loss of ln 2 / 101, 0.0069). A first run had no such connections and 8,000 steps: one of "
+    "five LSTMs with chrono initialisation solved p = 100, and three of the cell of 1997. With "
+    "them it was four and two. Then 24,000 steps were given, and the cell of 1997 a learning rate "
+    "of 0.003 in place of 0.01; with 64 units and 16,000 steps all five of it solved the task, "
+    "and four of the LSTMs; in 8,000 steps with 4 or 8 units none did, and of LSTMs with learning "
+    "rates of 0.003 and 0.02 three and four. The paper's network has one memory cell without an "
+    "output gate, which is added once the error has stopped falling; that was not repeated. "
+    "Without these connections, and with only the last symbol as a target, all five of the cell "
+    "of 1997 solve p = 100 within 600 sequences, and so do all five simple networks, whose "
+    "recurrent matrix starts orthogonal here, within 200: a lag of 100 without noise is in itself "
+    "no obstacle to a network that starts like that."
 )
 
 
