@@ -108,6 +108,30 @@ def test_long_time_lags():
     assert targets[:, 1].tolist() == [*range(9), 10]
 
 
+def test_targets_of_the_last_steps_alone():
+    """They come to what a mask of these steps comes to."""
+    xs = jax.random.normal(KEY, (6, 4, 2))
+    targets = jax.random.randint(KEY, (6, 4), 0, 3)
+
+    def task(first, mask):
+        batch = shared.Batch(xs, targets[first:], mask)
+        return shared.Task(2, 3, lambda *_: batch, shared.cross_entropy, shared.most_likely)
+
+    mask = jnp.broadcast_to((jnp.arange(6) > 3)[:, None], (6, 4))
+    for direct in (False, True):
+        every, last = (
+            shared.learning(t, jaxlstm.gru, 5, steps=1, rate=0.1, every=1, direct=direct)
+            for t in (task(0, mask), task(-2, mask[-2:]))
+        )
+        model, _ = every.init(KEY)
+        results = [
+            (run.test(model), jax.grad(run.loss, has_aux=True)(model, None, KEY))
+            for run in (every, last)
+        ]
+        for one, other in zip(*map(jax.tree.leaves, results)):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
 def accepts(text):
     """Whether an embedded Reber string is one, by Reber's graph written out as patterns."""
     outer = re.fullmatch(r"B([TP])(B.*E)\1E", text)

@@ -39,11 +39,11 @@ class Verdict(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Sequences, their targets, and the steps that count in the loss and the score."""
+    """Sequences, the targets of their last steps, and which of these count in loss and score."""
 
     xs: Float[Array, "time batch features"]
-    targets: Any
-    loss_mask: Bool[Array, "time batch"]
+    targets: Any  # of all steps, or of as many as `loss_mask` has
+    loss_mask: Bool[Array, "last batch"]
 
 
 class Task(NamedTuple):
@@ -114,9 +114,10 @@ def chrono(longest: int, **gates: str) -> Callable[[Any, Any], Any]:
     return lambda key, network: jaxlstm.initializers.chrono(key, network, longest, **gates)
 
 
-def read(model: Model, xs: Array, state: Any = None) -> tuple[Array, Any]:
-    """The outputs of every step, and the last state."""
+def read(model: Model, xs: Array, state: Any = None, last: int = 0) -> tuple[Array, Any]:
+    """The outputs of every step, or of the `last` ones, and the last state."""
     ys, state = jaxlstm.apply(model.network, xs, state)
+    ys, xs = ys[-last:], xs[-last:]
     outputs = ys @ model.w + model.b
     return outputs if model.direct is None else outputs + xs @ model.direct, state
 
@@ -155,7 +156,7 @@ def learning(
         return model, None
 
     def evaluate(model: Model, data: Batch) -> tuple[Array, Array]:
-        outputs, _ = read(model, data.xs)
+        outputs, _ = read(model, data.xs, last=len(data.loss_mask))
         mean = jnp.sum(task.loss(outputs, data.targets) * data.loss_mask) / data.loss_mask.sum()
         return mean, jnp.mean(jnp.all(task.right(outputs, data.targets) | ~data.loss_mask, axis=0))
 
