@@ -30,7 +30,6 @@ from .shared import (
     learning,
     mean,
     most_likely,
-    seeds_of,
 )
 
 PAPER = (
@@ -42,6 +41,13 @@ CLAIM = "LSTM reads an image pixel by pixel over 784 steps; a simple network doe
 PUBLISHED = (
     "LSTM 97.3 % (Arjovsky et al., as quoted in arXiv:1902.09689) and 98.9 % (Cooijmans et al. "
     "2017, arXiv:1603.09025); tanh 35.0 %, IRNN 97.0 % (Le et al., as quoted there)"
+)
+TRIED = (
+    "One seed of each network was trained (`--seeds 1`), on 1,152,000 images drawn from the 60,000 "
+    "of the training set. A first run, of 28,000 steps with a learning rate of 0.001, was broken "
+    "off: after 2,000 steps the LSTM was right on 46 % of the test images, and is on 78 % with "
+    "0.002; after 5,250 steps on 82 %, and is on 90 % after 5,000. The simple network was given "
+    "one learning rate: it stays at chance, below the 35 % that are published."
 )
 
 
@@ -111,7 +117,9 @@ RULE = (
 
 
 def verdict(results: Results) -> Verdict:
-    lstm = max(mean(results, name) for name in results if name.startswith("lstm"))
-    simple = mean(results, "rnn")
-    holds = lstm >= 0.95 and lstm - simple >= 0.2
-    return Verdict(decided(holds, simple >= 0.95), seeds_of(results, results))
+    right = {name: mean(results, name) for name in results}
+    lstm = max(share for name, share in right.items() if name.startswith("lstm"))
+    holds = lstm >= 0.95 and lstm - right["rnn"] >= 0.2
+    each = ", ".join(f"{name} {100 * share:.1f} %" for name, share in right.items())
+    ours = f"of the test images are read right: {each}"
+    return Verdict(decided(holds, right["rnn"] >= 0.95), ours)
