@@ -79,6 +79,12 @@ def test_the_page_of_cells():
     assert abs(lstm - gru) < margin
 
 
+def test_pixel_by_pixel():
+    scores = (papers("pixel_mnist")[name]["0"]["score"] for name in ("gru", "lstm chrono"))
+    gru, lstm = (f"{100 * score:.1f} %" for score in scores)
+    assert f"the GRU is right on {gru} and an LSTM with chrono initialisation on {lstm}" in TEXT
+
+
 def printed(start):
     (path,) = (ROOT / "notebooks").glob(f"{start}*.ipynb")
     cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
