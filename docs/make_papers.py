@@ -42,9 +42,9 @@ changed after a result had been seen is said in the section.
 
 **Published figures** of Hochreiter and Schmidhuber 1997 are those of a transcript of the paper, its
 tables 1, 2, 7, 8 and 9. Those of Gers et al. 2000 and of pixel MNIST are as later texts quote them.
-The other papers could not be opened where this page was written, and are quoted from memory, beside
-a notebook of the authors of Weiss et al. 2018: check such a figure at its source before you rely on
-it.
+For Weiss et al. 2018 there are the figures of the authors' notebook. Other papers could not be
+opened where this page was written, and are quoted from memory: check such a figure at its source
+before you rely on it.
 """
 TABLES = """## How to read the other tables
 

@@ -29,7 +29,7 @@ def subject(name: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     wide = max(map(len, NAMES))
-    head = "experiments, minutes each on two cores; copying half an hour, pixel_mnist a night:"
+    head = "experiments, minutes each on two cores; copying half an hour, pixel_mnist nights:"
     parser = argparse.ArgumentParser(
         prog="python -m jaxlstm.experiments",
         formatter_class=argparse.RawDescriptionHelpFormatter,

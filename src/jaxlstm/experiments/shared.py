@@ -209,8 +209,9 @@ def fit(
 ) -> dict[str, dict[str, Any]]:
     """Trains a network from each of these seeds, all of them side by side in one program.
 
-    Every minute what there is goes into `path`, from which an interrupted run resumes.  So it does
-    once `pressed` has an entry, and what is returned says how far it came: `unfinished`.
+    Every minute, or every `run.every` steps if these take longer, what there is goes into `path`,
+    from which an interrupted run resumes.  So it does once `pressed` has an entry, and what is
+    returned says how far it came: `unfinished`.
     """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     first, data = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
